@@ -1,0 +1,197 @@
+"""What the peer programs share: timing, buffers, the comparison and the records.
+
+A record is one line of JSON. Times are in microseconds of device time, between two events around one call
+(`mode` "event") or around one replay of a CUDA graph of many calls, divided by their number ("graph").
+Candidates take turns, sample by sample, so that clocks and temperature favour none of them.
+"""
+
+import gc
+import json
+import math
+import statistics
+import subprocess
+from dataclasses import dataclass
+from typing import Any, Callable
+
+import torch
+
+WARM_UP = 10
+SAMPLES = 30
+# Above this a graph of 50 calls would only take long: launches no longer count.
+MANY_LAUNCHES_BELOW_US = 500.0
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to compute an operation; `run(i)` makes the i-th call, on the i-th set of buffers."""
+
+    name: str
+    run: Callable[[int], Any]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What all candidates of a measurement compute, and how far their results may be off."""
+
+    name: str
+    shape: tuple[int, ...]
+    bytes_moved: int
+    buffer_sets: int
+    # Largest relative error of a candidate's result against float64.
+    error_of: Callable[[Any], float]
+    tolerance: float
+
+
+def environment() -> dict[str, Any]:
+    """The device and the versions that the times hold for."""
+    device = torch.cuda.get_device_properties(0)
+    return {
+        "record": "environment",
+        "device": device.name,
+        "multiprocessors": device.multi_processor_count,
+        "l2_bytes": device.L2_cache_size,
+        "driver": output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"),
+        "commit": output_of("git", "rev-parse", "HEAD"),
+        "cuda": torch.version.cuda,
+        "torch": torch.__version__,
+        "triton": version_of("triton"),
+        "cupy": version_of("cupy"),
+    }
+
+
+def buffer_sets(bytes_per_set: int) -> int:
+    """How many sets to rotate so that more than three times the L2 lies between two uses of one."""
+    l2_bytes = torch.cuda.get_device_properties(0).L2_cache_size
+    return 1 + 3 * l2_bytes // bytes_per_set
+
+
+def copy_bytes_per_us() -> float:
+    """Bytes read and written by PyTorch's device copy of 1 GiB: the ceiling of the same run."""
+    source = torch.randn(1 << 28, device="cuda")
+    target = torch.empty_like(source)
+    times = time_events([Candidate("copy", lambda i: target.copy_(source))])["copy"]
+    return 2 * source.nbytes / statistics.median(times)
+
+
+def measure(
+    operation: Operation, candidates: list[Candidate], copy_rate: float, graph: bool = False
+) -> list[dict[str, Any]]:
+    """Checks every candidate, then times those that pass; one record for each candidate and mode."""
+    errors = {c.name: operation.error_of(c.run(0)) for c in candidates}
+    passed = [c for c in candidates if errors[c.name] <= operation.tolerance]
+    event_times = time_events(passed)
+
+    records = []
+    for candidate in candidates:
+        common = {
+            "record": "measurement",
+            "operation": operation.name,
+            "peer": candidate.name,
+            "dtype": "f32",
+            "shape": operation.shape,
+            "bytes": operation.bytes_moved,
+            "buffer_sets": operation.buffer_sets,
+            "max_rel_error": errors[candidate.name],
+            "tolerance": operation.tolerance,
+        }
+        if candidate not in passed:
+            records.append(common | {"status": "fail"})
+            continue
+        times = event_times[candidate.name]
+        records.append(common | summary("event", times, operation.bytes_moved, copy_rate))
+        if graph:
+            launches = 50 if statistics.median(times) < MANY_LAUNCHES_BELOW_US else 5
+            times = time_graph(candidate, launches)
+            replayed = summary("graph", times, operation.bytes_moved, copy_rate)
+            records.append(common | replayed | {"launches": launches})
+    return records
+
+
+def time_events(candidates: list[Candidate]) -> dict[str, list[float]]:
+    """Microseconds of each sample of each candidate."""
+    for candidate in candidates:
+        for i in range(WARM_UP):
+            candidate.run(i)
+    times: dict[str, list[float]] = {c.name: [] for c in candidates}
+    for i in range(SAMPLES):
+        for candidate in candidates:
+            times[candidate.name].append(elapsed_us(lambda: candidate.run(i)))
+    return times
+
+
+def time_graph(candidate: Candidate, launches: int) -> list[float]:
+    """Microseconds a call, from replays of a graph of `launches` calls."""
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph):
+        for i in range(launches):
+            candidate.run(i)
+    for _ in range(WARM_UP):
+        graph.replay()
+    return [elapsed_us(graph.replay) / launches for _ in range(SAMPLES)]
+
+
+def elapsed_us(call: Callable[[], Any]) -> float:
+    """Device time between two events around `call`, on an idle device."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    start.record()
+    call()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) * 1e3
+
+
+def summary(mode: str, times: list[float], bytes_moved: int, copy_rate: float) -> dict[str, Any]:
+    """Median and spread, and the rate that the median means."""
+    median = statistics.median(times)
+    return {
+        "status": "pass",
+        "mode": mode,
+        "samples": len(times),
+        "median_us": median,
+        "min_us": min(times),
+        "max_us": max(times),
+        "gb_per_s": bytes_moved / median * 1e-3,
+        "percent_of_copy": 100 * bytes_moved / median / copy_rate,
+    }
+
+
+def relative_error(out: torch.Tensor, reference: torch.Tensor, scale: float) -> float:
+    """Largest |out − ref| / max(|ref|, scale); infinite where it is not a number."""
+    difference = (out.double() - reference).abs() / reference.abs().clamp(min=scale)
+    largest = difference.max().item()
+    return math.inf if math.isnan(largest) else largest
+
+
+def release_memory() -> None:
+    """Gives the buffers of the last measurement back to the device."""
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def print_record(record: dict[str, Any]) -> str:
+    """Prints a record as a line of JSON and returns that line."""
+    # An infinite error is no number in JSON.
+    if math.isinf(record.get("max_rel_error", 0.0)):
+        record = record | {"max_rel_error": None}
+    line = json.dumps(record, allow_nan=False)
+    print(line, flush=True)
+    return line
+
+
+def output_of(*command: str) -> str:
+    """What a command prints, or that it could not be run."""
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return run.stdout.strip()
+
+
+def version_of(package: str) -> str | None:
+    """The version of a package that may be missing."""
+    try:
+        return __import__(package).__version__
+    except ImportError:
+        return None

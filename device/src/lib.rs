@@ -1,0 +1,65 @@
+//! The device standard library: what a kernel may call.
+//!
+//! Each facility is a module whose `mod.rs` holds signature and contract and picks its
+//! implementation: `nvptx.rs` on a GPU, `simt.rs` under the CPU executor, where the same call also
+//! checks itself. Kernels contain no `cfg`. Names follow `cuda_std` where it has one.
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`thread`] | indices, block barriers, polling |
+//! | [`warp`] | shuffles, votes, warp barriers |
+//! | [`shared`] | shared memory, static ([`shared_array!`]) and dynamic |
+//! | [`global`] | checked loads and stores of buffers |
+//! | [`vector`] | several elements in one access, cache hints |
+//! | [`atomic`] | atomics with scopes and orders, fences |
+//! | [`math`] | fma, exp, log, tanh, rsqrt and their approximations |
+//! | [`convert`] | f16, bf16 and fp8 from and to f32 |
+//! | [`reduce`] | warp and block reductions in a fixed order |
+//! | [`grid`] | the last block to finish, without a second launch |
+//! | [`unroll!`] | loops over register arrays |
+//! | [`kernel`](mod@kernel) | a kernel's typed handle on the host |
+#![cfg_attr(target_arch = "nvptx64", no_std)]
+#![cfg_attr(
+    target_arch = "nvptx64",
+    feature(
+        abi_unadjusted,
+        asm_experimental_arch,
+        core_intrinsics,
+        link_llvm_intrinsics,
+        stdarch_nvptx
+    )
+)]
+#![cfg_attr(
+    target_arch = "nvptx64",
+    allow(internal_features, reason = "the device's intrinsics are internal to the compiler")
+)]
+
+// `shared_array!` names this crate, here too.
+extern crate self as kasmina_device;
+
+pub mod atomic;
+pub mod convert;
+pub mod global;
+pub mod grid;
+#[cfg(not(target_arch = "nvptx64"))]
+pub mod kernel;
+pub mod math;
+pub mod reduce;
+pub mod shared;
+pub mod thread;
+mod unroll;
+pub mod vector;
+pub mod warp;
+mod words;
+
+pub use kasmina_macros::{kernel, shared_array};
+#[cfg(not(target_arch = "nvptx64"))]
+pub use kernel::{Kernel, LaunchBounds};
+
+/// Device code has nowhere to unwind to: a panic is a trap, which the host sees as a failed launch.
+#[cfg(target_arch = "nvptx64")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // SAFETY: `trap` ends the kernel; nothing runs after it.
+    unsafe { core::arch::nvptx::trap() }
+}

@@ -1,0 +1,166 @@
+//! Shared memory of a block.
+//!
+//! `shared_array![T; N]` declares an array for the block, at that place in the source; every thread
+//! that passes there gets the same one. What nobody wrote is undefined; the executor reports a read
+//! of it.
+
+use bytemuck::Pod;
+
+use crate::vector::Vector;
+use crate::words::for_each_word;
+
+#[cfg(target_arch = "nvptx64")]
+mod nvptx;
+#[cfg(not(target_arch = "nvptx64"))]
+mod simt;
+
+#[cfg(target_arch = "nvptx64")]
+use nvptx as imp;
+#[cfg(not(target_arch = "nvptx64"))]
+use simt as imp;
+
+/// An array of `N` elements in the block's static shared memory.
+pub struct Shared<T, const N: usize> {
+    array: imp::Array,
+    _element: core::marker::PhantomData<T>,
+}
+
+/// The block's dynamic shared memory as elements of `T`.
+pub struct DynamicShared<T> {
+    array: imp::Array,
+    length: usize,
+    _element: core::marker::PhantomData<T>,
+}
+
+macro_rules! accesses {
+    ($self:ident, $bytes:expr) => {
+        /// Reads element `index`.
+        ///
+        /// # Safety
+        /// `index` is inside the array, somebody wrote the element, and a barrier orders that write
+        /// before this read.
+        #[inline(always)]
+        #[track_caller]
+        pub unsafe fn read(&$self, index: usize) -> T {
+            // SAFETY: the caller's contract.
+            unsafe { imp::load::<T, 1>($self.array, $bytes, index).0[0] }
+        }
+
+        /// Writes element `index`.
+        ///
+        /// # Safety
+        /// `index` is inside the array, and no other thread accesses the element until a barrier.
+        #[inline(always)]
+        #[track_caller]
+        pub unsafe fn write(&$self, index: usize, value: T) {
+            // SAFETY: the caller's contract.
+            unsafe { imp::store($self.array, $bytes, index, Vector([value])) };
+        }
+
+        /// Reads `M` elements from `index` in one access.
+        ///
+        /// # Safety
+        /// As [`Self::read`] for each of them; `index` is a multiple of `M`.
+        #[inline(always)]
+        #[track_caller]
+        pub unsafe fn read_vector<const M: usize>(&$self, index: usize) -> Vector<T, M> {
+            // SAFETY: the caller's contract.
+            unsafe { imp::load($self.array, $bytes, index) }
+        }
+
+        /// Writes `M` elements from `index` in one access.
+        ///
+        /// # Safety
+        /// As [`Self::write`] for each of them; `index` is a multiple of `M`.
+        #[inline(always)]
+        #[track_caller]
+        pub unsafe fn write_vector<const M: usize>(&$self, index: usize, value: Vector<T, M>) {
+            // SAFETY: the caller's contract.
+            unsafe { imp::store($self.array, $bytes, index, value) };
+        }
+    };
+}
+
+impl<T: Pod, const N: usize> Shared<T, N> {
+    /// The array's alignment, that of the widest access.
+    pub const ALIGN: usize = 16;
+
+    /// What [`crate::shared_array!`] expands to.
+    ///
+    /// # Safety
+    /// `address` is the 32-bit shared address of `N` elements of `T`, aligned to 16 bytes.
+    #[cfg(target_arch = "nvptx64")]
+    #[doc(hidden)]
+    #[inline(always)]
+    pub unsafe fn at(address: u32) -> Self {
+        Self { array: address, _element: core::marker::PhantomData }
+    }
+
+    /// What [`crate::shared_array!`] expands to: `key` tells one declaration from another.
+    #[cfg(not(target_arch = "nvptx64"))]
+    #[doc(hidden)]
+    #[inline(always)]
+    #[track_caller]
+    pub fn declared(key: u64) -> Self {
+        let array = imp::declare(key, N * size_of::<T>(), Self::ALIGN);
+        Self { array, _element: core::marker::PhantomData }
+    }
+
+    accesses!(self, N * size_of::<T>());
+}
+
+impl<const N: usize> Shared<u32, N> {
+    /// Reads plain data of any type from the words at `index`.
+    ///
+    /// # Safety
+    /// As [`Self::read`] for each word of it.
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn read_words<V: Pod>(&self, index: usize) -> V {
+        let mut value = V::zeroed();
+        let words = (&raw mut value).cast::<u32>();
+        for_each_word!(V, |i| {
+            // SAFETY: the caller's contract; `i` stays below the words of `value`.
+            unsafe { words.add(i).write_unaligned(self.read(index + i)) }
+        });
+        value
+    }
+
+    /// Writes plain data of any type to the words at `index`.
+    ///
+    /// # Safety
+    /// As [`Self::write`] for each word of it.
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn write_words<V: Pod>(&self, index: usize, value: V) {
+        let words = (&raw const value).cast::<u32>();
+        for_each_word!(V, |i| {
+            // SAFETY: the caller's contract; `i` stays below the words of `value`.
+            unsafe { self.write(index + i, words.add(i).read_unaligned()) }
+        });
+    }
+}
+
+impl<T: Pod> DynamicShared<T> {
+    /// The dynamic shared memory of the launch, from its beginning. It is aligned to 1024 bytes.
+    #[inline(always)]
+    #[track_caller]
+    pub fn whole() -> Self {
+        let (array, bytes) = imp::dynamic();
+        Self { array, length: bytes / size_of::<T>(), _element: core::marker::PhantomData }
+    }
+
+    /// How many elements the launch asked for.
+    #[inline(always)]
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether the launch asked for none.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    accesses!(self, self.length * size_of::<T>());
+}

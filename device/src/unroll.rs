@@ -1,0 +1,24 @@
+//! Loops that are written out.
+
+/// Runs a block for each `$i` from 0 to `$count − 1`, `$count` a constant up to 8, written out: an
+/// array that is indexed by a loop's variable ends in local memory wherever LLVM leaves the loop
+/// alone, one that is indexed by constants stays in registers.
+///
+/// ```
+/// let mut squares = [0; 4];
+/// kasmina_device::unroll!(i in 4 => { squares[i] = i * i; });
+/// assert_eq!(squares, [0, 1, 4, 9]);
+/// ```
+#[macro_export]
+macro_rules! unroll {
+    ($i:ident in $count:expr => $body:block) => {{
+        const { assert!($count <= 8, "at most eight turns are written out") };
+        $crate::unroll!(@ $i, $count, $body, 0, 1, 2, 3, 4, 5, 6, 7);
+    }};
+    (@ $i:ident, $count:expr, $body:block, $($index:literal),*) => {
+        $(if $index < $count {
+            let $i: usize = $index;
+            $body
+        })*
+    };
+}

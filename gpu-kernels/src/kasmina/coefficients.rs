@@ -1,0 +1,162 @@
+//! A seed's blueprint as the blend's coefficients: what a thread keeps of it in registers.
+
+use kasmina_device::global::Load;
+use kasmina_device::reduce::warp_fold;
+use kasmina_device::{math, thread, unroll, warp};
+use kasmina_types::blueprint::{BLUEPRINT_NONE, CONV_TAPS};
+use kasmina_types::{BlendForward, BlueprintType, In, SeedLifecycle};
+
+/// A seed's blueprint, read once a tile.
+#[derive(Clone, Copy)]
+pub(crate) struct Blueprint {
+    pub(crate) kind: BlueprintType,
+    /// a, in [0, 1].
+    pub(crate) blend: f32,
+    pub(crate) scale: f32,
+    /// Where its weights begin.
+    pub(crate) offset: usize,
+}
+
+impl Blueprint {
+    /// Whether it needs its softmax's normaliser.
+    #[inline(always)]
+    pub(crate) fn attends(&self) -> bool {
+        matches!(self.kind, BlueprintType::AttentionHead)
+    }
+
+    /// The blueprint of an active seed, `None` for the identity.
+    ///
+    /// # Safety
+    /// `seed < p.num_seeds`, and ids and types are valid: the launcher's callers validate the state.
+    #[inline(always)]
+    pub(crate) unsafe fn of(p: &BlendForward, seed: usize) -> Option<Self> {
+        // SAFETY: the caller's contract keeps every index inside its array.
+        unsafe {
+            // All of a seed's loads before the first is needed, then all of its blueprint's.
+            let (state, id, alpha) =
+                (p.lifecycle.load(seed), p.blueprint_id.load(seed), p.alpha.load(seed));
+            if id == BLUEPRINT_NONE || !SeedLifecycle::from_u8(state)?.is_active() {
+                return None;
+            }
+            let id = id as usize;
+            let kind = p.blueprint_type.load(id);
+            let scale = p.blueprint_scale.load(id);
+            let offset = p.blueprint_offset.load(id) as usize;
+            let kind = BlueprintType::from_u8(kind)?;
+            let blend = math::min(math::max(alpha, 0.0), 1.0);
+            Some(Self { kind, blend, scale, offset })
+        }
+    }
+}
+
+/// How one thread's vector of columns is blended: `y = slope·x + offset`, a convolution's taps
+/// besides.
+#[derive(Clone, Copy)]
+pub(crate) struct Coefficients<const L: usize> {
+    pub(crate) identity: bool,
+    /// Slopes for x > 0 and for the rest.
+    pub(crate) positive: [f32; L],
+    pub(crate) negative: [f32; L],
+    pub(crate) offset: [f32; L],
+    /// Weights of the first and the second left neighbour, where `convolves`.
+    pub(crate) convolves: bool,
+    pub(crate) taps: [f32; 2],
+}
+
+impl<const L: usize> Coefficients<L> {
+    /// −0, not 0: it leaves −0 as it is when it is added.
+    const NOTHING: f32 = -0.0;
+
+    /// # Safety
+    /// `column + L` is at most the chunk's size, and `blueprint`'s weights have that many.
+    #[inline(always)]
+    pub(crate) unsafe fn of(
+        p: &BlendForward,
+        blueprint: Option<Blueprint>,
+        column: usize,
+        log_partition: f32,
+    ) -> Self {
+        let mut c = Self {
+            identity: true,
+            positive: [1.0; L],
+            negative: [1.0; L],
+            offset: [Self::NOTHING; L],
+            convolves: false,
+            taps: [0.0; 2],
+        };
+        let Some(Blueprint { kind, blend, scale, offset }) = blueprint else { return c };
+        c.identity = false;
+        let keep = 1.0 - blend;
+        let gain = blend * scale;
+        // SAFETY: the caller's contract.
+        let weight = |i: usize| unsafe { p.weights.load(offset + i) };
+        match kind {
+            BlueprintType::ResidualBlock => {
+                unroll!(l in L => {
+                    c.offset[l] = gain * weight(column + l);
+                });
+            }
+            BlueprintType::AttentionHead => {
+                unroll!(l in L => {
+                    let share = math::exp(weight(column + l) - log_partition);
+                    c.positive[l] = math::fma(blend, share, keep);
+                    c.negative[l] = c.positive[l];
+                });
+            }
+            BlueprintType::MlpExpansion => {
+                // x·w > 0 where x has the sign of w; there the slope is that of SCALE.
+                unroll!(l in L => {
+                    let w = weight(column + l);
+                    let open = math::fma(gain, w, keep);
+                    c.positive[l] = if w > 0.0 { open } else { keep };
+                    c.negative[l] = if w < 0.0 { open } else { keep };
+                });
+            }
+            BlueprintType::ConvFilter => {
+                let chunk = p.chunk_size as usize;
+                let center = math::fma(gain, weight(0), keep);
+                unroll!(l in L => {
+                    c.positive[l] = center;
+                    c.negative[l] = center;
+                });
+                c.convolves = true;
+                for tap in 1..CONV_TAPS {
+                    c.taps[tap - 1] = if tap < chunk { gain * weight(tap) } else { 0.0 };
+                }
+            }
+            BlueprintType::Scale => {
+                unroll!(l in L => {
+                    c.positive[l] = math::fma(gain, weight(column + l), keep);
+                    c.negative[l] = c.positive[l];
+                });
+            }
+        }
+        c
+    }
+}
+
+/// ln Σ eʷ over a blueprint's weights, so that softmax(w) = e^(w − that). One warp computes it; every
+/// lane gets the result.
+///
+/// # Safety
+/// `weights` has `count` elements from `offset`.
+#[inline(always)]
+pub(crate) unsafe fn log_partition(weights: &In<f32>, offset: usize, count: usize) -> f32 {
+    let lane = thread::lane_idx() as usize;
+    let mut largest = f32::NEG_INFINITY;
+    let mut i = lane;
+    while i < count {
+        // SAFETY: `i < count`.
+        largest = math::max(largest, unsafe { weights.load(offset + i) });
+        i += warp::WARP_SIZE as usize;
+    }
+    let largest = warp_fold(largest, math::max);
+    let mut sum = 0.0;
+    let mut i = lane;
+    while i < count {
+        // SAFETY: `i < count`.
+        sum += math::exp(unsafe { weights.load(offset + i) } - largest);
+        i += warp::WARP_SIZE as usize;
+    }
+    largest + math::log(warp_fold(sum, |a, b| a + b))
+}

@@ -1,0 +1,7 @@
+//! The Kasmina layer.
+
+pub mod blend_forward;
+mod coefficients;
+mod moments;
+mod strip;
+mod telemetry;

@@ -1,0 +1,4 @@
+//! Reductions.
+
+pub mod reduce;
+pub mod reducer;

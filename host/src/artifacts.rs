@@ -1,0 +1,237 @@
+//! The PTX that this build carries, and the choice among it.
+
+use std::fmt;
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+use crate::driver::{ComputeCapability, PtxVersion};
+
+/// A module of every kernel for one target.
+#[derive(Debug)]
+pub struct Artifact {
+    /// What the manifest says of it.
+    pub record: ArtifactRecord,
+    /// The text.
+    pub ptx: &'static str,
+}
+
+/// The manifest beside the artifacts, as `cargo xtask ptx` wrote it.
+#[derive(Debug, Deserialize)]
+pub struct Manifest {
+    /// Who compiled.
+    pub compiler: Compiler,
+    /// One record for each file.
+    pub artifacts: Vec<ArtifactRecord>,
+}
+
+/// The compiler that made the artifacts.
+#[derive(Debug, Deserialize)]
+pub struct Compiler {
+    /// rustc's version.
+    pub version: String,
+    /// Its LLVM's version.
+    pub llvm: String,
+}
+
+/// One artifact in the manifest.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ArtifactRecord {
+    /// File name.
+    pub file: String,
+    /// Target, such as `sm_90a`.
+    pub target: String,
+    /// Compute capability times ten.
+    pub capability: u32,
+    /// `llvm-nvptx` or `libnvvm`.
+    pub generator: String,
+    /// PTX version, such as `8.0`.
+    pub ptx_version: String,
+    /// One record for each kernel.
+    pub entries: Vec<EntryRecord>,
+}
+
+/// One kernel in the manifest.
+#[derive(Debug, Clone, Deserialize)]
+pub struct EntryRecord {
+    /// Name of the entry.
+    pub name: String,
+    /// Threads of a block.
+    pub block: u32,
+    /// What ptxas reported, where there was one when the artifacts were made.
+    pub usage: Option<EntryUsage>,
+}
+
+/// ptxas' report on a kernel.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct EntryUsage {
+    /// Registers of a thread.
+    pub registers: u32,
+    /// Bytes spilled and loaded back.
+    pub spill_store_bytes: u32,
+    /// Bytes loaded back.
+    pub spill_load_bytes: u32,
+    /// Bytes of stack.
+    pub stack_bytes: u32,
+    /// Bytes of static shared memory.
+    pub shared_bytes: u32,
+    /// Barriers.
+    pub barriers: u32,
+}
+
+const MANIFEST_JSON: &str = include_str!("../../gpu-kernels/ptx/manifest.json");
+
+macro_rules! carried {
+    ($($file:literal),* $(,)?) => {
+        &[$(($file, include_str!(concat!("../../gpu-kernels/ptx/", $file)))),*]
+    };
+}
+
+/// The files of this build.
+const CARRIED: &[(&str, &str)] = carried![
+    "kasmina_sm_70.ptx",
+    "kasmina_sm_80.ptx",
+    "kasmina_sm_90a.ptx",
+    "kasmina_sm_100.ptx",
+    "kasmina_sm_100_nvvm.ptx",
+];
+
+impl Artifact {
+    /// A module of one kernel: the text without the other entries. The driver compiles what it loads,
+    /// and compiling every kernel takes many seconds where one takes a fraction of one.
+    pub fn module_of(&self, entry: &str) -> Option<String> {
+        const BEGIN: &str = ".visible .entry ";
+        let mut module = String::new();
+        let (mut inside, mut wanted, mut found) = (false, false, false);
+        for line in self.ptx.lines() {
+            if let Some(rest) = line.strip_prefix(BEGIN) {
+                inside = true;
+                wanted = rest.split('(').next() == Some(entry);
+                found |= wanted;
+            }
+            if !inside || wanted {
+                module.push_str(line);
+                module.push('\n');
+            }
+            if line == "}" {
+                inside = false;
+            }
+        }
+        found.then_some(module)
+    }
+}
+
+static MANIFEST: LazyLock<Manifest> =
+    LazyLock::new(|| serde_json::from_str(MANIFEST_JSON).expect("the manifest is tested to parse"));
+
+static ARTIFACTS: LazyLock<Vec<Artifact>> = LazyLock::new(|| {
+    let find = |record: &ArtifactRecord| {
+        let &(_, ptx) = CARRIED.iter().find(|(file, _)| *file == record.file)?;
+        Some(Artifact { record: record.clone(), ptx })
+    };
+    MANIFEST.artifacts.iter().filter_map(find).collect()
+});
+
+/// The manifest.
+pub fn manifest() -> &'static Manifest {
+    &MANIFEST
+}
+
+/// Every artifact of this build.
+pub fn all() -> &'static [Artifact] {
+    &ARTIFACTS
+}
+
+/// The artifacts that a GPU and its driver accept, the best first: the newest target, and for one
+/// target libNVVM's code before LLVM's.
+pub fn candidates(capability: ComputeCapability, newest: PtxVersion) -> Vec<&'static Artifact> {
+    let mut accepted: Vec<_> =
+        all().iter().filter(|a| a.record.runs_on(capability, newest)).collect();
+    accepted.sort_by_key(|a| (a.record.capability, a.record.generator == "libnvvm"));
+    accepted.reverse();
+    accepted
+}
+
+impl ArtifactRecord {
+    /// Whether the GPU can run it and the driver can read it. A target ending in `a` is for its own
+    /// capability alone.
+    fn runs_on(&self, gpu: ComputeCapability, newest: PtxVersion) -> bool {
+        let gpu = gpu.major * 10 + gpu.minor;
+        let fits = if self.target.ends_with('a') {
+            gpu == self.capability
+        } else {
+            gpu >= self.capability
+        };
+        fits && self.ptx().is_some_and(|ptx| ptx <= newest)
+    }
+
+    fn ptx(&self) -> Option<PtxVersion> {
+        let (major, minor) = self.ptx_version.split_once('.')?;
+        Some(PtxVersion { major: major.parse().ok()?, minor: minor.parse().ok()? })
+    }
+}
+
+impl fmt::Display for ArtifactRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (PTX {}, {})", self.target, self.ptx_version, self.generator)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kasmina_types::tiles::TILES;
+
+    fn chosen(major: u32, minor: u32, ptx: (u32, u32)) -> Option<&'static str> {
+        let newest = PtxVersion { major: ptx.0, minor: ptx.1 };
+        let best = candidates(ComputeCapability { major, minor }, newest).first().copied()?;
+        Some(&best.record.file)
+    }
+
+    #[test]
+    fn every_file_is_in_the_manifest_with_every_kernel_of_the_table() {
+        assert_eq!(all().len(), CARRIED.len());
+        for artifact in all() {
+            for tile in TILES {
+                let entry = artifact.record.entries.iter().find(|entry| entry.name == tile.entry);
+                let entry = entry.unwrap_or_else(|| panic!("{}: {}", artifact.record, tile.entry));
+                assert_eq!(entry.block, tile.block_threads);
+                assert!(artifact.ptx.contains(&format!(".entry {}(", tile.entry)));
+            }
+            assert_eq!(artifact.record.entries.len(), TILES.len());
+        }
+    }
+
+    #[test]
+    fn a_module_of_one_kernel_has_that_kernel_alone_and_all_that_is_declared() {
+        for artifact in all() {
+            for tile in TILES {
+                let module = artifact.module_of(tile.entry).expect("an entry of the table");
+                assert_eq!(module.matches(".visible .entry ").count(), 1);
+                assert!(module.contains(&format!(".entry {}(", tile.entry)));
+                for declaration in [".version ", ".target ", ".extern .shared "] {
+                    assert!(module.contains(declaration), "{}: {declaration}", artifact.record);
+                }
+                let braces = |brace| module.matches(brace).count();
+                assert_eq!(braces("\n{"), braces("\n}"));
+            }
+            assert_eq!(artifact.module_of("no_such_kernel"), None);
+        }
+    }
+
+    #[test]
+    fn the_best_that_gpu_and_driver_accept_is_taken() {
+        assert_eq!(chosen(9, 0, (9, 0)), Some("kasmina_sm_90a.ptx"));
+        assert_eq!(chosen(8, 6, (9, 0)), Some("kasmina_sm_80.ptx"));
+        assert_eq!(chosen(7, 0, (8, 0)), Some("kasmina_sm_70.ptx"));
+        assert_eq!(
+            chosen(10, 0, (9, 0)),
+            Some("kasmina_sm_100.ptx"),
+            "the driver is too old for libNVVM's"
+        );
+        assert_eq!(chosen(10, 0, (9, 5)), Some("kasmina_sm_100_nvvm.ptx"));
+        assert_eq!(chosen(12, 0, (9, 0)), Some("kasmina_sm_100.ptx"), "sm_90a is for 9.0 alone");
+        assert_eq!(chosen(6, 1, (9, 0)), None);
+        assert_eq!(chosen(9, 0, (5, 0)), None);
+    }
+}

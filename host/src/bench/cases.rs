@@ -1,0 +1,189 @@
+//! The cases that are timed.
+
+use kasmina_types::{DType, ReduceOp};
+
+use super::copy_rate::DeviceCopy;
+use super::layer::{self, State};
+use super::record::case_name;
+use super::reduction::{self, Cut};
+use super::{BenchError, COPY, Prepared};
+use crate::device::Device;
+
+/// An operation on a shape.
+#[derive(Debug, Clone)]
+pub struct Case {
+    pub(super) kernel: String,
+    pub(super) variant: &'static str,
+    pub(super) dtype: DType,
+    pub(super) shape: Vec<usize>,
+    /// Of the inputs and outputs, each counted once.
+    pub(super) bytes: u64,
+    work: Work,
+}
+
+#[derive(Debug, Clone)]
+enum Work {
+    Copy,
+    Layer([usize; 3], State),
+    Reduce(ReduceOp, Cut),
+}
+
+impl Case {
+    /// Kernel, element type, shape and what is special, such as `blend_forward f32 4096x1000x64 v1`.
+    pub fn name(&self) -> String {
+        case_name(&self.kernel, self.dtype.name(), &self.shape, self.variant)
+    }
+
+    /// Makes the buffers and checks one result; the copy needs none but its own, and answers `None`.
+    pub(super) fn prepare(
+        &self,
+        device: &Device,
+        copy: Option<&mut DeviceCopy>,
+    ) -> Result<Option<Prepared>, BenchError> {
+        match &self.work {
+            Work::Copy => {
+                if let Some(copy) = copy
+                    && !copy.is_right()?
+                {
+                    let (what, error, tolerance) = ("the copy", f64::INFINITY, 0.0);
+                    return Err(BenchError::WrongResult { what, error, tolerance });
+                }
+                Ok(None)
+            }
+            Work::Layer(shape, state) => {
+                layer::prepare(device, self.dtype, *shape, *state, self.bytes).map(Some)
+            }
+            Work::Reduce(op, cut) => {
+                reduction::prepare(device, *op, self.dtype, *cut, self.bytes).map(Some)
+            }
+        }
+    }
+
+    fn layer(shape: [usize; 3], dtype: DType, state: State) -> Self {
+        let elements: usize = shape.iter().product();
+        Self {
+            kernel: "blend_forward".into(),
+            variant: state.name(),
+            dtype,
+            shape: shape.into(),
+            bytes: 2 * (elements * dtype.size_bytes()) as u64,
+            work: Work::Layer(shape, state),
+        }
+    }
+
+    fn reduce(op: ReduceOp, dtype: DType, cut: Cut) -> Self {
+        Self {
+            kernel: format!("reduce_{op}"),
+            variant: cut.name(),
+            dtype,
+            shape: cut.shape(),
+            bytes: cut.bytes(op, dtype),
+            work: Work::Reduce(op, cut),
+        }
+    }
+}
+
+/// The cases for a device: on a GPU the sizes that reports speak of, elsewhere small ones.
+pub(super) fn all(device: &Device, quick: bool) -> Vec<Case> {
+    match device {
+        Device::Cuda(gpu) => {
+            let copied = gpu.device().info().total_memory_bytes;
+            let mut cases = vec![copy(copied)];
+            cases.extend(gpu_layers());
+            cases.extend(gpu_reductions(quick));
+            cases
+        }
+        Device::Cpu => small([256, 100, 64], 1 << if quick { 18 } else { 22 }),
+        Device::Simt(_) => small([8, 10, 64], 1 << 13),
+    }
+}
+
+fn copy(memory_bytes: usize) -> Case {
+    let elements = DeviceCopy::elements(memory_bytes);
+    let dtype = DType::F32;
+    Case {
+        kernel: COPY.into(),
+        variant: "whole",
+        dtype,
+        shape: vec![elements],
+        bytes: 2 * (elements * dtype.size_bytes()) as u64,
+        work: Work::Copy,
+    }
+}
+
+fn gpu_layers() -> Vec<Case> {
+    use DType::{Bf16, F16, F32};
+    use State::{Mixed, V1};
+    [
+        ([32, 1000, 64], F32, V1),
+        ([128, 1000, 64], F32, V1),
+        ([4096, 1000, 64], F32, V1),
+        ([4096, 16, 4096], F32, V1),
+        ([8192, 64, 1024], F32, V1),
+        ([4096, 1000, 64], F16, V1),
+        ([4096, 1000, 64], Bf16, V1),
+        ([4096, 1000, 63], F32, V1),
+        ([4096, 1000, 64], F32, Mixed),
+    ]
+    .map(|(shape, dtype, state)| Case::layer(shape, dtype, state))
+    .into()
+}
+
+fn gpu_reductions(quick: bool) -> Vec<Case> {
+    use DType::{Bf16, F16, F32, F64, I32};
+    use ReduceOp::{Max, Mean, Sum, Variance};
+    let (large, medium) = if quick { (1 << 24, 1 << 24) } else { (1 << 28, 1 << 27) };
+    let mut cases = Vec::new();
+    cases.extend([Sum, Max, Mean, Variance].map(|op| Case::reduce(op, F32, Cut::Whole(large))));
+    cases.extend([F16, Bf16, F64, I32].map(|dtype| Case::reduce(Sum, dtype, Cut::Whole(medium))));
+    cases.push(Case::reduce(Sum, F32, Cut::Rows(65_536, 1024)));
+    cases.push(Case::reduce(Sum, F32, Cut::Ragged(1 << 19)));
+    cases
+}
+
+fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
+    use DType::{Bf16, F16, F32, F64, I32};
+    use ReduceOp::Sum;
+    let mut cases = Vec::new();
+    for dtype in [F32, F16, Bf16] {
+        cases.push(Case::layer(layer, dtype, State::V1));
+    }
+    cases.push(Case::layer(layer, F32, State::Mixed));
+    for op in ReduceOp::ALL {
+        cases.push(Case::reduce(op, F32, Cut::Whole(elements)));
+    }
+    for dtype in [F16, Bf16, F64, I32] {
+        cases.push(Case::reduce(Sum, dtype, Cut::Whole(elements)));
+    }
+    cases.push(Case::reduce(Sum, F32, Cut::Rows(elements / 1024, 1024)));
+    cases.push(Case::reduce(Sum, F32, Cut::Ragged(elements / 128)));
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_kernel_type_shape_and_variant_and_are_each_once() {
+        let mut cases = gpu_layers();
+        cases.extend(gpu_reductions(false));
+        let mut names: Vec<_> = cases.iter().map(Case::name).collect();
+        assert!(names.contains(&"blend_forward f32 4096x1000x64 v1".into()), "{names:?}");
+        assert!(names.contains(&"reduce_sum f32 268435456 whole".into()), "{names:?}");
+        let all = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+
+    #[test]
+    fn a_layer_reads_and_writes_each_element_and_a_reduction_reads_it() {
+        let layer = Case::layer([2, 3, 5], DType::F16, State::V1);
+        assert_eq!(layer.bytes, 2 * 2 * 30);
+        let whole = Case::reduce(ReduceOp::Sum, DType::I32, Cut::Whole(10));
+        assert_eq!(whole.bytes, 4 * 10 + 8);
+        let rows = Case::reduce(ReduceOp::Max, DType::F16, Cut::Rows(3, 10));
+        assert_eq!(rows.bytes, 2 * 30 + 3 * 4);
+    }
+}

@@ -1,0 +1,230 @@
+//! Memory on a device.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytemuck::Pod;
+use kasmina_types::{In, Out};
+
+use crate::device::{Device, Gpu};
+use crate::driver::{CudaBuffer, Stream};
+use crate::error::Error;
+
+/// `len` elements in a device's memory: a GPU's, or the host's, aligned to 16 bytes.
+///
+/// On a GPU it comes from the device's pool and goes back to it when it is dropped.
+pub struct Buffer<T: Pod> {
+    storage: Storage<T>,
+}
+
+enum Storage<T: Pod> {
+    Host(HostMemory<T>),
+    Cuda(Arc<Gpu>, CudaBuffer<T>),
+}
+
+/// Elements in 16-byte words, which is what aligns them.
+struct HostMemory<T> {
+    words: Vec<u128>,
+    len: usize,
+    _element: std::marker::PhantomData<T>,
+}
+
+impl<T: Pod> HostMemory<T> {
+    fn zeroed(len: usize) -> Self {
+        let words = vec![0; (len * size_of::<T>()).div_ceil(16)];
+        Self { words, len, _element: std::marker::PhantomData }
+    }
+
+    fn as_slice(&self) -> &[T] {
+        let bytes: &[u8] = bytemuck::cast_slice(&self.words);
+        bytemuck::cast_slice(&bytes[..self.len * size_of::<T>()])
+    }
+
+    fn as_mut_slice(&mut self) -> &mut [T] {
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.words);
+        bytemuck::cast_slice_mut(&mut bytes[..self.len * size_of::<T>()])
+    }
+}
+
+impl<T: Pod> Buffer<T> {
+    /// `len` elements of zero bytes.
+    ///
+    /// # Errors
+    /// GPU memory exhausted, or a failed call.
+    pub fn zeroed(device: &Device, len: usize) -> Result<Self, Error> {
+        let storage = match device {
+            Device::Cuda(gpu) => {
+                Storage::Cuda(Arc::clone(gpu), gpu.pool().zeroed(gpu.stream(), len)?)
+            }
+            Device::Cpu | Device::Simt(_) => Storage::Host(HostMemory::zeroed(len)),
+        };
+        Ok(Self { storage })
+    }
+
+    /// A copy of `values`.
+    ///
+    /// # Errors
+    /// As [`Self::zeroed`].
+    pub fn from_slice(device: &Device, values: &[T]) -> Result<Self, Error> {
+        let storage = match device {
+            Device::Cuda(gpu) => {
+                Storage::Cuda(Arc::clone(gpu), gpu.pool().from_slice(gpu.stream(), values)?)
+            }
+            Device::Cpu | Device::Simt(_) => {
+                let mut memory = HostMemory::zeroed(values.len());
+                memory.as_mut_slice().copy_from_slice(values);
+                Storage::Host(memory)
+            }
+        };
+        Ok(Self { storage })
+    }
+
+    /// Elements.
+    pub fn len(&self) -> usize {
+        match &self.storage {
+            Storage::Host(memory) => memory.len,
+            Storage::Cuda(_, buffer) => buffer.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Copies `values` in; complete on return.
+    ///
+    /// # Errors
+    /// Another length, or a failed call.
+    pub fn copy_from_slice(&mut self, values: &[T]) -> Result<(), Error> {
+        check_length("copy to a buffer", "values", self.len(), values.len())?;
+        match &mut self.storage {
+            Storage::Host(memory) => memory.as_mut_slice().copy_from_slice(values),
+            Storage::Cuda(gpu, buffer) => buffer.copy_from_slice(values, gpu.stream())?,
+        }
+        Ok(())
+    }
+
+    /// Fills every byte.
+    ///
+    /// # Errors
+    /// A failed call.
+    pub fn fill_bytes(&mut self, byte: u8) -> Result<(), Error> {
+        match &mut self.storage {
+            Storage::Host(memory) => memory.words.fill(u128::from_ne_bytes([byte; 16])),
+            Storage::Cuda(gpu, buffer) => buffer.fill_bytes(byte, gpu.stream())?,
+        }
+        Ok(())
+    }
+
+    /// The elements, once everything queued before is done.
+    ///
+    /// # Errors
+    /// What the queued work ran into, or a failed call.
+    pub fn to_vec(&self) -> Result<Vec<T>, Error> {
+        match &self.storage {
+            Storage::Host(memory) => Ok(memory.as_slice().to_vec()),
+            Storage::Cuda(gpu, buffer) => Ok(buffer.to_vec(gpu.stream())?),
+        }
+    }
+
+    /// The address of the first element in the device's memory, for other libraries.
+    pub fn device_address(&self) -> u64 {
+        match &self.storage {
+            Storage::Host(memory) => memory.words.as_ptr() as u64,
+            Storage::Cuda(_, buffer) => buffer.device_address(),
+        }
+    }
+
+    /// The elements where they are, if they are in the host's memory.
+    pub fn as_host_slice(&self) -> Option<&[T]> {
+        match &self.storage {
+            Storage::Host(memory) => Some(memory.as_slice()),
+            Storage::Cuda(..) => None,
+        }
+    }
+
+    /// As [`Self::as_host_slice`], to write.
+    pub fn as_host_slice_mut(&mut self) -> Option<&mut [T]> {
+        match &mut self.storage {
+            Storage::Host(memory) => Some(memory.as_mut_slice()),
+            Storage::Cuda(..) => None,
+        }
+    }
+
+    /// The buffer as a kernel reads it.
+    pub(crate) fn view(&self) -> In<T> {
+        let pointer = match &self.storage {
+            Storage::Host(memory) => memory.words.as_ptr().cast(),
+            Storage::Cuda(_, buffer) => buffer.device_address() as *const T,
+        };
+        In::new(pointer, self.len())
+    }
+
+    /// The buffer as a kernel writes it.
+    pub(crate) fn view_mut(&mut self) -> Out<T> {
+        let len = self.len();
+        let pointer = match &mut self.storage {
+            Storage::Host(memory) => memory.words.as_mut_ptr().cast(),
+            Storage::Cuda(_, buffer) => buffer.device_address() as *mut T,
+        };
+        Out::new(pointer, len)
+    }
+
+    /// Keeps the memory for what is queued on `stream` next.
+    pub(crate) fn acquire(&self, stream: &Stream) -> Result<(), Error> {
+        match &self.storage {
+            Storage::Host(_) => Ok(()),
+            Storage::Cuda(_, buffer) => Ok(buffer.acquire(stream)?),
+        }
+    }
+
+    /// Orders what comes next on the buffer's own stream after what is queued on `stream`.
+    pub(crate) fn release(&self, stream: &Stream) -> Result<(), Error> {
+        match &self.storage {
+            Storage::Host(_) => Ok(()),
+            Storage::Cuda(_, buffer) => Ok(buffer.release(stream)?),
+        }
+    }
+
+    /// Refuses a buffer that the operation's device cannot reach.
+    pub(crate) fn check_device(
+        &self,
+        op: &'static str,
+        buffer: &'static str,
+        device: &Device,
+    ) -> Result<(), Error> {
+        let own = match &self.storage {
+            Storage::Host(_) => Device::Cpu,
+            Storage::Cuda(gpu, _) => Device::Cuda(Arc::clone(gpu)),
+        };
+        if own.shares_memory_with(device) {
+            return Ok(());
+        }
+        let (expected, got) = (device.to_string(), own.to_string());
+        Err(Error::OtherDevice { op, buffer, expected, got })
+    }
+}
+
+impl<T: Pod> fmt::Debug for Buffer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = match self.storage {
+            Storage::Host(_) => "host",
+            Storage::Cuda(..) => "cuda",
+        };
+        write!(f, "Buffer<{}>[{}] on {place}", std::any::type_name::<T>(), self.len())
+    }
+}
+
+/// Refuses an operand of the wrong length.
+pub(crate) fn check_length(
+    op: &'static str,
+    buffer: &'static str,
+    expected: usize,
+    got: usize,
+) -> Result<(), Error> {
+    if expected == got {
+        return Ok(());
+    }
+    Err(Error::Length { op, buffer, expected: expected.to_string(), got })
+}

@@ -1,0 +1,268 @@
+//! `kasmina inspect`: a kernel's PTX, and what it needs of a GPU.
+
+use kasmina_types::tiles::TILES;
+use serde::Serialize;
+
+use super::output::Json;
+use super::{Failure, Status, list};
+use crate::artifacts::{self, Artifact, ArtifactRecord, EntryRecord, EntryUsage};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// A kernel of `kasmina list`
+    kernel: String,
+    /// The artifact's target, such as sm_90a [default: the newest that LLVM made]
+    #[arg(long)]
+    target: Option<String>,
+    #[command(flatten)]
+    json: Json,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum InspectError {
+    #[error("no kernel `{kernel}`; did you mean `{closest}`? `kasmina list` has them all")]
+    Kernel { kernel: String, closest: &'static str },
+    #[error("no artifact for target `{target}`; this build carries {carried}")]
+    Target { target: String, carried: String },
+    #[error("{artifact} has no kernel `{kernel}`; rebuild the artifacts with `cargo xtask ptx`")]
+    Absent { kernel: String, artifact: String },
+    #[error("this build carries no PTX; make it with `cargo xtask ptx` and build again")]
+    NoArtifacts,
+}
+
+/// The result for programs.
+#[derive(Serialize)]
+struct Inspection<'a> {
+    kernel: &'a str,
+    target: &'a str,
+    generator: &'a str,
+    ptx_version: &'a str,
+    block: u32,
+    registers: Option<u32>,
+    spill_store_bytes: Option<u32>,
+    spill_load_bytes: Option<u32>,
+    stack_bytes: Option<u32>,
+    shared_bytes: Option<u32>,
+    barriers: Option<u32>,
+    /// Warps that fit on a multiprocessor, as a share of the most, from 0 to 1.
+    occupancy: Option<f64>,
+    ptx: &'a str,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
+    let kernel = arguments.kernel.as_str();
+    let Some(tile) = TILES.iter().find(|tile| tile.entry == kernel) else {
+        let kernel = kernel.to_owned();
+        let closest = closest(&kernel);
+        return Err(Failure::usage(InspectError::Kernel { kernel, closest }));
+    };
+    if artifacts::all().is_empty() {
+        return Err(Failure::nothing(InspectError::NoArtifacts));
+    }
+    let artifact = choose(arguments.target.as_deref()).map_err(Failure::usage)?;
+    let found = artifact.record.entries.iter().find(|entry| entry.name == kernel);
+    let Some((entry, ptx)) = found.zip(entry_text(artifact.ptx, kernel)) else {
+        let (kernel, artifact) = (kernel.to_owned(), artifact.record.to_string());
+        return Err(InspectError::Absent { kernel, artifact }.into());
+    };
+
+    let inspection = Inspection::of(&artifact.record, entry, ptx);
+    let say = |line: String| arguments.json.say(line);
+    say(format!("{kernel}: {}", list::computes(tile).unwrap_or_default()))?;
+    say(format!("{}, blocks of {} threads", artifact.record, entry.block))?;
+    match &entry.usage {
+        Some(usage) => say(usage_line(artifact.record.capability, entry.block, usage))?,
+        None => say("no resource figures: there was no ptxas when the artifacts were made".into())?,
+    }
+    say(format!("\n{ptx}"))?;
+    arguments.json.write(&inspection)?;
+    Ok(Status::Pass)
+}
+
+impl<'a> Inspection<'a> {
+    fn of(artifact: &'a ArtifactRecord, entry: &'a EntryRecord, ptx: &'a str) -> Self {
+        let usage = entry.usage;
+        Self {
+            kernel: &entry.name,
+            target: &artifact.target,
+            generator: &artifact.generator,
+            ptx_version: &artifact.ptx_version,
+            block: entry.block,
+            registers: usage.map(|u| u.registers),
+            spill_store_bytes: usage.map(|u| u.spill_store_bytes),
+            spill_load_bytes: usage.map(|u| u.spill_load_bytes),
+            stack_bytes: usage.map(|u| u.stack_bytes),
+            shared_bytes: usage.map(|u| u.shared_bytes),
+            barriers: usage.map(|u| u.barriers),
+            occupancy: usage.map(|u| occupancy(artifact.capability, entry.block, &u).share()),
+            ptx,
+        }
+    }
+}
+
+fn usage_line(capability: u32, block: u32, usage: &EntryUsage) -> String {
+    let occupancy = occupancy(capability, block, usage);
+    format!(
+        "{} registers, {} bytes spilled, {} loaded back, {} bytes of stack, {} bytes of shared memory, \
+         {} barriers\n{} of {} warps on a multiprocessor: {:.0} % theoretical occupancy",
+        usage.registers,
+        usage.spill_store_bytes,
+        usage.spill_load_bytes,
+        usage.stack_bytes,
+        usage.shared_bytes,
+        usage.barriers,
+        occupancy.warps,
+        occupancy.most_warps,
+        100.0 * occupancy.share()
+    )
+}
+
+/// The kernel whose name takes the fewest edits.
+fn closest(kernel: &str) -> &'static str {
+    let distance = |name: &&str| strsim::damerau_levenshtein(name, kernel);
+    TILES.iter().map(|tile| tile.entry).min_by_key(distance).expect("there are kernels")
+}
+
+/// The artifact for a target, else the newest; LLVM's before libNVVM's.
+fn choose(target: Option<&str>) -> Result<&'static Artifact, InspectError> {
+    let asked = |artifact: &&Artifact| target.is_none_or(|target| artifact.record.target == target);
+    let rank =
+        |artifact: &&Artifact| (artifact.record.generator != "libnvvm", artifact.record.capability);
+    artifacts::all().iter().filter(asked).max_by_key(rank).ok_or_else(|| {
+        let targets: Vec<_> = artifacts::all().iter().map(|a| a.record.target.as_str()).collect();
+        let target = target.unwrap_or_default().to_owned();
+        InspectError::Target { target, carried: targets.join(", ") }
+    })
+}
+
+/// The text of an entry, from its linkage to its closing brace.
+fn entry_text<'a>(ptx: &'a str, kernel: &str) -> Option<&'a str> {
+    const DIRECTIVE: &str = ".entry ";
+    let named = |&(at, _): &(usize, &str)| {
+        let rest = ptx[at + DIRECTIVE.len()..].trim_start();
+        rest.strip_prefix(kernel).is_some_and(|rest| rest.trim_start().starts_with('('))
+    };
+    let (at, _) = ptx.match_indices(DIRECTIVE).find(named)?;
+    let begin = ptx[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    // The body's own braces are indented.
+    let end = at + ptx[at..].find("\n}")? + 2;
+    Some(&ptx[begin..end])
+}
+
+/// What one multiprocessor holds, by compute capability (the CUDA programming guide's table of technical
+/// specifications). Every one has 65536 registers.
+struct SmLimits {
+    warps: u32,
+    blocks: u32,
+    shared_bytes: u32,
+    /// What the system keeps of shared memory for each block.
+    reserved_bytes: u32,
+}
+
+const WARP: u32 = 32;
+const REGISTERS: u32 = 65_536;
+/// Registers are given to a warp in units of this many.
+const REGISTER_UNIT: u32 = 256;
+
+fn limits(capability: u32) -> SmLimits {
+    let (warps, blocks, shared_kib) = match capability {
+        70 => (64, 32, 96),
+        75 => (32, 16, 64),
+        80 => (64, 32, 164),
+        86 => (48, 16, 100),
+        89 | 120 => (48, 24, 100),
+        _ => (64, 32, 228),
+    };
+    let reserved_bytes = if capability >= 80 { 1024 } else { 0 };
+    SmLimits { warps, blocks, shared_bytes: shared_kib * 1024, reserved_bytes }
+}
+
+/// Warps that fit on a multiprocessor at once.
+struct Occupancy {
+    warps: u32,
+    most_warps: u32,
+}
+
+impl Occupancy {
+    fn share(&self) -> f64 {
+        f64::from(self.warps) / f64::from(self.most_warps)
+    }
+}
+
+/// By registers, threads and static shared memory.
+fn occupancy(capability: u32, block: u32, usage: &EntryUsage) -> Occupancy {
+    let limits = limits(capability);
+    let warps = block.div_ceil(WARP).max(1);
+    let registers = (usage.registers.max(1) * WARP).next_multiple_of(REGISTER_UNIT) * warps;
+    let shared = (usage.shared_bytes + limits.reserved_bytes).max(1);
+    let blocks = limits
+        .blocks
+        .min(limits.warps / warps)
+        .min(REGISTERS / registers)
+        .min(limits.shared_bytes / shared);
+    Occupancy { warps: blocks * warps, most_warps: limits.warps }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PTX: &str = "\
+.version 8.0
+.visible .entry sum_long(
+\t.param .u64 p
+)
+.maxntid 256
+{
+\tadd;
+}
+.visible .entry sum(
+\t.param .u64 p
+)
+{
+\t{
+\tmul;
+\t}
+\tret;
+
+}
+// the end
+";
+
+    #[test]
+    fn an_entry_is_cut_out_whole_and_by_its_whole_name() {
+        let text = entry_text(PTX, "sum").unwrap();
+        assert!(text.starts_with(".visible .entry sum(") && text.ends_with("ret;\n\n}"), "{text}");
+        let text = entry_text(PTX, "sum_long").unwrap();
+        assert!(text.contains(".maxntid 256") && text.ends_with("add;\n}"), "{text}");
+        assert_eq!(entry_text(PTX, "su"), None);
+    }
+
+    #[test]
+    fn the_closest_name_is_suggested() {
+        assert_eq!(closest("blend_forward_f32_v61"), "blend_forward_f32_v16");
+        assert_eq!(closest("reduce_sum_f32"), "reduce_sum_f32_warp");
+    }
+
+    #[test]
+    fn each_limit_of_a_multiprocessor_binds_in_its_turn() {
+        let share = |capability, block, registers, shared_bytes| {
+            let usage = EntryUsage {
+                registers,
+                shared_bytes,
+                spill_store_bytes: 0,
+                spill_load_bytes: 0,
+                stack_bytes: 0,
+                barriers: 1,
+            };
+            occupancy(capability, block, &usage).share()
+        };
+        assert_eq!(share(90, 256, 32, 0), 1.0);
+        // 64 registers: 16384 for a block, four blocks, 32 of 64 warps.
+        assert_eq!(share(90, 256, 64, 0), 0.5);
+        // 100 KiB and 1 KiB reserved for a block: two of 8 warps in 228 KiB.
+        assert_eq!(share(90, 256, 16, 100 * 1024), 0.25);
+        assert_eq!(share(80, 32, 16, 0), 0.5);
+        assert_eq!(share(86, 1024, 32, 0), 32.0 / 48.0);
+    }
+}

@@ -1,0 +1,97 @@
+//! Launcher of `blend_forward_*`.
+
+use kasmina_kernels::instances::BlendForwardInstance;
+use kasmina_types::blend_forward::BlendGeometry;
+use kasmina_types::dtype::Element;
+use kasmina_types::{BlendForward, TelemetryPartial};
+
+use super::{KernelDevice, with_buffers};
+use crate::buffer::{Buffer, check_length};
+use crate::error::Error;
+use crate::kasmina::{LayerState, TelemetryBuffers};
+
+const OP: &str = "blend_forward";
+
+/// One launch.
+pub(crate) struct Arguments<'a, T: Element> {
+    pub(crate) instance: BlendForwardInstance,
+    pub(crate) geometry: BlendGeometry,
+    pub(crate) grid: u32,
+    pub(crate) batch: u32,
+    pub(crate) state: &'a LayerState,
+    pub(crate) input: &'a Buffer<T>,
+    pub(crate) output: &'a mut Buffer<T>,
+    pub(crate) telemetry: &'a mut TelemetryBuffers,
+    pub(crate) partials: &'a mut Buffer<TelemetryPartial>,
+    pub(crate) arrivals: &'a mut Buffer<u32>,
+}
+
+/// Checks the contract of `blend_forward_*` and launches it. That the state's codes, ids and offsets
+/// are right is [`LayerState`]'s to hold.
+pub(crate) fn launch<T: Element>(
+    device: KernelDevice<'_>,
+    a: Arguments<'_, T>,
+) -> Result<(), Error> {
+    let Arguments { instance, geometry, state, telemetry, .. } = a;
+    let (num_seeds, chunk_size) = (state.num_seeds(), state.chunk_size());
+    let elements = a.batch as usize * state.hidden();
+    check_length(OP, "input", elements, a.input.len())?;
+    check_length(OP, "output", elements, a.output.len())?;
+    check_length(OP, "telemetry", num_seeds, telemetry.count.len())?;
+    check_length(OP, "partials", num_seeds * geometry.parts() as usize, a.partials.len())?;
+    check_length(OP, "arrivals", geometry.groups() as usize, a.arrivals.len())?;
+    let lanes = instance.lanes * geometry.chunk_vectors;
+    check_length(OP, "chunk_vectors · lanes", chunk_size, lanes as usize)?;
+    assert_eq!(instance.dtype, T::DTYPE, "the plan chose the instance by the element type");
+
+    let params = BlendForward {
+        input: a.input.view().cast(),
+        output: a.output.view_mut().cast(),
+        lifecycle: state.lifecycle.view(),
+        blueprint_id: state.blueprint_id.view(),
+        alpha: state.alpha.view(),
+        blueprint_type: state.blueprint_type.view(),
+        blueprint_offset: state.blueprint_offset.view(),
+        blueprint_scale: state.blueprint_scale.view(),
+        weights: state.weights.view(),
+        telemetry: telemetry.view_mut(),
+        partials: a.partials.view_mut(),
+        arrivals: a.arrivals.view_mut(),
+        geometry,
+        batch: a.batch,
+        num_seeds: num_seeds as u32,
+        chunk_size: chunk_size as u32,
+        _padding: 0,
+    };
+    let t = telemetry;
+    // SAFETY: every buffer has the length that the kernel's contract names: those of the call are
+    // checked above, those of the state when it was made; all are aligned to 16 bytes. The geometry
+    // covers each vector once (its test), the chunk is a multiple of the lanes, and the arrivals are
+    // zero between launches. Buffers that are written are borrowed mutably, hence disjoint.
+    let launch = || unsafe { device.launch(instance.kernel, a.grid, params) };
+    with_buffers!(
+        device,
+        [
+            a.input,
+            a.output,
+            state.lifecycle,
+            state.blueprint_id,
+            state.alpha,
+            state.blueprint_type,
+            state.blueprint_offset,
+            state.blueprint_scale,
+            state.weights,
+            a.partials,
+            a.arrivals,
+            t.count,
+            t.mean,
+            t.variance,
+            t.min,
+            t.max,
+            t.dead_ratio,
+            t.snr,
+            t.nonfinite,
+        ],
+        launch()
+    )
+}

@@ -1,0 +1,89 @@
+//! The kernels' launchers: each checks its kernel's whole contract, then launches it, on a GPU or
+//! under the executor. They are here, with the driver, because a launch is unsafe.
+
+pub(crate) mod blend_forward;
+pub(crate) mod reduce;
+
+use kasmina_device::Kernel;
+use kasmina_simt::Executor;
+
+use super::launch::{LaunchConfig, launch};
+use crate::device::{Device, Gpu};
+use crate::error::Error;
+
+/// A device that runs kernels.
+#[derive(Clone, Copy)]
+pub(crate) enum KernelDevice<'a> {
+    /// A GPU.
+    Cuda(&'a Gpu),
+    /// The executor.
+    Simt(&'a Executor),
+}
+
+/// Blocks that the executor is taken to hold at once: few, so that small cases cut work as large ones
+/// do on a GPU, and the same on every machine.
+const SIMT_RESIDENT_BLOCKS: u32 = 12;
+
+impl<'a> KernelDevice<'a> {
+    /// The device, if it runs kernels: the CPU does not.
+    pub(crate) fn of(device: &'a Device) -> Option<Self> {
+        match device {
+            Device::Cuda(gpu) => Some(Self::Cuda(gpu)),
+            Device::Simt(executor) => Some(Self::Simt(executor)),
+            Device::Cpu => None,
+        }
+    }
+
+    /// Blocks of the kernel that run at once: the size of a persistent grid.
+    pub(crate) fn resident_blocks<P: Copy + Send + Sync>(
+        self,
+        kernel: &Kernel<P>,
+    ) -> Result<u32, Error> {
+        match self {
+            Self::Cuda(gpu) => Ok(gpu.kernel(kernel.name())?.resident_blocks),
+            Self::Simt(_) => Ok(SIMT_RESIDENT_BLOCKS),
+        }
+    }
+
+    /// Launches `grid` blocks.
+    ///
+    /// # Safety
+    /// The kernel's contract holds for `params` on this device, until the kernel ends; on a GPU each
+    /// buffer behind `params` is acquired for the device's stream.
+    unsafe fn launch<P: Copy + Send + Sync>(
+        self,
+        kernel: &'static Kernel<P>,
+        grid: u32,
+        params: P,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Cuda(gpu) => {
+                let function = gpu.kernel(kernel.name())?.function;
+                let config = LaunchConfig::linear(grid, kernel.bounds().block_threads);
+                // SAFETY: the entry is the handle's own, so `P` is its parameter; the rest is the
+                // caller's contract.
+                Ok(unsafe { launch(&function, config, gpu.stream(), &params) }?)
+            }
+            Self::Simt(executor) => {
+                // SAFETY: the caller's contract.
+                unsafe { kernel.run(executor, grid, 0, params) }?;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Acquires buffers for the device's stream, runs `$launch`, and releases them, on a GPU.
+macro_rules! with_buffers {
+    ($device:expr, [$($buffer:expr),* $(,)?], $launch:expr) => {{
+        if let $crate::driver::launchers::KernelDevice::Cuda(gpu) = $device {
+            $($buffer.acquire(gpu.stream())?;)*
+        }
+        $launch?;
+        if let $crate::driver::launchers::KernelDevice::Cuda(gpu) = $device {
+            $($buffer.release(gpu.stream())?;)*
+        }
+        Ok(())
+    }};
+}
+use with_buffers;

@@ -1,0 +1,92 @@
+//! The library's errors.
+
+use kasmina_simt::LaunchError;
+
+use crate::driver::DriverError;
+use crate::kasmina::StateError;
+
+/// What an operation can answer instead of a result. The operands are unchanged, outputs unspecified.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The CUDA driver, or the GPU behind it.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// The executor found a mistake in a kernel.
+    #[error(transparent)]
+    Executor(#[from] LaunchError),
+    /// A layer's state that means nothing.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A buffer of the wrong length.
+    #[error("{op}: `{buffer}` has {got} elements, expected {expected}")]
+    Length {
+        /// The operation.
+        op: &'static str,
+        /// The operand.
+        buffer: &'static str,
+        /// Elements expected, and why.
+        expected: String,
+        /// Elements found.
+        got: usize,
+    },
+    /// A buffer that lives on another device than the operation.
+    #[error("{op}: `{buffer}` is on {got}, but the operation runs on {expected}; copy it over")]
+    OtherDevice {
+        /// The operation.
+        op: &'static str,
+        /// The operand.
+        buffer: &'static str,
+        /// Where the operation runs.
+        expected: String,
+        /// Where the buffer is.
+        got: String,
+    },
+    /// Nothing to reduce, where nothing has no answer.
+    #[error("{op} of no elements (segment {segment}) has no value; leave the segment out")]
+    EmptySegment {
+        /// The operation.
+        op: &'static str,
+        /// The first such segment.
+        segment: usize,
+    },
+    /// Offsets that do not cut an array into segments.
+    #[error("segment offsets: {why} at position {position}: {got}; expected {expected}")]
+    Offsets {
+        /// What is wrong.
+        why: &'static str,
+        /// Where.
+        position: usize,
+        /// What is there.
+        got: u64,
+        /// What should be.
+        expected: String,
+    },
+    /// More than the kernels' 32-bit counts can hold.
+    #[error("{op}: {what} is {got}, at most {limit} is supported; split the call")]
+    TooLarge {
+        /// The operation.
+        op: &'static str,
+        /// What is too large.
+        what: &'static str,
+        /// How large.
+        got: u64,
+        /// The most.
+        limit: u64,
+    },
+    /// No artifact that the GPU and its driver accept.
+    #[error(
+        "no PTX for {gpu} (compute capability {capability}) under a driver that takes PTX {ptx}; \
+         this build carries {carried}. Update the driver, or use --device cpu"
+    )]
+    NoArtifact {
+        /// The GPU.
+        gpu: String,
+        /// Its compute capability.
+        capability: String,
+        /// The newest PTX version that the driver takes.
+        ptx: String,
+        /// Targets and PTX versions of this build.
+        carried: String,
+    },
+}

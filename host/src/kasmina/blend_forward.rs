@@ -1,0 +1,238 @@
+//! The layer's forward pass with its telemetry.
+
+use half::{bf16, f16};
+use kasmina_kernels::instances::{self, BlendForwardInstance};
+use kasmina_reference::kasmina as reference;
+use kasmina_types::TelemetryPartial;
+use kasmina_types::blend_forward::BlendGeometry;
+use kasmina_types::dtype::{DType, Element};
+use ndarray::ArrayView2;
+
+use super::geometry;
+use super::state::LayerState;
+use super::telemetry::{TelemetryBuffers, TelemetryValues};
+use crate::buffer::{Buffer, check_length};
+use crate::device::Device;
+use crate::driver::launchers::KernelDevice;
+use crate::driver::launchers::blend_forward::{self as launcher, Arguments};
+use crate::error::Error;
+
+const OP: &str = "blend_forward";
+
+/// The forward pass of a layer of one shape and element type on one device: for an active seed
+/// `y = (1−a)·x + a·T(x)`, for every other the identity, bit for bit; and the telemetry of x.
+///
+/// Plan and scratch memory are made once; [`Self::run`] allocates nothing.
+pub struct BlendForward<T: Element> {
+    device: Device,
+    batch: usize,
+    num_seeds: usize,
+    chunk_size: usize,
+    plan: Option<Plan>,
+    _element: std::marker::PhantomData<T>,
+}
+
+struct Plan {
+    instance: BlendForwardInstance,
+    geometry: BlendGeometry,
+    grid: u32,
+    partials: Buffer<TelemetryPartial>,
+    arrivals: Buffer<u32>,
+}
+
+/// An element type of the layer.
+pub trait LayerElement: Element {
+    #[doc(hidden)]
+    fn to_f32(self) -> f32;
+    #[doc(hidden)]
+    fn from_f32(value: f32) -> Self;
+}
+
+macro_rules! element {
+    ($type:ty, |$x:ident| $to:expr, |$y:ident| $from:expr) => {
+        impl LayerElement for $type {
+            fn to_f32(self) -> f32 {
+                let $x = self;
+                $to
+            }
+            fn from_f32($y: f32) -> Self {
+                $from
+            }
+        }
+    };
+}
+
+element!(f32, |x| x, |y| y);
+element!(f16, |x| f16::to_f32(x), |y| f16::from_f32(y));
+element!(bf16, |x| bf16::to_f32(x), |y| bf16::from_f32(y));
+
+impl<T: LayerElement> BlendForward<T> {
+    /// Plans the pass for `batch` rows of `num_seeds · chunk_size` columns.
+    ///
+    /// # Errors
+    /// A shape without elements or beyond 32-bit counts, memory exhausted, or a failed call.
+    pub fn new(
+        device: &Device,
+        batch: usize,
+        num_seeds: usize,
+        chunk_size: usize,
+    ) -> Result<Self, Error> {
+        for (buffer, got) in
+            [("batch", batch), ("num_seeds", num_seeds), ("chunk_size", chunk_size)]
+        {
+            if got == 0 {
+                return Err(Error::Length { op: OP, buffer, expected: "at least 1".into(), got });
+            }
+        }
+        let hidden = num_seeds.saturating_mul(chunk_size);
+        for (what, got, limit) in [
+            ("num_seeds · chunk_size", hidden, u32::MAX),
+            (
+                "batch · chunk_size, the values of a seed",
+                batch.saturating_mul(chunk_size),
+                u32::MAX,
+            ),
+            // The kernel's row numbers pass the last by a step.
+            ("batch", batch, i32::MAX as u32),
+        ] {
+            let (got, limit) = (got as u64, u64::from(limit));
+            if got > limit {
+                return Err(Error::TooLarge { op: OP, what, got, limit });
+            }
+        }
+        let plan = match KernelDevice::of(device) {
+            Some(kernels) => {
+                Some(Plan::new(device, kernels, T::DTYPE, batch, num_seeds, chunk_size)?)
+            }
+            None => None,
+        };
+        let device = device.clone();
+        Ok(Self { device, batch, num_seeds, chunk_size, plan, _element: std::marker::PhantomData })
+    }
+
+    /// Computes `output` and `telemetry` from `input`, `[batch, num_seeds · chunk_size]` row-major.
+    ///
+    /// # Errors
+    /// A state or a buffer that does not fit the plan, memory exhausted, or a failed call.
+    pub fn run(
+        &mut self,
+        state: &LayerState,
+        input: &Buffer<T>,
+        output: &mut Buffer<T>,
+        telemetry: &mut TelemetryBuffers,
+    ) -> Result<(), Error> {
+        let elements = self.batch * self.num_seeds * self.chunk_size;
+        check_length(OP, "input", elements, input.len())?;
+        check_length(OP, "output", elements, output.len())?;
+        check_length(OP, "state", self.num_seeds, state.num_seeds())?;
+        check_length(OP, "blueprint_weights (chunk_size)", self.chunk_size, state.chunk_size())?;
+        check_length(OP, "telemetry", self.num_seeds, telemetry.count.len())?;
+        input.check_device(OP, "input", &self.device)?;
+        output.check_device(OP, "output", &self.device)?;
+        state.alpha.check_device(OP, "state", &self.device)?;
+        telemetry.count.check_device(OP, "telemetry", &self.device)?;
+        let (Some(kernels), Some(plan)) = (KernelDevice::of(&self.device), &mut self.plan) else {
+            return self.run_on_cpu(state, input, output, telemetry);
+        };
+        let launched = launcher::launch(
+            kernels,
+            Arguments {
+                instance: plan.instance,
+                geometry: plan.geometry,
+                grid: plan.grid,
+                batch: self.batch as u32,
+                state,
+                input,
+                output,
+                telemetry,
+                partials: &mut plan.partials,
+                arrivals: &mut plan.arrivals,
+            },
+        );
+        if launched.is_err() {
+            // A launch that broke off leaves arrivals that are not zero.
+            plan.arrivals = Buffer::zeroed(&self.device, plan.arrivals.len())?;
+        }
+        launched
+    }
+
+    fn run_on_cpu(
+        &self,
+        state: &LayerState,
+        input: &Buffer<T>,
+        output: &mut Buffer<T>,
+        telemetry: &mut TelemetryBuffers,
+    ) -> Result<(), Error> {
+        let host = "the CPU's buffers are in the host's memory";
+        let raw = input.as_host_slice().expect(host);
+        let x: Vec<f32> = raw.iter().map(|&x| x.to_f32()).collect();
+        let shape = (self.batch, self.num_seeds * self.chunk_size);
+        let x = ArrayView2::from_shape(shape, &x).expect("the lengths were checked");
+        let checked = "the state was checked when it was made";
+        let states = &state.host;
+        let weights = (states.num_blueprints(), states.chunk_size);
+        let layer = reference::LayerState {
+            lifecycle: &states.lifecycle,
+            blueprint_id: &states.blueprint_id,
+            alpha: &states.alpha,
+            blueprint_type: &states.blueprint_type,
+            blueprint_weights: ArrayView2::from_shape(weights, &states.blueprint_weights)
+                .expect(checked),
+            blueprint_scales: &states.blueprint_scales,
+        };
+        let y = reference::blend_forward(x, &layer).expect(checked);
+        let seen = reference::telemetry(x, self.num_seeds).expect("the lengths were checked");
+
+        let active: Vec<bool> = (0..self.num_seeds)
+            .map(|s| reference::is_active(states.lifecycle[s]) && states.blueprint_id[s] != 0)
+            .collect();
+        let out = output.as_host_slice_mut().expect(host);
+        for ((column, y), (out, &raw)) in
+            (0..shape.1).cycle().zip(y.iter()).zip(out.iter_mut().zip(raw))
+        {
+            // The identity keeps every bit, those of a NaN too.
+            *out = if active[column / self.chunk_size] { T::from_f32(*y) } else { raw };
+        }
+        let narrow = |values: &[f64]| values.iter().map(|&value| value as f32).collect();
+        let counts = |values: &[u64]| values.iter().map(|&value| value as u32).collect();
+        telemetry.write(&TelemetryValues {
+            count: counts(&seen.count),
+            mean: narrow(&seen.mean),
+            variance: narrow(&seen.variance),
+            min: narrow(&seen.min),
+            max: narrow(&seen.max),
+            dead_ratio: narrow(&seen.dead_ratio),
+            snr: narrow(&seen.snr),
+            nonfinite: counts(&seen.nonfinite),
+        })
+    }
+}
+
+impl Plan {
+    fn new(
+        device: &Device,
+        kernels: KernelDevice<'_>,
+        dtype: DType,
+        batch: usize,
+        num_seeds: usize,
+        chunk_size: usize,
+    ) -> Result<Self, Error> {
+        let instance = instances::blend_forward(dtype)
+            .find(|instance| chunk_size.is_multiple_of(instance.lanes as usize))
+            .expect("every dtype has an instance of one lane");
+        let resident = kernels.resident_blocks(instance.kernel)?;
+        let chunk_vectors = (chunk_size / instance.lanes as usize) as u32;
+        let (batch, seeds) = (batch as u32, num_seeds as u32);
+        let geometry = geometry::cut(batch, seeds, chunk_vectors, instance.rows, resident);
+        let tiles = u64::from(geometry.strips) * u64::from(geometry.slabs);
+        let grid = tiles.min(u64::from(resident)) as u32;
+        let parts = num_seeds * geometry.parts() as usize;
+        Ok(Self {
+            instance,
+            geometry,
+            grid,
+            partials: Buffer::zeroed(device, parts)?,
+            arrivals: Buffer::zeroed(device, geometry.groups() as usize)?,
+        })
+    }
+}

@@ -1,0 +1,141 @@
+//! How the forward pass is cut among blocks.
+
+use kasmina_types::blend_forward::BlendGeometry;
+
+/// Threads of a block of every instance; the tile table is checked to agree.
+const BLOCK: u32 = 256;
+
+/// A strip narrower than this many vectors would read less than 256 bytes of a row at a time.
+const NARROWEST: u32 = 16;
+
+/// Waves of blocks no emptier than this are as good as full ones.
+const GOOD_ENOUGH: f64 = 0.95;
+
+/// Cuts `[batch, num_seeds · chunk_vectors]` vectors for a grid of `resident` blocks that take `rows`
+/// rows a thread at a time.
+pub(crate) fn cut(
+    batch: u32,
+    num_seeds: u32,
+    chunk_vectors: u32,
+    rows: u32,
+    resident: u32,
+) -> BlendGeometry {
+    let (strip_vectors, strip_seeds, chunk_strips) = strip(num_seeds, chunk_vectors);
+    let row_lanes = (BLOCK / strip_vectors).min(batch.div_ceil(rows)).max(1);
+    let strips = num_seeds.div_ceil(strip_seeds) * chunk_strips;
+    let groups = batch.div_ceil(rows * row_lanes);
+    BlendGeometry {
+        chunk_vectors,
+        strip_vectors,
+        strip_seeds,
+        chunk_strips,
+        strips,
+        slabs: slabs(strips, groups, resident),
+        row_lanes,
+        _padding: 0,
+    }
+}
+
+/// Vectors and seeds of a strip, and strips of a chunk: whole chunks where several fit a block, else
+/// the equal parts of one that leave the fewest threads without work.
+fn strip(num_seeds: u32, chunk_vectors: u32) -> (u32, u32, u32) {
+    if chunk_vectors <= BLOCK / 2 {
+        let seeds = (BLOCK / chunk_vectors).min(num_seeds);
+        return (seeds * chunk_vectors, seeds, 1);
+    }
+    let fewest = chunk_vectors.div_ceil(BLOCK);
+    let mut best = (chunk_vectors.div_ceil(fewest), fewest, 0.0);
+    for strips in fewest..fewest + 16 {
+        let width = chunk_vectors.div_ceil(strips);
+        if width < NARROWEST {
+            break;
+        }
+        let busy = f64::from(chunk_vectors) / f64::from(strips * width);
+        let used = busy * f64::from(BLOCK / width * width) / f64::from(BLOCK);
+        if used > best.2 + 0.02 {
+            best = (width, strips, used);
+        }
+    }
+    // Narrow strips may cover the chunk with fewer than were asked for.
+    (best.0, 1, chunk_vectors.div_ceil(best.0))
+}
+
+/// Blocks that share a strip's rows: the fewest whose waves over the device are nearly full, for each
+/// more is one more part to merge.
+fn slabs(strips: u32, groups: u32, resident: u32) -> u32 {
+    let fill = |slabs: u32| {
+        let tiles = u64::from(strips) * u64::from(slabs);
+        tiles as f64 / (tiles.div_ceil(u64::from(resident)) * u64::from(resident)) as f64
+    };
+    let most = groups.min((8 * resident).div_ceil(strips)).max(1);
+    let mut best = 1;
+    for slabs in 1..=most {
+        if fill(slabs) >= GOOD_ENOUGH {
+            return slabs;
+        }
+        if fill(slabs) > fill(best) {
+            best = slabs;
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use kasmina_types::tiles::TILES;
+
+    #[test]
+    fn the_block_is_the_tile_tables() {
+        for tile in TILES.iter().filter(|tile| tile.family == "blend_forward") {
+            assert_eq!(tile.block_threads, BLOCK, "{}", tile.entry);
+        }
+    }
+
+    /// Every vector of every row belongs to exactly one thread of one tile, as the kernel reads it.
+    #[test]
+    fn strips_cover_every_vector_once() {
+        for chunk_vectors in (1..=600).chain([1024, 1250, 5000]) {
+            for num_seeds in [1, 3, 7] {
+                let g = cut(37, num_seeds, chunk_vectors, 4, 264);
+                assert!(g.strip_vectors * g.row_lanes <= BLOCK && g.strip_vectors > 0);
+                let mut seen = vec![0; (num_seeds * chunk_vectors) as usize];
+                for strip in 0..g.strips {
+                    let (group, share) = (strip / g.chunk_strips, strip % g.chunk_strips);
+                    let first_seed = group * g.strip_seeds;
+                    let seeds = g.strip_seeds.min(num_seeds - first_seed);
+                    let first = share * g.strip_vectors;
+                    let vectors = if g.chunk_strips == 1 {
+                        seeds * chunk_vectors
+                    } else {
+                        g.strip_vectors.min(chunk_vectors - first)
+                    };
+                    assert!(vectors > 0, "{g:?}");
+                    for vector in 0..vectors {
+                        seen[(first_seed * chunk_vectors + first + vector) as usize] += 1;
+                    }
+                }
+                assert!(
+                    seen.iter().all(|&times| times == 1),
+                    "{chunk_vectors} × {num_seeds}: {g:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn few_threads_are_idle_and_waves_are_full() {
+        for chunk_vectors in 1..=5000 {
+            let g = cut(4096, 1000, chunk_vectors, 4, 264);
+            let busy = f64::from(g.strip_vectors * g.row_lanes) / f64::from(BLOCK);
+            assert!(busy >= 0.66, "{chunk_vectors}: {g:?}");
+        }
+        for (batch, seeds, vectors) in
+            [(4096, 1000, 16), (4096, 16, 1024), (8192, 64, 256), (32, 1000, 16)]
+        {
+            let g = cut(batch, seeds, vectors, 4, 264);
+            let tiles = f64::from(g.strips * g.slabs);
+            assert!(tiles / (tiles / 264.0).ceil() / 264.0 >= 0.9, "{g:?}");
+        }
+    }
+}

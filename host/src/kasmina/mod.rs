@@ -1,0 +1,11 @@
+//! The morphogenetic layer: seeds that germinate, train, graft and fossilize while their host network
+//! runs.
+
+mod blend_forward;
+mod geometry;
+mod state;
+mod telemetry;
+
+pub use blend_forward::{BlendForward, LayerElement};
+pub use state::{LayerState, SeedStates, StateError};
+pub use telemetry::{TelemetryBuffers, TelemetryValues};

@@ -1,0 +1,213 @@
+//! A layer's state: what each seed is, and the blueprints.
+
+use kasmina_types::blueprint::BLUEPRINT_NONE;
+use kasmina_types::{BlueprintType, SeedLifecycle};
+
+use crate::buffer::Buffer;
+use crate::device::Device;
+use crate::error::Error;
+
+/// A state that means nothing: which array, where, what was expected and what is there.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// Nothing to compute.
+    #[error("layer state: {what} is 0; a layer has at least one seed of at least one column")]
+    Empty {
+        /// What is 0.
+        what: &'static str,
+    },
+    /// An array of the wrong length.
+    #[error("layer state: `{array}` has {got} elements, expected {expected} ({why})")]
+    Length {
+        /// The array.
+        array: &'static str,
+        /// Elements expected.
+        expected: usize,
+        /// Elements found.
+        got: usize,
+        /// Where the expectation comes from.
+        why: &'static str,
+    },
+    /// A byte that is no state.
+    #[error("layer state: `lifecycle[{seed}]` is {got}, expected 0 to 10")]
+    Lifecycle {
+        /// The seed.
+        seed: usize,
+        /// The byte.
+        got: u8,
+    },
+    /// An id past the blueprints.
+    #[error(
+        "layer state: `blueprint_id[{seed}]` is {got}, expected less than {blueprints}, the number of \
+         blueprints (0 means none)"
+    )]
+    BlueprintId {
+        /// The seed.
+        seed: usize,
+        /// The id.
+        got: u16,
+        /// How many blueprints there are.
+        blueprints: usize,
+    },
+    /// A byte that is no blueprint type.
+    #[error("layer state: `blueprint_type[{blueprint}]` is {got}, expected 0 to 4")]
+    BlueprintType {
+        /// The blueprint.
+        blueprint: usize,
+        /// The byte.
+        got: u8,
+    },
+    /// A number that is NaN or infinite.
+    #[error("layer state: `{array}[{index}]` is {got}, expected a finite number")]
+    NotFinite {
+        /// The array.
+        array: &'static str,
+        /// Where.
+        index: usize,
+        /// What.
+        got: f32,
+    },
+    /// More weights than a 32-bit offset reaches.
+    #[error(
+        "layer state: {blueprints} blueprints of {chunk_size} weights are more than 2³² together"
+    )]
+    TooManyWeights {
+        /// Blueprints.
+        blueprints: usize,
+        /// Weights of each.
+        chunk_size: usize,
+    },
+}
+
+/// The state as plain arrays, before anything is known of it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SeedStates {
+    /// [`SeedLifecycle`] bytes, `[num_seeds]`.
+    pub lifecycle: Vec<u8>,
+    /// Blueprint of each seed, 0 for none, `[num_seeds]`.
+    pub blueprint_id: Vec<u16>,
+    /// Blend factor, clipped to \[0, 1\] where it is used, `[num_seeds]`.
+    pub alpha: Vec<f32>,
+    /// [`BlueprintType`] bytes, `[num_blueprints]`.
+    pub blueprint_type: Vec<u8>,
+    /// Weights, `[num_blueprints, chunk_size]`.
+    pub blueprint_weights: Vec<f32>,
+    /// Scales, `[num_blueprints]`.
+    pub blueprint_scales: Vec<f32>,
+    /// Columns of a seed.
+    pub chunk_size: usize,
+}
+
+impl SeedStates {
+    /// How many seeds there are.
+    pub fn num_seeds(&self) -> usize {
+        self.lifecycle.len()
+    }
+
+    /// How many blueprints there are.
+    pub fn num_blueprints(&self) -> usize {
+        self.blueprint_type.len()
+    }
+
+    /// Checks lengths, codes, ids and numbers.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), StateError> {
+        let (seeds, blueprints, chunk_size) =
+            (self.num_seeds(), self.num_blueprints(), self.chunk_size);
+        for (what, count) in [("num_seeds", seeds), ("chunk_size", chunk_size)] {
+            if count == 0 {
+                return Err(StateError::Empty { what });
+            }
+        }
+        if blueprints.saturating_mul(chunk_size) > u32::MAX as usize {
+            return Err(StateError::TooManyWeights { blueprints, chunk_size });
+        }
+        let per_seed = "one for each seed of `lifecycle`";
+        let per_blueprint = "one for each of `blueprint_type`";
+        let weights = "chunk_size for each of `blueprint_type`";
+        for (array, expected, got, why) in [
+            ("blueprint_id", seeds, self.blueprint_id.len(), per_seed),
+            ("alpha", seeds, self.alpha.len(), per_seed),
+            ("blueprint_scales", blueprints, self.blueprint_scales.len(), per_blueprint),
+            ("blueprint_weights", blueprints * chunk_size, self.blueprint_weights.len(), weights),
+        ] {
+            if expected != got {
+                return Err(StateError::Length { array, expected, got, why });
+            }
+        }
+        for (seed, &got) in self.lifecycle.iter().enumerate() {
+            SeedLifecycle::from_u8(got).ok_or(StateError::Lifecycle { seed, got })?;
+        }
+        for (seed, &got) in self.blueprint_id.iter().enumerate() {
+            if got != BLUEPRINT_NONE && usize::from(got) >= blueprints {
+                return Err(StateError::BlueprintId { seed, got, blueprints });
+            }
+        }
+        for (blueprint, &got) in self.blueprint_type.iter().enumerate() {
+            BlueprintType::from_u8(got).ok_or(StateError::BlueprintType { blueprint, got })?;
+        }
+        for (array, values) in [
+            ("alpha", &self.alpha),
+            ("blueprint_scales", &self.blueprint_scales),
+            ("blueprint_weights", &self.blueprint_weights),
+        ] {
+            if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+                return Err(StateError::NotFinite { array, index, got: values[index] });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A state on a device, seen to be right: every code is one, every id and offset is inside.
+#[derive(Debug)]
+pub struct LayerState {
+    pub(crate) host: SeedStates,
+    pub(crate) lifecycle: Buffer<u8>,
+    pub(crate) blueprint_id: Buffer<u16>,
+    pub(crate) alpha: Buffer<f32>,
+    pub(crate) blueprint_type: Buffer<u8>,
+    pub(crate) blueprint_offset: Buffer<u32>,
+    pub(crate) blueprint_scale: Buffer<f32>,
+    pub(crate) weights: Buffer<f32>,
+}
+
+impl LayerState {
+    /// Checks a state and copies it to the device.
+    ///
+    /// # Errors
+    /// [`Error::State`] with what is wrong; memory exhausted, or a failed call.
+    pub fn new(device: &Device, states: SeedStates) -> Result<Self, Error> {
+        states.check()?;
+        let offsets: Vec<u32> =
+            (0..states.num_blueprints()).map(|id| (id * states.chunk_size) as u32).collect();
+        Ok(Self {
+            lifecycle: Buffer::from_slice(device, &states.lifecycle)?,
+            blueprint_id: Buffer::from_slice(device, &states.blueprint_id)?,
+            alpha: Buffer::from_slice(device, &states.alpha)?,
+            blueprint_type: Buffer::from_slice(device, &states.blueprint_type)?,
+            blueprint_offset: Buffer::from_slice(device, &offsets)?,
+            blueprint_scale: Buffer::from_slice(device, &states.blueprint_scales)?,
+            weights: Buffer::from_slice(device, &states.blueprint_weights)?,
+            host: states,
+        })
+    }
+
+    /// How many seeds there are.
+    pub fn num_seeds(&self) -> usize {
+        self.host.num_seeds()
+    }
+
+    /// Columns of a seed.
+    pub fn chunk_size(&self) -> usize {
+        self.host.chunk_size
+    }
+
+    /// Columns of the layer: `num_seeds · chunk_size`.
+    pub fn hidden(&self) -> usize {
+        self.num_seeds() * self.chunk_size()
+    }
+}

@@ -1,0 +1,44 @@
+//! GPU kernels written in Rust, with the host that launches and checks them.
+//!
+//! A kernel runs in two places: on a GPU through PTX that this crate carries, and on the CPU under an
+//! executor that checks it as it runs. A reference that shares no code with it says what is right.
+//!
+//! ```
+//! use kasmina::{Buffer, Device, reduction::{Reduce, Segments}};
+//!
+//! # fn main() -> Result<(), kasmina::Error> {
+//! let device = Device::auto();
+//! let values = Buffer::from_slice(&device, &[1.0_f32, 2.0, 3.5])?;
+//! let sum = Reduce::new(&device).sum(&values, &Segments::Whole)?;
+//! assert_eq!(sum.to_vec()?, [6.5]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | module | what it is for |
+//! |---|---|
+//! | [`Device`], [`Buffer`] | where things run, and the memory there |
+//! | [`kasmina`](mod@kasmina) | the morphogenetic layer |
+//! | [`reduction`] | sums, extremes, means and variances |
+//! | [`verify`] | every kernel against the f64 reference |
+//! | [`bench`](mod@bench) | how long the kernels take |
+//! | [`artifacts`] | the PTX that this build carries |
+//! | [`driver`] | the CUDA driver: streams, graphs, pools |
+
+pub mod artifacts;
+pub mod bench;
+mod buffer;
+pub mod cli;
+mod device;
+mod digits;
+pub mod driver;
+mod error;
+pub mod kasmina;
+pub mod reduction;
+pub mod verify;
+
+pub use buffer::Buffer;
+pub use device::{Device, Gpu};
+pub use error::Error;
+pub use kasmina_simt::Executor;
+pub use kasmina_types as types;

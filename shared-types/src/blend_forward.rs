@@ -1,0 +1,110 @@
+//! Parameters of the layer's forward pass.
+//!
+//! For an active seed with a = clip(α, 0, 1) and blueprint T, `y = (1−a)·x + a·T(x)`; every other
+//! seed, and one whose blueprint id is 0, is the identity, bit for bit. The five T stand at
+//! [`BlueprintType`](crate::BlueprintType).
+
+use crate::telemetry::{SeedTelemetry, TelemetryPartial};
+use crate::view::{In, Out};
+
+/// How the columns of `[batch, hidden]` are cut among blocks.
+///
+/// A *strip* is what one block covers of a row: whole chunks of several seeds, or a part of one
+/// seed's chunk. It is `strip_vectors` vectors wide, and the block's threads cover `row_lanes` of its
+/// rows at a time. The rows are dealt out in turn to `slabs` blocks.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlendGeometry {
+    /// Vectors of a chunk: `chunk_size` / lanes of the instance.
+    pub chunk_vectors: u32,
+    /// Vectors of a full strip.
+    pub strip_vectors: u32,
+    /// Seeds of a full strip; 1 where a chunk has several strips.
+    pub strip_seeds: u32,
+    /// Strips of a chunk; 1 where a strip has several seeds.
+    pub chunk_strips: u32,
+    /// Strips of a row.
+    pub strips: u32,
+    /// Blocks that share a strip's rows.
+    pub slabs: u32,
+    /// Rows that a block's threads cover side by side.
+    pub row_lanes: u32,
+    /// Keeps the struct at a multiple of 16 bytes.
+    pub _padding: u32,
+}
+
+crate::assert_layout!(BlendGeometry, size = 32, align = 16, {
+    chunk_vectors: 0, strip_vectors: 4, strip_seeds: 8, chunk_strips: 12,
+    strips: 16, slabs: 20, row_lanes: 24,
+});
+
+impl BlendGeometry {
+    /// The same geometry, its divisors seen to be positive: a division that may be by zero brings a
+    /// panic into the kernel.
+    #[inline(always)]
+    pub fn with_positive_divisors(self) -> Self {
+        Self {
+            chunk_vectors: self.chunk_vectors.max(1),
+            strip_vectors: self.strip_vectors.max(1),
+            chunk_strips: self.chunk_strips.max(1),
+            strips: self.strips.max(1),
+            ..self
+        }
+    }
+
+    /// Partial records of one seed: one from each block that saw some of it.
+    pub const fn parts(&self) -> u32 {
+        self.slabs * self.chunk_strips
+    }
+
+    /// Groups of seeds whose parts are merged together.
+    pub const fn groups(&self) -> u32 {
+        self.strips / self.chunk_strips
+    }
+}
+
+/// What the `blend_forward_*` kernels take. Input and output are elements of the instance's dtype.
+#[repr(C, align(16))]
+#[derive(Clone, Copy)]
+pub struct BlendForward {
+    /// x, `[batch, num_seeds · chunk_size]`, row-major, 16-byte aligned.
+    pub input: In<u8>,
+    /// y, as `input`.
+    pub output: Out<u8>,
+    /// [`SeedLifecycle`](crate::SeedLifecycle), `[num_seeds]`.
+    pub lifecycle: In<u8>,
+    /// Blueprint of each seed, 0 for none, `[num_seeds]`.
+    pub blueprint_id: In<u16>,
+    /// Blend factor α, clipped to \[0, 1\] where it is used, `[num_seeds]`.
+    pub alpha: In<f32>,
+    /// [`BlueprintType`](crate::BlueprintType), `[num_blueprints]`.
+    pub blueprint_type: In<u8>,
+    /// Where each blueprint's weights begin in `weights`, in elements, `[num_blueprints]`.
+    pub blueprint_offset: In<u32>,
+    /// Scale s, `[num_blueprints]`.
+    pub blueprint_scale: In<f32>,
+    /// Weights w, `chunk_size` for each blueprint.
+    pub weights: In<f32>,
+    /// The telemetry of the input.
+    pub telemetry: SeedTelemetry,
+    /// Scratch: the parts of each seed, `[num_seeds, parts]`.
+    pub partials: Out<TelemetryPartial>,
+    /// Scratch: blocks that have finished a group, `[groups]`, zero before and after.
+    pub arrivals: Out<u32>,
+    /// How the work is cut.
+    pub geometry: BlendGeometry,
+    /// Rows.
+    pub batch: u32,
+    /// Seeds.
+    pub num_seeds: u32,
+    /// Columns of a seed.
+    pub chunk_size: u32,
+    /// Keeps the struct at a multiple of 16 bytes.
+    pub _padding: u32,
+}
+
+crate::assert_layout!(BlendForward, size = 352, align = 16, {
+    input: 0, output: 16, lifecycle: 32, blueprint_id: 48, alpha: 64, blueprint_type: 80,
+    blueprint_offset: 96, blueprint_scale: 112, weights: 128, telemetry: 144, partials: 272,
+    arrivals: 288, geometry: 304, batch: 336, num_seeds: 340, chunk_size: 344,
+});

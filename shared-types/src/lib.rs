@@ -1,0 +1,37 @@
+//! What crosses the border between host and device: views of memory, parameter structs, telemetry
+//! records, the seeds' lifecycle and the table of kernel instances.
+//!
+//! Everything here is plain data, `#[repr(C)]`, with its size, alignment and offsets asserted at
+//! compile time. The crate is `no_std`, so that host and kernels read one declaration.
+#![no_std]
+
+pub mod blend_forward;
+pub mod blueprint;
+pub mod dtype;
+pub mod lifecycle;
+pub mod reduction;
+pub mod telemetry;
+pub mod tiles;
+pub mod view;
+
+pub use blend_forward::BlendForward;
+pub use blueprint::BlueprintType;
+pub use dtype::DType;
+pub use half::{bf16, f16};
+pub use lifecycle::SeedLifecycle;
+pub use reduction::{ReduceOp, ReduceSegments};
+pub use telemetry::{SeedTelemetry, TelemetryPartial};
+pub use tiles::Tile;
+pub use view::{In, Out};
+
+/// Asserts a struct's size, alignment and field offsets at compile time.
+#[macro_export]
+macro_rules! assert_layout {
+    ($type:ty, size = $size:expr, align = $align:expr, { $($field:ident: $offset:expr),* $(,)? }) => {
+        const _: () = {
+            assert!(core::mem::size_of::<$type>() == $size);
+            assert!(core::mem::align_of::<$type>() == $align);
+            $(assert!(core::mem::offset_of!($type, $field) == $offset);)*
+        };
+    };
+}

@@ -1,0 +1,150 @@
+//! The table of kernel instances: the only list of them. The kernels are made from it, and the host
+//! chooses from it.
+
+use crate::dtype::DType;
+
+/// One kernel instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tile {
+    /// Name of the entry in the PTX.
+    pub entry: &'static str,
+    /// The kernel family: the name of the operation's file.
+    pub family: &'static str,
+    /// Element type.
+    pub dtype: DType,
+    /// Elements of one memory access.
+    pub lanes: u32,
+    /// Threads of a block.
+    pub block_threads: u32,
+    /// Blocks that fit on a multiprocessor, at least.
+    pub min_blocks_per_sm: u32,
+}
+
+/// Hands each instance of `blend_forward` to a macro:
+/// `(entry, element, DType, lanes, rows in flight, block threads, blocks per SM)`.
+///
+/// `_v16` instances move 16 bytes at a time, where the chunk's bytes are a multiple of 16; `_v4` and
+/// `_v2` move less, so that any chunk size has one.
+#[macro_export]
+macro_rules! blend_forward_tiles {
+    ($instance:ident) => {
+        $instance! { blend_forward_f32_v16, f32, F32, 4, 4, 256, 2 }
+        $instance! { blend_forward_f32_v4, f32, F32, 1, 8, 256, 2 }
+        $instance! { blend_forward_f16_v16, f16, F16, 8, 2, 256, 2 }
+        $instance! { blend_forward_f16_v4, f16, F16, 2, 4, 256, 2 }
+        $instance! { blend_forward_f16_v2, f16, F16, 1, 4, 256, 2 }
+        $instance! { blend_forward_bf16_v16, bf16, Bf16, 8, 2, 256, 2 }
+        $instance! { blend_forward_bf16_v4, bf16, Bf16, 2, 4, 256, 2 }
+        $instance! { blend_forward_bf16_v2, bf16, Bf16, 1, 4, 256, 2 }
+    };
+}
+
+/// Hands each pair of instances of `reduce` to a macro:
+/// `(entry for block teams, entry for warp teams, operation, element, DType, lanes, vectors that a
+/// thread of a block team has in flight)`. Every block has [`REDUCE_BLOCK_THREADS`].
+#[macro_export]
+macro_rules! reduce_tiles {
+    ($instance:ident) => {
+        $instance! { reduce_sum_f32_block, reduce_sum_f32_warp, Sum, f32, F32, 4, 8 }
+        $instance! { reduce_sum_f16_block, reduce_sum_f16_warp, Sum, f16, F16, 8, 8 }
+        $instance! { reduce_sum_bf16_block, reduce_sum_bf16_warp, Sum, bf16, Bf16, 8, 8 }
+        $instance! { reduce_sum_f64_block, reduce_sum_f64_warp, Sum, f64, F64, 2, 8 }
+        $instance! { reduce_sum_i32_block, reduce_sum_i32_warp, Sum, i32, I32, 4, 8 }
+        $instance! { reduce_max_f32_block, reduce_max_f32_warp, Max, f32, F32, 4, 8 }
+        $instance! { reduce_max_f16_block, reduce_max_f16_warp, Max, f16, F16, 8, 8 }
+        $instance! { reduce_max_bf16_block, reduce_max_bf16_warp, Max, bf16, Bf16, 8, 8 }
+        $instance! { reduce_max_f64_block, reduce_max_f64_warp, Max, f64, F64, 2, 8 }
+        $instance! { reduce_max_i32_block, reduce_max_i32_warp, Max, i32, I32, 4, 8 }
+        $instance! { reduce_min_f32_block, reduce_min_f32_warp, Min, f32, F32, 4, 8 }
+        $instance! { reduce_min_f16_block, reduce_min_f16_warp, Min, f16, F16, 8, 8 }
+        $instance! { reduce_min_bf16_block, reduce_min_bf16_warp, Min, bf16, Bf16, 8, 8 }
+        $instance! { reduce_min_f64_block, reduce_min_f64_warp, Min, f64, F64, 2, 8 }
+        $instance! { reduce_min_i32_block, reduce_min_i32_warp, Min, i32, I32, 4, 8 }
+        $instance! { reduce_mean_f32_block, reduce_mean_f32_warp, Mean, f32, F32, 4, 8 }
+        $instance! { reduce_mean_f16_block, reduce_mean_f16_warp, Mean, f16, F16, 8, 8 }
+        $instance! { reduce_mean_bf16_block, reduce_mean_bf16_warp, Mean, bf16, Bf16, 8, 8 }
+        $instance! { reduce_mean_f64_block, reduce_mean_f64_warp, Mean, f64, F64, 2, 8 }
+        $instance! { reduce_mean_i32_block, reduce_mean_i32_warp, Mean, i32, I32, 4, 8 }
+        $instance! { reduce_variance_f32_block, reduce_variance_f32_warp, Variance, f32, F32, 4, 4 }
+        $instance! { reduce_variance_f16_block, reduce_variance_f16_warp, Variance, f16, F16, 8, 4 }
+        $instance! { reduce_variance_bf16_block, reduce_variance_bf16_warp, Variance, bf16, Bf16, 8, 4 }
+        $instance! { reduce_variance_f64_block, reduce_variance_f64_warp, Variance, f64, F64, 2, 4 }
+        $instance! { reduce_variance_i32_block, reduce_variance_i32_warp, Variance, i32, I32, 4, 2 }
+    };
+}
+
+/// Threads of a block of `reduce`.
+pub const REDUCE_BLOCK_THREADS: u32 = 256;
+
+/// Blocks of `reduce` that fit on a multiprocessor, at least.
+pub const REDUCE_MIN_BLOCKS: u32 = 4;
+
+/// Every instance, in the order of the families.
+pub static TILES: &[Tile] = ALL.0.split_at(ALL.1).0;
+
+/// Room for the table, and how much of it is used.
+const ALL: ([Tile; 128], usize) = {
+    const NONE: Tile = Tile {
+        entry: "",
+        family: "",
+        dtype: DType::F32,
+        lanes: 0,
+        block_threads: 0,
+        min_blocks_per_sm: 0,
+    };
+    let mut tiles = [NONE; 128];
+    let mut used = 0;
+    macro_rules! blend_forward {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
+         $min_blocks:literal) => {
+            tiles[used] = Tile {
+                entry: stringify!($entry),
+                family: "blend_forward",
+                dtype: DType::$dtype,
+                lanes: $lanes,
+                block_threads: $block,
+                min_blocks_per_sm: $min_blocks,
+            };
+            used += 1;
+        };
+    }
+    blend_forward_tiles!(blend_forward);
+    macro_rules! reduce {
+        ($block:ident, $warp:ident, $op:ident, $element:ty, $dtype:ident, $lanes:literal,
+         $vectors:literal) => {
+            reduce!(@one stringify!($block), $dtype, $lanes);
+            reduce!(@one stringify!($warp), $dtype, $lanes);
+        };
+        (@one $entry:expr, $dtype:ident, $lanes:literal) => {
+            tiles[used] = Tile {
+                entry: $entry,
+                family: "reduce",
+                dtype: DType::$dtype,
+                lanes: $lanes,
+                block_threads: REDUCE_BLOCK_THREADS,
+                min_blocks_per_sm: REDUCE_MIN_BLOCKS,
+            };
+            used += 1;
+        };
+    }
+    reduce_tiles!(reduce);
+    (tiles, used)
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_are_named_once_and_after_family_and_dtype() {
+        assert_eq!(TILES.len(), 8 + 50);
+        for (i, tile) in TILES.iter().enumerate() {
+            assert!(tile.entry.starts_with(tile.family), "{}", tile.entry);
+            assert!(tile.entry.split('_').any(|part| part == tile.dtype.name()), "{}", tile.entry);
+            assert!(
+                tile.block_threads % 32 == 0 && tile.lanes as usize * tile.dtype.size_bytes() <= 16
+            );
+            assert!(TILES[..i].iter().all(|other| other.entry != tile.entry), "{}", tile.entry);
+        }
+    }
+}

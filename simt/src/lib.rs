@@ -1,0 +1,70 @@
+//! A CPU executor that runs GPU kernels thread by thread and reports their mistakes.
+//!
+//! A kernel is any `Fn() + Sync`; every thread of the grid runs it. Inside, the functions of [`rt`]
+//! answer who the thread is and let it meet others: at barriers, in warp collectives, in shared
+//! memory. Each thread is a coroutine, a block is run whole by one OS thread, and blocks run in
+//! parallel on rayon's pool.
+//!
+//! ```
+//! use kasmina_simt::{Executor, Geometry, rt};
+//! use std::sync::atomic::{AtomicU32, Ordering};
+//!
+//! let sum = AtomicU32::new(0);
+//! let geometry = Geometry { grid: [2, 1, 1], block: [64, 1, 1], dynamic_shared_bytes: 0 };
+//! let stats = Executor::new().launch("count", geometry, &|| {
+//!     let lanes = rt::warp_exchange(u32::MAX, 1);
+//!     if rt::linear_thread() % 32 == 0 {
+//!         sum.fetch_add(lanes.iter().sum::<u64>() as u32, Ordering::Relaxed);
+//!     }
+//! })?;
+//! assert_eq!((sum.into_inner(), stats.threads), (128, 128));
+//! # Ok::<(), kasmina_simt::LaunchError>(())
+//! ```
+//!
+//! # What is reported
+//! | [`Report`] | when | checking mode only |
+//! |---|---|---|
+//! | `BarrierDivergence` | a barrier that some thread of the block cannot reach | no |
+//! | `Deadlock` | lanes wait in a warp collective for lanes that never come, or all live threads spin | no |
+//! | `OutOfBounds` | an access outside its view, or not aligned | no |
+//! | `UninitialisedShared` | a read of shared memory that this block did not write | yes |
+//! | `Race` | two threads of a block on one byte, one writing, nothing ordering them | yes |
+//!
+//! # What orders two accesses
+//! Each thread carries a vector clock, so the rule is happens-before, whatever order the threads
+//! happened to run in: block barriers, named barriers (their participants), warp collectives (the
+//! lanes of the mask) and atomics (one on a word orders what its thread did before it, before what a
+//! later atomic's thread on the same word does after it, as release and acquire do).
+//! Memory is finite, so races can be missed, never invented: a 4-byte word remembers its four most
+//! telling accesses, and the global shadow the last 4 MiB that a block touched. Races between
+//! blocks are not looked for, and a thread that loops without [`rt::spin`] is never interrupted.
+
+mod block;
+mod clock;
+mod context;
+mod diagnose;
+mod error;
+mod executor;
+mod gate;
+mod report;
+mod shadow;
+mod shared;
+mod standstill;
+mod sync;
+mod thread_side;
+mod worker;
+mod workspace;
+
+pub use error::LaunchError;
+pub use executor::{Executor, Geometry, LaunchStats};
+pub use report::{Access, Report, Space, Touch, Wait, Waiting};
+
+/// What a running kernel calls. Outside of a kernel each of these panics.
+pub mod rt {
+    pub use crate::report::Access;
+    pub use crate::thread_side::{
+        access_global, access_shared, active_lanes, barrier, barrier_count, block_dim, block_idx,
+        clock, dynamic_shared, grid_dim, linear_thread, named_barrier, shared_static, spin,
+        thread_idx, warp_exchange, warp_sync,
+    };
+}

@@ -1,0 +1,457 @@
+//! The checking mode's memory: who touched which byte, and what happened before what.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::panic::Location;
+
+use crate::clock::{Clock, LANES};
+use crate::report::Access;
+
+/// Bytes of memory that one word of the shadow stands for.
+const WORD_BYTES: usize = 4;
+/// Words of one page of the global shadow.
+const PAGE_WORDS: usize = 64;
+/// When a block has touched this many pages (4 MiB of its memory) the oldest knowledge goes.
+const MAX_PAGES: usize = 16 * 1024;
+/// Stamps start anew, and the shadow with them, long before they would wrap.
+const MAX_STAMP: u32 = 1 << 31;
+
+/// One access that the shadow remembers. `stamp` 0 is an empty slot.
+#[derive(Clone, Copy)]
+pub(crate) struct Record {
+    pub(crate) location: &'static Location<'static>,
+    stamp: u32,
+    pub(crate) thread: u16,
+    /// Which of the word's four bytes.
+    bytes: u8,
+    pub(crate) access: Access,
+}
+
+/// What is remembered of one word: as many accesses as fit a cache line.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Word([Record; 4]);
+
+const _: () = assert!(size_of::<Record>() == 16 && size_of::<Word>() == 64);
+
+impl Word {
+    fn empty() -> Self {
+        let location = Location::caller();
+        Self([Record { location, stamp: 0, thread: 0, bytes: 0, access: Access::Read }; 4])
+    }
+}
+
+/// A mistake that the shadow found. Offsets count from the start of the checked access.
+pub(crate) enum Finding {
+    /// Nobody wrote this byte of shared memory.
+    Uninitialised { offset: usize },
+    /// An earlier access of another thread that nothing orders before this one.
+    Race { offset: usize, earlier: Record },
+}
+
+/// Who touches memory, how and where.
+#[derive(Clone, Copy)]
+pub(crate) struct Touching {
+    pub(crate) thread: usize,
+    pub(crate) access: Access,
+    pub(crate) location: &'static Location<'static>,
+}
+
+/// Shadow of one block. It is used again by later blocks: stamps only grow, so that what earlier
+/// blocks left behind is older than every barrier and needs no clearing.
+pub(crate) struct Shadow {
+    clocks: Clocks,
+    shared: Vec<Word>,
+    /// For each word of shared memory the bytes that were written.
+    written: Vec<u8>,
+    pages: Vec<Box<[Word]>>,
+    pages_used: usize,
+    page_of: HashMap<usize, usize, BuildHasherDefault<AddressHasher>>,
+    /// The page that was asked for last: neighbours ask for it again.
+    last_page: (usize, usize),
+}
+
+impl Shadow {
+    pub(crate) fn new() -> Self {
+        Self {
+            clocks: Clocks::new(),
+            shared: Vec::new(),
+            written: Vec::new(),
+            pages: Vec::new(),
+            pages_used: 0,
+            page_of: HashMap::default(),
+            last_page: (usize::MAX, 0),
+        }
+    }
+
+    /// Forgets everything: a new block of `threads` begins.
+    pub(crate) fn begin_block(&mut self, threads: usize) {
+        if self.clocks.top >= MAX_STAMP {
+            *self = Self::new();
+        }
+        self.clocks.begin_block(threads);
+        self.written.fill(0);
+        self.forget_pages();
+    }
+
+    /// Shared memory of the block now ends at `bytes`.
+    pub(crate) fn grow_shared(&mut self, bytes: usize) {
+        let words = bytes.div_ceil(WORD_BYTES);
+        if words > self.shared.len() {
+            self.shared.resize_with(words, Word::empty);
+            self.written.resize(words, 0);
+        }
+    }
+
+    /// All threads of the block met.
+    pub(crate) fn block_barrier(&mut self) {
+        self.clocks.block_barrier();
+    }
+
+    /// The lanes of `mask` met; `exists` are all lanes of the warp.
+    pub(crate) fn warp_met(&mut self, warp: usize, mask: u32, exists: u32) {
+        self.clocks.warp_met(warp, mask, exists);
+    }
+
+    /// These threads met at a named barrier.
+    pub(crate) fn threads_met(&mut self, threads: &[u32]) {
+        self.clocks.threads_met(threads);
+    }
+
+    /// Checks and records an access to shared memory at `offset` from its start.
+    pub(crate) fn touch_shared(
+        &mut self,
+        offset: usize,
+        bytes: usize,
+        touching: Touching,
+        address: usize,
+    ) -> Result<(), Finding> {
+        self.clocks.acquire(address, touching);
+        for (index, mask, first) in words(offset, bytes) {
+            let written = &mut self.written[index];
+            let missing = mask & !*written;
+            if touching.access.reads() && missing != 0 {
+                return Err(Finding::Uninitialised { offset: byte(index, missing) - offset });
+            }
+            if touching.access.writes() {
+                *written |= mask;
+            }
+            touch(&mut self.shared[index], &self.clocks, mask, touching)
+                .map_err(|earlier| race(earlier, mask, first))?;
+        }
+        self.clocks.release(address, touching);
+        Ok(())
+    }
+
+    /// Checks and records an access to global memory.
+    pub(crate) fn touch_global(
+        &mut self,
+        address: usize,
+        bytes: usize,
+        touching: Touching,
+    ) -> Result<(), Finding> {
+        self.clocks.acquire(address, touching);
+        for (index, mask, first) in words(address, bytes) {
+            let page = self.page(index / PAGE_WORDS);
+            touch(&mut self.pages[page][index % PAGE_WORDS], &self.clocks, mask, touching)
+                .map_err(|earlier| race(earlier, mask, first))?;
+        }
+        self.clocks.release(address, touching);
+        Ok(())
+    }
+
+    /// Drops what points to memory of its own, before the shadow is put away.
+    pub(crate) fn end_block(&mut self) {
+        self.clocks.forget_far();
+        self.forget_pages();
+    }
+
+    fn page(&mut self, key: usize) -> usize {
+        if self.last_page.0 == key {
+            return self.last_page.1;
+        }
+        let index = match self.page_of.get(&key) {
+            Some(&index) => index,
+            None => self.add_page(key),
+        };
+        self.last_page = (key, index);
+        index
+    }
+
+    fn add_page(&mut self, key: usize) -> usize {
+        if self.pages_used == MAX_PAGES {
+            self.forget_pages();
+        }
+        let index = self.pages_used;
+        match self.pages.get_mut(index) {
+            Some(page) => page.fill(Word::empty()),
+            None => self.pages.push(vec![Word::empty(); PAGE_WORDS].into_boxed_slice()),
+        }
+        self.pages_used += 1;
+        self.page_of.insert(key, index);
+        index
+    }
+
+    fn forget_pages(&mut self) {
+        if self.pages_used > 0 {
+            self.page_of.clear();
+            self.pages_used = 0;
+            self.last_page = (usize::MAX, 0);
+        }
+    }
+}
+
+/// The words of `start..start + bytes`: index, mask of the bytes inside, offset of the word's first
+/// byte from `start` (negative for a first word that begins before it).
+fn words(start: usize, bytes: usize) -> impl Iterator<Item = (usize, u8, isize)> {
+    let end = start + bytes;
+    (start / WORD_BYTES..end.div_ceil(WORD_BYTES)).map(move |index| {
+        let first = index * WORD_BYTES;
+        let skip = start.saturating_sub(first);
+        let keep = (end - first).min(WORD_BYTES);
+        let mask = (0xf << skip) & (0xf >> (WORD_BYTES - keep));
+        (index, mask, first as isize - start as isize)
+    })
+}
+
+/// Offset of the lowest byte of `mask` in the word at `index`.
+fn byte(index: usize, mask: u8) -> usize {
+    index * WORD_BYTES + mask.trailing_zeros() as usize
+}
+
+fn race(earlier: Record, mask: u8, first: isize) -> Finding {
+    let common = (earlier.bytes & mask).trailing_zeros() as isize;
+    Finding::Race { offset: (first + common) as usize, earlier }
+}
+
+/// Compares an access with what the word remembers, then remembers it.
+///
+/// An old record may go once a later access that happened after it stands for it: whoever races with
+/// the old one then races with the new one too. Where nothing may go, readers of one warp share a
+/// slot, because a writer of another warp races with each of them alike.
+fn touch(word: &mut Word, clocks: &Clocks, mask: u8, touching: Touching) -> Result<(), Record> {
+    let Touching { thread, access, location } = touching;
+    let new = Record {
+        location,
+        stamp: clocks.stamp(thread),
+        thread: thread as u16,
+        bytes: mask,
+        access,
+    };
+    let mut free = None;
+    let mut same_warp_reader = None;
+    for (slot, old) in word.0.iter().enumerate() {
+        if clocks.before_barrier(old.stamp) {
+            free = Some(slot);
+            continue;
+        }
+        let own = usize::from(old.thread) == thread;
+        if !own && !clocks.ordered(thread, old) {
+            if old.bytes & mask != 0 && conflict(old.access, access) {
+                return Err(*old);
+            }
+            if !old.access.writes() && usize::from(old.thread) / LANES == thread / LANES {
+                same_warp_reader = Some(slot);
+            }
+        } else if old.bytes & !mask == 0 && stands_for(access, old.access) {
+            free = Some(slot);
+        }
+    }
+    let reader = !access.writes();
+    if let Some(slot) = free.or(same_warp_reader.filter(|_| reader)) {
+        word.0[slot] = new;
+    } else if !reader {
+        // A write tells most: it takes the place of a read, or else of the first record.
+        let slot = word.0.iter().position(|old| !old.access.writes()).unwrap_or(0);
+        word.0[slot] = new;
+    }
+    Ok(())
+}
+
+fn conflict(a: Access, b: Access) -> bool {
+    (a.writes() || b.writes()) && !(a.is_atomic() && b.is_atomic())
+}
+
+fn stands_for(new: Access, old: Access) -> bool {
+    (new.writes() || !old.writes()) && (!new.is_atomic() || old.is_atomic())
+}
+
+/// The clocks of a block's threads.
+struct Clocks {
+    threads: Vec<Clock>,
+    /// Everything with a smaller stamp lies before the last block barrier.
+    floor: u32,
+    /// The same for each warp's lanes and their last meeting of the whole warp.
+    warp_floor: Vec<u32>,
+    /// The largest stamp in use.
+    top: u32,
+    /// Whether some clock knows of other warps.
+    any_far: bool,
+    /// What each word that atomics touched hands on.
+    words: HashMap<usize, Clock, BuildHasherDefault<AddressHasher>>,
+}
+
+impl Clocks {
+    fn new() -> Self {
+        Self {
+            threads: Vec::new(),
+            floor: 1,
+            warp_floor: Vec::new(),
+            top: 0,
+            any_far: false,
+            words: HashMap::default(),
+        }
+    }
+
+    fn begin_block(&mut self, threads: usize) {
+        self.forget_far();
+        self.threads.truncate(threads);
+        for thread in self.threads.len()..threads {
+            self.threads.push(Clock::new(thread / LANES));
+        }
+        self.warp_floor.resize(threads.div_ceil(LANES), 0);
+        self.block_barrier();
+    }
+
+    fn block_barrier(&mut self) {
+        self.forget_far();
+        self.top += 1;
+        self.floor = self.top;
+        for (thread, clock) in self.threads.iter_mut().enumerate() {
+            clock.local[thread % LANES] = self.floor;
+        }
+    }
+
+    fn forget_far(&mut self) {
+        if self.any_far {
+            self.threads.iter_mut().for_each(|clock| clock.far = None);
+            self.any_far = false;
+        }
+        if !self.words.is_empty() {
+            self.words.clear();
+        }
+    }
+
+    fn warp_met(&mut self, warp: usize, mask: u32, exists: u32) {
+        let first = warp * LANES;
+        if mask == exists && !self.any_far {
+            let lanes = first..(first + LANES).min(self.threads.len());
+            let next = lanes.clone().map(|t| self.stamp(t)).max().unwrap_or(0) + 1;
+            lanes.for_each(|t| self.threads[t].local[t % LANES] = next);
+            self.warp_floor[warp] = next;
+            self.top = self.top.max(next);
+            return;
+        }
+        let lanes = || (0..LANES).filter(|lane| mask >> lane & 1 == 1).map(|lane| first + lane);
+        let padded = self.padded();
+        let mut met = Clock::new(warp);
+        for lane in lanes() {
+            met.join(materialise(&mut self.threads[lane], self.warp_floor[warp]), padded);
+        }
+        for lane in lanes() {
+            self.threads[lane].local = met.local;
+            self.threads[lane].far = met.far.clone();
+            self.advance(lane);
+        }
+    }
+
+    fn threads_met(&mut self, threads: &[u32]) {
+        let Some(&first) = threads.first() else { return };
+        let padded = self.padded();
+        let mut met = Clock::new(first as usize / LANES);
+        for &thread in threads {
+            let thread = thread as usize;
+            let floor = self.warp_floor[thread / LANES];
+            met.join(materialise(&mut self.threads[thread], floor), padded);
+        }
+        met.fold(padded);
+        for &thread in threads {
+            self.threads[thread as usize].far = met.far.clone();
+            self.advance(thread as usize);
+        }
+        self.any_far = true;
+    }
+
+    /// An atomic that reads learns what the word hands on.
+    fn acquire(&mut self, address: usize, touching: Touching) {
+        if touching.access.is_atomic()
+            && touching.access.reads()
+            && let Some(word) = self.words.get(&address)
+        {
+            let padded = self.threads.len().next_multiple_of(LANES);
+            let clock = &mut self.threads[touching.thread];
+            clock.join(word, padded);
+            self.any_far |= clock.far.is_some();
+        }
+    }
+
+    /// An atomic that writes hands on what its thread knows.
+    fn release(&mut self, address: usize, touching: Touching) {
+        if touching.access.is_atomic() && touching.access.writes() {
+            let (thread, padded) = (touching.thread, self.padded());
+            let floor = self.warp_floor[thread / LANES];
+            let clock = materialise(&mut self.threads[thread], floor);
+            match self.words.get_mut(&address) {
+                Some(word) => word.join(clock, padded),
+                None => {
+                    self.words.insert(address, clock.clone());
+                }
+            }
+            self.advance(thread);
+        }
+    }
+
+    fn stamp(&self, thread: usize) -> u32 {
+        self.threads[thread].local[thread % LANES]
+    }
+
+    fn advance(&mut self, thread: usize) {
+        let stamp = &mut self.threads[thread].local[thread % LANES];
+        *stamp += 1;
+        self.top = self.top.max(*stamp);
+    }
+
+    fn before_barrier(&self, stamp: u32) -> bool {
+        stamp < self.floor
+    }
+
+    /// Whether `old`, an access of another thread since the last block barrier, happened before now.
+    fn ordered(&self, thread: usize, old: &Record) -> bool {
+        let other = usize::from(old.thread);
+        let warp = thread / LANES;
+        (other / LANES == warp && old.stamp < self.warp_floor[warp])
+            || self.threads[thread].knows(other, old.stamp)
+    }
+
+    fn padded(&self) -> usize {
+        self.threads.len().next_multiple_of(LANES)
+    }
+}
+
+/// Writes into a clock what its warp's floor says without being written down.
+fn materialise(clock: &mut Clock, warp_floor: u32) -> &Clock {
+    let known = warp_floor.saturating_sub(1);
+    clock.local.iter_mut().for_each(|stamp| *stamp = (*stamp).max(known));
+    clock
+}
+
+/// A multiplicative hash: addresses need no protection from an adversary.
+#[derive(Default)]
+struct AddressHasher(u64);
+
+impl Hasher for AddressHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_usize(usize::from(byte));
+        }
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        let product = u128::from(self.0 ^ value as u64) * 0x9e37_79b9_7f4a_7c15_u128;
+        self.0 = (product >> 64) as u64 ^ product as u64;
+    }
+}

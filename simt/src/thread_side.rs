@@ -1,0 +1,293 @@
+//! What a running kernel calls.
+
+use std::panic::Location;
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use crate::context::{Context, current};
+use crate::error::LaunchError;
+use crate::report::{Access, Report, Space, Touch};
+use crate::shadow::{Finding, Touching};
+
+/// The thread's index in its block: x, y, z.
+#[inline]
+#[track_caller]
+pub fn thread_idx() -> [u32; 3] {
+    current().thread().idx
+}
+
+/// The block's index in the grid: x, y, z.
+#[inline]
+#[track_caller]
+pub fn block_idx() -> [u32; 3] {
+    current().block_idx
+}
+
+/// Threads of a block: x, y, z.
+#[inline]
+#[track_caller]
+pub fn block_dim() -> [u32; 3] {
+    current().launch.block
+}
+
+/// Blocks of the grid: x, y, z.
+#[inline]
+#[track_caller]
+pub fn grid_dim() -> [u32; 3] {
+    current().launch.grid
+}
+
+/// The thread's number in its block, x fastest. Its warp is this over 32, its lane the rest.
+#[inline]
+#[track_caller]
+pub fn linear_thread() -> u32 {
+    current().current.get() as u32
+}
+
+/// Waits for all threads of the block, as `bar.sync 0` does.
+#[track_caller]
+pub fn barrier() {
+    current().block_barrier(false, Location::caller());
+}
+
+/// Waits for all threads of the block and returns how many of them came with `pred`, as
+/// `bar.red.popc` does.
+#[track_caller]
+pub fn barrier_count(pred: bool) -> u32 {
+    current().block_barrier(pred, Location::caller())
+}
+
+/// Waits until `threads` threads of the block have come to barrier `id`, from any source location,
+/// as `bar.sync id, threads` does.
+///
+/// # Panics
+/// Where `id` is not one of 1 to 15, or `threads` not a multiple of 32 up to the block's.
+#[track_caller]
+pub fn named_barrier(id: u32, threads: u32) {
+    current().named_barrier(id, threads, Location::caller());
+}
+
+/// Hands the value of every lane of `mask` to all of them, once all have come to the same source
+/// location with the same mask. Lanes outside of the mask read as 0.
+///
+/// # Panics
+/// Where `mask` lacks the calling lane.
+#[track_caller]
+pub fn warp_exchange(mask: u32, value: u64) -> [u64; 32] {
+    let mut values = [0; 32];
+    current().warp_collective(mask, value, Location::caller(), Some(&mut values));
+    values
+}
+
+/// Waits for the lanes of `mask` at the same source location with the same mask.
+///
+/// # Panics
+/// Where `mask` lacks the calling lane.
+#[track_caller]
+pub fn warp_sync(mask: u32) {
+    current().warp_collective(mask, 0, Location::caller(), None);
+}
+
+/// The lanes of this warp that the block has, those that left included.
+#[inline]
+#[track_caller]
+pub fn active_lanes() -> u32 {
+    let context = current();
+    context.warps[context.current.get() / 32].exists
+}
+
+/// The block's static shared array of this key, size and alignment: the same address for all
+/// threads of the block, unwritten at first. A limit that is exceeded ends the launch with
+/// [`LaunchError::SharedMemory`].
+#[track_caller]
+pub fn shared_static(key: usize, bytes: usize, align: usize) -> *mut u8 {
+    let context = current();
+    let mut shared = context.shared.borrow_mut();
+    match shared.static_array(key, bytes, align) {
+        Ok(pointer) => {
+            if context.launch.checks {
+                context.shadow.borrow_mut().grow_shared(shared.used());
+            }
+            pointer
+        }
+        Err(needed_bytes) => {
+            drop(shared);
+            context.fail(LaunchError::SharedMemory {
+                kernel: context.kernel(),
+                needed_bytes,
+                dynamic_bytes: context.launch.dynamic_shared,
+                limit_bytes: context.launch.shared_limit,
+            });
+            unreachable!("no thread asks for new shared memory while it is unwound")
+        }
+    }
+}
+
+/// The block's dynamic shared memory, aligned to 1024 bytes, and its length in bytes.
+#[inline]
+#[track_caller]
+pub fn dynamic_shared() -> (*mut u8, usize) {
+    current().shared.borrow().dynamic()
+}
+
+/// Declares an access of `bytes` bytes at `offset` of the shared array that starts at `base` and
+/// has `len` bytes; the caller touches the memory itself right after. `align` is a power of two.
+#[inline]
+#[track_caller]
+pub fn access_shared(
+    base: *const u8,
+    len: usize,
+    offset: usize,
+    bytes: usize,
+    align: usize,
+    access: Access,
+) {
+    let request = Request { base: base.addr(), len, offset, bytes, align, access };
+    if !request.is_inside() {
+        request.refuse(Space::Shared);
+    }
+    let context = current();
+    if context.launch.checks {
+        request.check_shared(context);
+    }
+}
+
+/// Declares an access of `bytes` bytes at `offset` of the global view that starts at `base` and
+/// has `len` bytes; the caller touches the memory itself right after. `align` is a power of two.
+/// `read_only_view` says that nobody writes through any view of this memory during the launch: then
+/// bounds are all there is to check.
+#[inline]
+#[track_caller]
+pub fn access_global(
+    base: *const u8,
+    len: usize,
+    offset: usize,
+    bytes: usize,
+    align: usize,
+    access: Access,
+    read_only_view: bool,
+) {
+    let request = Request { base: base.addr(), len, offset, bytes, align, access };
+    if !request.is_inside() {
+        request.refuse(Space::Global);
+    }
+    if read_only_view {
+        return;
+    }
+    let context = current();
+    if context.launch.checks {
+        request.check_global(context);
+    }
+}
+
+/// Called between two polls of something that another thread changes: lets the others run.
+#[track_caller]
+pub fn spin() {
+    current().spin(Location::caller());
+}
+
+/// Nanoseconds since some moment before the process's first call. Never runs backwards.
+#[inline]
+pub fn clock() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos() as u64
+}
+
+/// An access to a view, as its caller declared it.
+#[derive(Clone, Copy)]
+struct Request {
+    base: usize,
+    len: usize,
+    offset: usize,
+    bytes: usize,
+    align: usize,
+    access: Access,
+}
+
+impl Request {
+    #[inline]
+    fn is_inside(&self) -> bool {
+        let fits = self.bytes <= self.len && self.offset <= self.len - self.bytes;
+        fits && self.base.wrapping_add(self.offset) & self.align.wrapping_sub(1) == 0
+    }
+
+    #[track_caller]
+    fn check_shared(&self, context: &Context) {
+        let touching = self.touching(context);
+        let address = self.base + self.offset;
+        let Some(offset) = context.shared.borrow().offset_of(address, self.bytes) else {
+            return self.refuse(Space::Shared);
+        };
+        let checked =
+            context.shadow.borrow_mut().touch_shared(offset, self.bytes, touching, address);
+        if let Err(finding) = checked {
+            self.report(context, Space::Shared, finding, touching);
+        }
+    }
+
+    #[track_caller]
+    fn check_global(&self, context: &Context) {
+        let touching = self.touching(context);
+        let address = self.base + self.offset;
+        let checked = context.shadow.borrow_mut().touch_global(address, self.bytes, touching);
+        if let Err(finding) = checked {
+            self.report(context, Space::Global, finding, touching);
+        }
+    }
+
+    #[track_caller]
+    fn touching(&self, context: &Context) -> Touching {
+        let thread = context.current.get();
+        Touching { thread, access: self.access, location: Location::caller() }
+    }
+
+    #[cold]
+    #[track_caller]
+    fn refuse(&self, space: Space) {
+        let context = current();
+        let fits = self.bytes <= self.len && self.offset <= self.len - self.bytes;
+        let location = Location::caller();
+        context.fail(
+            Report::OutOfBounds {
+                kernel: context.kernel(),
+                block: context.block_idx,
+                touch: Touch { thread: context.thread().idx, access: self.access, location },
+                space,
+                offset_bytes: self.offset,
+                bytes: self.bytes,
+                len_bytes: self.len,
+                align: self.align,
+                misaligned: fits,
+            }
+            .into(),
+        );
+    }
+
+    #[cold]
+    fn report(&self, context: &Context, space: Space, finding: Finding, touching: Touching) {
+        let touch = |thread: usize, access, location| Touch {
+            thread: context.threads[thread].idx,
+            access,
+            location,
+        };
+        let (kernel, block) = (context.kernel(), context.block_idx);
+        let now = touch(touching.thread, touching.access, touching.location);
+        let report = match finding {
+            Finding::Uninitialised { offset } => Report::UninitialisedShared {
+                kernel,
+                block,
+                touch: now,
+                offset_bytes: self.offset + offset,
+            },
+            Finding::Race { offset, earlier } => Report::Race {
+                kernel,
+                block,
+                space,
+                offset_bytes: self.offset + offset,
+                first: touch(usize::from(earlier.thread), earlier.access, earlier.location),
+                second: now,
+            },
+        };
+        context.fail(report.into());
+    }
+}

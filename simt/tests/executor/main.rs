@@ -1,0 +1,8 @@
+//! The executor from outside: kernels that are wrong on purpose are reported, right ones are not.
+
+mod divergence;
+mod kernels;
+mod launches;
+mod memory;
+mod races;
+mod support;

@@ -1,0 +1,12 @@
+//! The real kernels under the executor, compared with the f64 reference on ragged shapes, with block
+//! and thread orders shuffled and every check of the executor on.
+
+mod blend_forward;
+mod reduce;
+
+use kasmina::{Device, Executor};
+
+/// The executor with its checks on and the order of blocks and threads drawn from `seed`.
+fn shuffled(seed: u64) -> Device {
+    Device::Simt(Executor::new().checks(true).shuffled(seed))
+}

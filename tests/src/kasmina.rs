@@ -1,0 +1,3 @@
+//! The layer's comparisons.
+
+pub mod blend_forward;

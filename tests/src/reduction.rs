@@ -1,0 +1,3 @@
+//! The reductions' comparisons.
+
+pub mod reduce;
