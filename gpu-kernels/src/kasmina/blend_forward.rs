@@ -50,13 +50,13 @@ use super::moments::Moments;
 use super::strip::{BLOCK, Strip, WARPS};
 use super::telemetry::{self, MOMENT_WORDS, Scratch};
 
-/// The kernel for elements of `T`, `L` of them an access, `R` rows a group.
+/// The kernel for elements of `T`, `L` of them an access, `R` rows a group, `A` groups loading ahead.
 ///
 /// # Safety
 /// As [`BlendForward`] says, with `chunk_size` a multiple of `L` and `L · size_of::<T>()` no more than
 /// 16; every block of the grid runs it.
 #[inline(always)]
-unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForward) {
+unsafe fn blend_forward<T: Float, const L: usize, const R: usize, const A: usize>(p: BlendForward) {
     // Each thread's moments; before that, the softmax's log-partition of each seed of the strip.
     let scratch = shared_array![u32; BLOCK * MOMENT_WORDS];
     let p = BlendForward { geometry: p.geometry.with_positive_divisors(), ..p };
@@ -82,11 +82,11 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForwar
             let blueprint = if works { Blueprint::of(&p, seed as usize) } else { None };
             let normaliser = softmax_normaliser(&p, &strip, local_seed, blueprint, &scratch);
             let c = Coefficients::<L>::of(&p, blueprint, column as usize, normaliser);
-            // Neighbours cost registers: warps without a convolution take the loop without them.
-            match (works, warp::any(warp::FULL_MASK, c.convolves)) {
+            // Most warps need no more than a line for each column, and take the shorter loop.
+            match (works, warp::any(warp::FULL_MASK, c.convolves || c.kinked)) {
                 (false, _) => Moments::EMPTY,
-                (true, false) => walk.run::<false>(first, &c),
-                (true, true) => walk.run::<true>(first, &c),
+                (true, false) => walk.run::<A, false>(first, &c),
+                (true, true) => walk.run::<A, true>(first, &c),
             }
         };
         // SAFETY: every thread of the block arrives.
@@ -200,7 +200,7 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
     /// # Safety
     /// `first` is [`Self::first_group`]'s, and the columns are this thread's alone and of one seed.
     #[inline(always)]
-    unsafe fn run<const CONVOLVES: bool>(
+    unsafe fn run<const A: usize, const GENERAL: bool>(
         &self,
         first: [Vector<T, L>; R],
         c: &Coefficients<L>,
@@ -210,12 +210,21 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
         let (mut row, mut at) = (self.row, self.start);
         let step = self.step as usize * self.hidden;
         if row < self.whole() {
-            let mut current = first;
+            // The group at work, and those on their way.
+            let mut groups = [first; A];
+            unroll!(a in A => {
+                if a > 0 && row + a as u32 * self.step < self.whole() {
+                    // SAFETY: all rows of a whole group are below `batch`.
+                    groups[a] = unsafe { rows.load_group(at + a * step) };
+                }
+            });
             loop {
-                let more = row + self.step < self.whole();
-                // The next group is on its way while this one is worked on.
-                // SAFETY: all rows of a whole group are below `batch`.
-                let next = if more { unsafe { rows.load_group(at + step) } } else { current };
+                let mut incoming = groups[0];
+                if row + A as u32 * self.step < self.whole() {
+                    // SAFETY: as above.
+                    incoming = unsafe { rows.load_group(at + A * step) };
+                }
+                let current = groups[0];
                 let mut values = [[0.0; L]; R];
                 unroll!(r in R => {
                     values[r] = current[r].map(T::to_f32).0;
@@ -225,15 +234,17 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
                     // SAFETY: the row was loaded from there, and its columns are this thread's.
                     unsafe {
                         let at = at + r * rows.stride;
-                        rows.store::<L, CONVOLVES>(at, *chunk_column, c, current[r], values[r]);
+                        rows.store::<L, GENERAL>(at, *chunk_column, c, current[r], values[r]);
                     }
                 });
                 row += self.step;
                 at += step;
-                if !more {
+                if row >= self.whole() {
                     break;
                 }
-                current = next;
+                unroll!(a in A => {
+                    groups[a] = if a + 1 < A { groups[(a + 1) % A] } else { incoming };
+                });
             }
         }
         // The ragged group, if it is this thread's: fewer than `R` rows.
@@ -243,7 +254,7 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
                 let [raw] = rows.load_group::<L, 1>(at);
                 let x = raw.map(T::to_f32).0;
                 moments = moments.absorb_group(&[x]);
-                rows.store::<L, CONVOLVES>(at, *chunk_column, c, raw, x);
+                rows.store::<L, GENERAL>(at, *chunk_column, c, raw, x);
             }
             row += self.stride;
             at += rows.stride;
@@ -280,7 +291,7 @@ impl<T: Float> Rows<T> {
     /// # Safety
     /// The vector was loaded from there, and is this thread's.
     #[inline(always)]
-    unsafe fn store<const L: usize, const CONVOLVES: bool>(
+    unsafe fn store<const L: usize, const GENERAL: bool>(
         &self,
         at: usize,
         chunk_column: usize,
@@ -288,12 +299,16 @@ impl<T: Float> Rows<T> {
         raw: Vector<T, L>,
         x: [f32; L],
     ) {
+        if c.identity {
+            // SAFETY: the caller's contract.
+            return unsafe { self.output.store_vector(at, raw, StoreHint::Cached) };
+        }
         let mut y = [0.0; L];
         unroll!(l in L => {
-            let slope = if x[l] > 0.0 { c.positive[l] } else { c.negative[l] };
+            let slope = if x[l] > 0.0 || !GENERAL { c.positive[l] } else { c.negative[l] };
             y[l] = math::fma(slope, x[l], c.offset[l]);
         });
-        if CONVOLVES && c.convolves {
+        if GENERAL && c.convolves {
             let neighbour = |distance: usize| {
                 if chunk_column < distance {
                     return 0.0;
@@ -312,18 +327,14 @@ impl<T: Float> Rows<T> {
                 y[l] = math::fma(c.taps[0], left, math::fma(c.taps[1], left2, y[l]));
             });
         }
-        let mut blended = raw;
-        unroll!(l in L => {
-            blended.0[l] = if c.identity { raw.0[l] } else { T::from_f32(y[l]) };
-        });
         // SAFETY: the caller's contract.
-        unsafe { self.output.store_vector(at, blended, StoreHint::Cached) };
+        unsafe { self.output.store_vector(at, Vector(y).map(T::from_f32), StoreHint::Cached) };
     }
 }
 
 macro_rules! instance {
-    ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
-     $min_blocks:literal) => {
+    ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $ahead:literal,
+     $block:literal, $min_blocks:literal) => {
         /// The layer's forward pass for one element type and access width.
         ///
         /// # Safety
@@ -332,7 +343,7 @@ macro_rules! instance {
         pub unsafe fn $entry(p: BlendForward) {
             const { assert!($block == BLOCK) };
             // SAFETY: the entry's contract.
-            unsafe { blend_forward::<$element, $lanes, $rows>(p) }
+            unsafe { blend_forward::<$element, $lanes, $rows, $ahead>(p) }
         }
     };
 }

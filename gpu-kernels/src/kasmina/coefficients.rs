@@ -54,6 +54,8 @@ impl Blueprint {
 #[derive(Clone, Copy)]
 pub(crate) struct Coefficients<const L: usize> {
     pub(crate) identity: bool,
+    /// Whether the slopes below differ.
+    pub(crate) kinked: bool,
     /// Slopes for x > 0 and for the rest.
     pub(crate) positive: [f32; L],
     pub(crate) negative: [f32; L],
@@ -78,6 +80,7 @@ impl<const L: usize> Coefficients<L> {
     ) -> Self {
         let mut c = Self {
             identity: true,
+            kinked: false,
             positive: [1.0; L],
             negative: [1.0; L],
             offset: [Self::NOTHING; L],
@@ -105,6 +108,7 @@ impl<const L: usize> Coefficients<L> {
             }
             BlueprintType::MlpExpansion => {
                 // x·w > 0 where x has the sign of w; there the slope is that of SCALE.
+                c.kinked = true;
                 unroll!(l in L => {
                     let w = weight(column + l);
                     let open = math::fma(gain, w, keep);

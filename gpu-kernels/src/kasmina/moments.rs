@@ -51,15 +51,24 @@ impl Moments {
     #[inline(always)]
     fn of_finite<const L: usize, const R: usize>(x: &[[f32; L]; R], mean: f32) -> Self {
         let mut group = Self { finite: (L * R) as u32, mean, ..Self::EMPTY };
+        let mut smallest = f32::INFINITY;
         unroll!(r in R => {
             unroll!(l in L => {
                 let deviation = x[r][l] - mean;
                 group.m2 = math::fma(deviation, deviation, group.m2);
                 group.min = math::min(group.min, x[r][l]);
                 group.max = math::max(group.max, x[r][l]);
-                group.dead += u32::from(x[r][l].abs() < DEAD_THRESHOLD);
+                smallest = math::min(smallest, x[r][l].abs());
             });
         });
+        // One magnitude says whether any is dead: they are counted only then.
+        if smallest < DEAD_THRESHOLD {
+            unroll!(r in R => {
+                unroll!(l in L => {
+                    group.dead += u32::from(x[r][l].abs() < DEAD_THRESHOLD);
+                });
+            });
+        }
         group
     }
 
@@ -175,13 +184,17 @@ impl Moments {
 /// The sum of a group, lanes first.
 #[inline(always)]
 fn sum<const L: usize, const R: usize>(x: &[[f32; L]; R]) -> f32 {
-    let mut total = 0.0;
+    let mut lanes = x[0];
+    unroll!(r in R => {
+        if r > 0 {
+            unroll!(l in L => { lanes[l] += x[r][l]; });
+        }
+    });
+    let mut total = lanes[0];
     unroll!(l in L => {
-        let mut lane = 0.0;
-        unroll!(r in R => {
-            lane += x[r][l];
-        });
-        total += lane;
+        if l > 0 {
+            total += lanes[l];
+        }
     });
     total
 }
