@@ -1,9 +1,8 @@
 //! The PTX that this build carries, and the choice among it.
 
-use std::fmt;
 use std::sync::LazyLock;
 
-use serde::Deserialize;
+pub use kasmina_kernel_builder::manifest::{ArtifactRecord, EntryRecord, Manifest};
 
 use crate::driver::{ComputeCapability, PtxVersion};
 
@@ -14,69 +13,6 @@ pub struct Artifact {
     pub record: ArtifactRecord,
     /// The text.
     pub ptx: &'static str,
-}
-
-/// The manifest beside the artifacts, as `cargo xtask ptx` wrote it.
-#[derive(Debug, Deserialize)]
-pub struct Manifest {
-    /// Who compiled.
-    pub compiler: Compiler,
-    /// One record for each file.
-    pub artifacts: Vec<ArtifactRecord>,
-}
-
-/// The compiler that made the artifacts.
-#[derive(Debug, Deserialize)]
-pub struct Compiler {
-    /// rustc's version.
-    pub version: String,
-    /// Its LLVM's version.
-    pub llvm: String,
-}
-
-/// One artifact in the manifest.
-#[derive(Debug, Clone, Deserialize)]
-pub struct ArtifactRecord {
-    /// File name.
-    pub file: String,
-    /// Target, such as `sm_90a`.
-    pub target: String,
-    /// Compute capability times ten.
-    pub capability: u32,
-    /// `llvm-nvptx` or `libnvvm`.
-    pub generator: String,
-    /// PTX version, such as `8.0`.
-    pub ptx_version: String,
-    /// One record for each kernel.
-    pub entries: Vec<EntryRecord>,
-}
-
-/// One kernel in the manifest.
-#[derive(Debug, Clone, Deserialize)]
-pub struct EntryRecord {
-    /// Name of the entry.
-    pub name: String,
-    /// Threads of a block.
-    pub block: u32,
-    /// What ptxas reported, where there was one when the artifacts were made.
-    pub usage: Option<EntryUsage>,
-}
-
-/// ptxas' report on a kernel.
-#[derive(Debug, Clone, Copy, Deserialize)]
-pub struct EntryUsage {
-    /// Registers of a thread.
-    pub registers: u32,
-    /// Bytes spilled and loaded back.
-    pub spill_store_bytes: u32,
-    /// Bytes loaded back.
-    pub spill_load_bytes: u32,
-    /// Bytes of stack.
-    pub stack_bytes: u32,
-    /// Bytes of static shared memory.
-    pub shared_bytes: u32,
-    /// Barriers.
-    pub barriers: u32,
 }
 
 const MANIFEST_JSON: &str = include_str!("../../gpu-kernels/ptx/manifest.json");
@@ -145,35 +81,23 @@ pub fn all() -> &'static [Artifact] {
 /// The artifacts that a GPU and its driver accept, the best first: the newest target, and for one
 /// target libNVVM's code before LLVM's.
 pub fn candidates(capability: ComputeCapability, newest: PtxVersion) -> Vec<&'static Artifact> {
-    let mut accepted: Vec<_> =
-        all().iter().filter(|a| a.record.runs_on(capability, newest)).collect();
+    let mut accepted: Vec<_> = all().iter().filter(|a| a.runs_on(capability, newest)).collect();
     accepted.sort_by_key(|a| (a.record.capability, a.record.generator == "libnvvm"));
     accepted.reverse();
     accepted
 }
 
-impl ArtifactRecord {
+impl Artifact {
     /// Whether the GPU can run it and the driver can read it. A target ending in `a` is for its own
     /// capability alone.
     fn runs_on(&self, gpu: ComputeCapability, newest: PtxVersion) -> bool {
+        let ArtifactRecord { target, capability, ptx_version, .. } = &self.record;
         let gpu = gpu.major * 10 + gpu.minor;
-        let fits = if self.target.ends_with('a') {
-            gpu == self.capability
-        } else {
-            gpu >= self.capability
-        };
-        fits && self.ptx().is_some_and(|ptx| ptx <= newest)
-    }
-
-    fn ptx(&self) -> Option<PtxVersion> {
-        let (major, minor) = self.ptx_version.split_once('.')?;
-        Some(PtxVersion { major: major.parse().ok()?, minor: minor.parse().ok()? })
-    }
-}
-
-impl fmt::Display for ArtifactRecord {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (PTX {}, {})", self.target, self.ptx_version, self.generator)
+        let fits = if target.ends_with('a') { gpu == *capability } else { gpu >= *capability };
+        let ptx = ptx_version.split_once('.').and_then(|(major, minor)| {
+            Some(PtxVersion { major: major.parse().ok()?, minor: minor.parse().ok()? })
+        });
+        fits && ptx.is_some_and(|ptx| ptx <= newest)
     }
 }
 
@@ -194,7 +118,8 @@ mod tests {
         for artifact in all() {
             for tile in TILES {
                 let entry = artifact.record.entries.iter().find(|entry| entry.name == tile.entry);
-                let entry = entry.unwrap_or_else(|| panic!("{}: {}", artifact.record, tile.entry));
+                let entry =
+                    entry.unwrap_or_else(|| panic!("{}: {}", artifact.record.file, tile.entry));
                 assert_eq!(entry.block, tile.block_threads);
                 assert!(artifact.ptx.contains(&format!(".entry {}(", tile.entry)));
             }
@@ -210,7 +135,11 @@ mod tests {
                 assert_eq!(module.matches(".visible .entry ").count(), 1);
                 assert!(module.contains(&format!(".entry {}(", tile.entry)));
                 for declaration in [".version ", ".target ", ".extern .shared "] {
-                    assert!(module.contains(declaration), "{}: {declaration}", artifact.record);
+                    assert!(
+                        module.contains(declaration),
+                        "{}: {declaration}",
+                        artifact.record.file
+                    );
                 }
                 let braces = |brace| module.matches(brace).count();
                 assert_eq!(braces("\n{"), braces("\n}"));

@@ -96,7 +96,9 @@ impl Device {
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Cuda(gpu) => write!(f, "{}, {}", gpu.device.info().name, gpu.artifact.record),
+            Self::Cuda(gpu) => {
+                write!(f, "{}, {}", gpu.device.info().name, gpu.artifact())
+            }
             Self::Cpu => f.write_str("the CPU"),
             Self::Simt(_) => f.write_str("the executor on the CPU"),
         }
@@ -124,7 +126,7 @@ impl Gpu {
             match gpu.kernel(&first.name) {
                 Ok(_) => return Ok(gpu),
                 Err(Error::Driver(why @ DriverError::ModuleLoad { .. })) => {
-                    tracing::warn!(record = %artifact.record, %why, "refused; trying the next");
+                    tracing::warn!(file = artifact.record.file, %why, "refused; trying the next");
                     refused = Some(why);
                 }
                 Err(why) => return Err(why),

@@ -30,6 +30,7 @@ pub mod launch_bounds;
 pub mod lint;
 pub mod manifest;
 mod nvvm;
+pub mod occupancy;
 mod probe;
 pub mod ptx;
 mod ptxas;

@@ -24,6 +24,7 @@
 //!
 //! `usage` is null where no ptxas was there to ask.
 
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
@@ -87,6 +88,12 @@ pub struct ArtifactRecord {
     pub sha256: String,
     /// The entries, by name.
     pub entries: Vec<EntryRecord>,
+}
+
+impl fmt::Display for ArtifactRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (PTX {}, {})", self.target, self.ptx_version, self.generator)
+    }
 }
 
 /// One kernel entry.

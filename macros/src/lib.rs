@@ -15,7 +15,7 @@ mod shared_array;
 /// (required), blocks that must fit on a multiprocessor (1), blocks of a cluster (none), and leave
 /// for the registers to spill, which the builder otherwise refuses.
 ///
-/// ```ignore
+/// ```text
 /// #[kernel(block = BLOCK)]
 /// pub unsafe fn segment_sum(p: SegmentSum) { … }
 /// ```

@@ -5,7 +5,6 @@ mod artifacts;
 mod check;
 mod doctor;
 mod error;
-mod occupancy;
 mod ptx_report;
 mod tidy;
 

@@ -8,8 +8,8 @@ use kasmina_kernel_builder::{EntryUsage, Ptxas, Target};
 
 use crate::artifacts::MANIFEST;
 use crate::error::XtaskError;
-use crate::occupancy::occupancy;
 use crate::{conclude, ptx_folder};
+use kasmina_kernel_builder::occupancy::occupancy;
 
 /// Prints the manifest's table, assembles the committed PTX again where there is a ptxas, and fails on a
 /// spill that the manifest does not know.
@@ -57,7 +57,7 @@ fn table(manifest: &Manifest) -> Table {
             usage.stack_bytes.to_string(),
             usage.shared_bytes.to_string(),
             usage.barriers.to_string(),
-            format!("{:.0} %", 100.0 * occupancy(artifact.capability, entry, usage)),
+            format!("{:.0} %", 100.0 * occupancy(artifact.capability, entry.block, usage).share()),
         ]);
     }
     table

@@ -299,10 +299,6 @@ impl<T: Float> Rows<T> {
         raw: Vector<T, L>,
         x: [f32; L],
     ) {
-        if c.identity {
-            // SAFETY: the caller's contract.
-            return unsafe { self.output.store_vector(at, raw, StoreHint::Cached) };
-        }
         let mut y = [0.0; L];
         unroll!(l in L => {
             let slope = if x[l] > 0.0 || !GENERAL { c.positive[l] } else { c.negative[l] };
@@ -327,8 +323,13 @@ impl<T: Float> Rows<T> {
                 y[l] = math::fma(c.taps[0], left, math::fma(c.taps[1], left2, y[l]));
             });
         }
+        // Chosen lane by lane, not by a branch: seeds side by side in a warp share one store.
+        let mut blended = raw;
+        unroll!(l in L => {
+            blended.0[l] = if c.identity { raw.0[l] } else { T::from_f32(y[l]) };
+        });
         // SAFETY: the caller's contract.
-        unsafe { self.output.store_vector(at, Vector(y).map(T::from_f32), StoreHint::Cached) };
+        unsafe { self.output.store_vector(at, blended, StoreHint::Cached) };
     }
 }
 

@@ -21,8 +21,8 @@
 //!
 //! # Launch
 //! Blocks of 256 threads, persistent: teams take (segment, part) pairs in turn. A team is a block, or
-//! a warp where segments are short. Each thread has eight 16-byte loads in flight, four
-//! for a variance; in a warp team half as many.
+//! a warp where segments are short. Each thread has up to
+//! eight 16-byte loads in flight, as the tile table says; in a warp team half as many.
 //! No thread leaves before the last barrier; heads and tails that are not aligned are read singly.
 //!
 //! # Determinism

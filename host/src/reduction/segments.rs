@@ -72,7 +72,7 @@ impl SegmentOffsets {
 }
 
 impl Segments<'_> {
-    /// How many segments an array of `len` elements has, and their mean length.
+    /// How many segments an array of `len` elements has.
     ///
     /// # Errors
     /// Rows that do not cut the array evenly, or offsets past its end.

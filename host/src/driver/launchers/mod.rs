@@ -59,7 +59,9 @@ impl<'a> KernelDevice<'a> {
         match self {
             Self::Cuda(gpu) => {
                 let function = gpu.kernel(kernel.name())?.function;
-                let config = LaunchConfig::linear(grid, kernel.bounds().block_threads);
+                let bounds = kernel.bounds();
+                let linear = LaunchConfig::linear(grid, bounds.block_threads);
+                let config = LaunchConfig { cluster: bounds.cluster, ..linear };
                 // SAFETY: the entry is the handle's own, so `P` is its parameter; the rest is the
                 // caller's contract.
                 Ok(unsafe { launch(&function, config, gpu.stream(), &params) }?)
