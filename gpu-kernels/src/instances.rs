@@ -23,8 +23,8 @@ pub struct BlendForwardInstance {
 pub fn blend_forward(dtype: DType) -> impl Iterator<Item = BlendForwardInstance> {
     let mut instances = Vec::new();
     macro_rules! instance {
-        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $ahead:literal,
-     $block:literal, $min_blocks:literal) => {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
+     $min_blocks:literal) => {
             instances.push(BlendForwardInstance {
                 kernel: blend_kernels::$entry::handle(),
                 dtype: DType::$dtype,

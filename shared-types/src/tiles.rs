@@ -21,21 +21,21 @@ pub struct Tile {
 }
 
 /// Hands each instance of `blend_forward` to a macro:
-/// `(entry, element, DType, lanes, rows of a group, groups loading ahead, block threads, blocks per SM)`.
+/// `(entry, element, DType, lanes, rows of a group, block threads, blocks per SM)`.
 ///
 /// `_v16` instances move 16 bytes at a time, where the chunk's bytes are a multiple of 16; `_v4` and
 /// `_v2` move less, so that any chunk size has one.
 #[macro_export]
 macro_rules! blend_forward_tiles {
     ($instance:ident) => {
-        $instance! { blend_forward_f32_v16, f32, F32, 4, 4, 1, 256, 2 }
-        $instance! { blend_forward_f32_v4, f32, F32, 1, 8, 1, 256, 3 }
-        $instance! { blend_forward_f16_v16, f16, F16, 8, 2, 2, 256, 2 }
-        $instance! { blend_forward_f16_v4, f16, F16, 2, 4, 1, 256, 2 }
-        $instance! { blend_forward_f16_v2, f16, F16, 1, 4, 1, 256, 2 }
-        $instance! { blend_forward_bf16_v16, bf16, Bf16, 8, 2, 2, 256, 2 }
-        $instance! { blend_forward_bf16_v4, bf16, Bf16, 2, 4, 1, 256, 2 }
-        $instance! { blend_forward_bf16_v2, bf16, Bf16, 1, 4, 1, 256, 2 }
+        $instance! { blend_forward_f32_v16, f32, F32, 4, 4, 256, 2 }
+        $instance! { blend_forward_f32_v4, f32, F32, 1, 8, 256, 3 }
+        $instance! { blend_forward_f16_v16, f16, F16, 8, 2, 256, 2 }
+        $instance! { blend_forward_f16_v4, f16, F16, 2, 4, 256, 2 }
+        $instance! { blend_forward_f16_v2, f16, F16, 1, 4, 256, 2 }
+        $instance! { blend_forward_bf16_v16, bf16, Bf16, 8, 2, 256, 2 }
+        $instance! { blend_forward_bf16_v4, bf16, Bf16, 2, 4, 256, 2 }
+        $instance! { blend_forward_bf16_v2, bf16, Bf16, 1, 4, 256, 2 }
     };
 }
 
@@ -95,8 +95,8 @@ const ALL: ([Tile; 128], usize) = {
     let mut tiles = [NONE; 128];
     let mut used = 0;
     macro_rules! blend_forward {
-        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $ahead:literal,
-         $block:literal, $min_blocks:literal) => {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
+         $min_blocks:literal) => {
             tiles[used] = Tile {
                 entry: stringify!($entry),
                 family: "blend_forward",

@@ -50,13 +50,13 @@ use super::moments::Moments;
 use super::strip::{BLOCK, Strip, WARPS};
 use super::telemetry::{self, MOMENT_WORDS, Scratch};
 
-/// The kernel for elements of `T`, `L` of them an access, `R` rows a group, `A` groups loading ahead.
+/// The kernel for elements of `T`, `L` of them an access, `R` rows a group.
 ///
 /// # Safety
 /// As [`BlendForward`] says, with `chunk_size` a multiple of `L` and `L · size_of::<T>()` no more than
 /// 16; every block of the grid runs it.
 #[inline(always)]
-unsafe fn blend_forward<T: Float, const L: usize, const R: usize, const A: usize>(p: BlendForward) {
+unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForward) {
     // Each thread's moments; before that, the softmax's log-partition of each seed of the strip.
     let scratch = shared_array![u32; BLOCK * MOMENT_WORDS];
     let p = BlendForward { geometry: p.geometry.with_positive_divisors(), ..p };
@@ -85,8 +85,8 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize, const A: usize
             // Most warps need no more than a line for each column, and take the shorter loop.
             match (works, warp::any(warp::FULL_MASK, c.convolves || c.kinked)) {
                 (false, _) => Moments::EMPTY,
-                (true, false) => walk.run::<A, false>(first, &c),
-                (true, true) => walk.run::<A, true>(first, &c),
+                (true, false) => walk.run::<false>(first, &c),
+                (true, true) => walk.run::<true>(first, &c),
             }
         };
         // SAFETY: every thread of the block arrives.
@@ -200,7 +200,7 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
     /// # Safety
     /// `first` is [`Self::first_group`]'s, and the columns are this thread's alone and of one seed.
     #[inline(always)]
-    unsafe fn run<const A: usize, const GENERAL: bool>(
+    unsafe fn run<const GENERAL: bool>(
         &self,
         first: [Vector<T, L>; R],
         c: &Coefficients<L>,
@@ -210,21 +210,12 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
         let (mut row, mut at) = (self.row, self.start);
         let step = self.step as usize * self.hidden;
         if row < self.whole() {
-            // The group at work, and those on their way.
-            let mut groups = [first; A];
-            unroll!(a in A => {
-                if a > 0 && row + a as u32 * self.step < self.whole() {
-                    // SAFETY: all rows of a whole group are below `batch`.
-                    groups[a] = unsafe { rows.load_group(at + a * step) };
-                }
-            });
+            let mut current = first;
             loop {
-                let mut incoming = groups[0];
-                if row + A as u32 * self.step < self.whole() {
-                    // SAFETY: as above.
-                    incoming = unsafe { rows.load_group(at + A * step) };
-                }
-                let current = groups[0];
+                let more = row + self.step < self.whole();
+                // The next group is on its way while this one is worked on.
+                // SAFETY: all rows of a whole group are below `batch`.
+                let next = if more { unsafe { rows.load_group(at + step) } } else { current };
                 let mut values = [[0.0; L]; R];
                 unroll!(r in R => {
                     values[r] = current[r].map(T::to_f32).0;
@@ -239,12 +230,10 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
                 });
                 row += self.step;
                 at += step;
-                if row >= self.whole() {
+                if !more {
                     break;
                 }
-                unroll!(a in A => {
-                    groups[a] = if a + 1 < A { groups[(a + 1) % A] } else { incoming };
-                });
+                current = next;
             }
         }
         // The ragged group, if it is this thread's: fewer than `R` rows.
@@ -334,8 +323,8 @@ impl<T: Float> Rows<T> {
 }
 
 macro_rules! instance {
-    ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $ahead:literal,
-     $block:literal, $min_blocks:literal) => {
+    ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
+     $min_blocks:literal) => {
         /// The layer's forward pass for one element type and access width.
         ///
         /// # Safety
@@ -344,7 +333,7 @@ macro_rules! instance {
         pub unsafe fn $entry(p: BlendForward) {
             const { assert!($block == BLOCK) };
             // SAFETY: the entry's contract.
-            unsafe { blend_forward::<$element, $lanes, $rows, $ahead>(p) }
+            unsafe { blend_forward::<$element, $lanes, $rows>(p) }
         }
     };
 }
