@@ -33,7 +33,7 @@ impl<T: Copy, const N: usize> Vector<T, N> {
 pub enum LoadHint {
     /// Cached as the hardware decides.
     Cached,
-    /// Not kept in the SM's cache: read once (`L1::no_allocate`).
+    /// Not kept in the SM's cache: read once (`L1::no_allocate`, from PTX 7.4; before, as `Cached`).
     Streaming,
 }
 

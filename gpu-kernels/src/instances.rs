@@ -24,7 +24,7 @@ pub fn blend_forward(dtype: DType) -> impl Iterator<Item = BlendForwardInstance>
     let mut instances = Vec::new();
     macro_rules! instance {
         ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
-     $min_blocks:literal) => {
+     $min_blocks:literal $(, $spills:ident)?) => {
             instances.push(BlendForwardInstance {
                 kernel: blend_kernels::$entry::handle(),
                 dtype: DType::$dtype,

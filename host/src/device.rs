@@ -83,6 +83,14 @@ impl Device {
         }
     }
 
+    /// Refuses to go on inside the capture of a graph.
+    pub(crate) fn refuse_capture(&self, op: &'static str) -> Result<(), Error> {
+        match self {
+            Self::Cuda(gpu) if gpu.stream.is_capturing() => Err(Error::Capturing { op }),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether buffers of one are buffers of the other.
     pub(crate) fn shares_memory_with(&self, other: &Self) -> bool {
         match (self, other) {

@@ -62,6 +62,14 @@ pub enum Error {
         /// What should be.
         expected: String,
     },
+    /// Scratch memory that would be made inside a graph, and so not be zero before its first replay.
+    #[error(
+        "{op}: its scratch memory cannot be made while a graph is captured; run it once before"
+    )]
+    Capturing {
+        /// The operation.
+        op: &'static str,
+    },
     /// More than the kernels' 32-bit counts can hold.
     #[error("{op}: {what} is {got}, at most {limit} is supported; split the call")]
     TooLarge {

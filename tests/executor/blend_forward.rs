@@ -49,3 +49,13 @@ fn long_chunks_and_tall_batches() {
     check::<f32>(&shuffled(6), Case { batch: 700, chunk_size: 12, num_seeds: 11, ..case });
     check::<f16>(&shuffled(7), Case { batch: 301, chunk_size: 24, num_seeds: 11, ..case });
 }
+
+#[test]
+fn values_whose_squares_overflow() {
+    kasmina_tests::kasmina::blend_forward::check_large_values(&shuffled(1));
+}
+
+#[test]
+fn a_telemetry_array_of_the_wrong_length_is_refused() {
+    kasmina_tests::kasmina::blend_forward::check_short_telemetry(&shuffled(1));
+}

@@ -54,3 +54,16 @@ fn nothing_at_all() {
         &Case { len: 5, cut: Cut::At(vec![2, 2, 2]), seed: 1, nan: false },
     );
 }
+
+#[test]
+fn values_whose_squares_overflow() {
+    kasmina_tests::reduction::reduce::check_large_values(&shuffled(1));
+}
+
+/// One long segment among many short ones is no warp's.
+#[test]
+fn one_long_segment_among_short_ones() {
+    let places = (0..2000).map(|i| 5 * i).chain([400_000]).collect();
+    let case = Case { len: 400_000, cut: Cut::At(places), seed: 4, nan: false };
+    check::<f32>(&shuffled(1), &case);
+}

@@ -2,7 +2,10 @@
 //! reported as ignored; with `KASMINA_REQUIRE_GPU=1` they fail instead.
 
 use half::{bf16, f16};
-use kasmina::Device;
+use kasmina::driver::Graph;
+use kasmina::kasmina::BlendForward;
+use kasmina::reduction::{Reduce, SegmentOffsets, Segments};
+use kasmina::{Buffer, Device, Error};
 use kasmina_tests::kasmina::blend_forward::{self as blend, Case};
 use kasmina_tests::reduction::reduce::{self, Cut};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -28,6 +31,10 @@ fn main() {
         trial("reduce::whole", reduce_whole),
         trial("reduce::ragged_segments", reduce_segments),
         trial("reduce::rows", reduce_rows),
+        trial("large_values", large_values),
+        trial("graphs_replay_what_was_captured", graphs),
+        trial("scratch_is_not_made_inside_a_graph", scratch_inside_a_graph),
+        trial("two_handles_of_one_gpu_share_buffers", two_handles),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -96,5 +103,65 @@ fn reduce_rows(device: &Device) {
         let case =
             reduce::Case { len: rows * columns, cut: Cut::Rows(columns), seed: 1, nan: false };
         reduce_every_dtype(device, &case);
+    }
+}
+
+fn large_values(device: &Device) {
+    blend::check_large_values(device);
+    blend::check_short_telemetry(device);
+    reduce::check_large_values(device);
+}
+
+fn graphs(device: &Device) {
+    let Device::Cuda(gpu) = device else { unreachable!("a GPU's test") };
+    let reduce = Reduce::new(device);
+    let mut input = Buffer::from_slice(device, &vec![1.0_f32; 3_000_000]).expect("memory");
+    let mut output = Buffer::<f32>::zeroed(device, 1).expect("memory");
+    reduce.sum_into(&input, &Segments::Whole, &mut output).expect("a first run");
+    let graph = Graph::capture::<Error>(gpu.stream(), |_| {
+        reduce.sum_into(&input, &Segments::Whole, &mut output)
+    });
+    let exec = graph.and_then(|graph| Ok(graph.instantiate()?)).expect("a graph");
+    for value in [2.0_f32, 3.0] {
+        input.copy_from_slice(&vec![value; 3_000_000]).expect("a copy");
+        exec.launch(gpu.stream()).expect("a replay");
+        assert_eq!(output.to_vec().expect("a result"), [value * 3e6]);
+    }
+}
+
+fn scratch_inside_a_graph(device: &Device) {
+    let Device::Cuda(gpu) = device else { unreachable!("a GPU's test") };
+    let reduce = Reduce::new(device);
+    let input = Buffer::from_slice(device, &vec![1.0_f32; 3_000_000]).expect("memory");
+    let mut output = Buffer::<f32>::zeroed(device, 1).expect("memory");
+    let captured = Graph::capture::<Error>(gpu.stream(), |_| {
+        reduce.sum_into(&input, &Segments::Whole, &mut output)
+    });
+    assert!(matches!(captured, Err(Error::Capturing { .. })));
+    let captured = Graph::capture::<Error>(gpu.stream(), |_| {
+        BlendForward::<f32>::new(device, 1, 1, 1).map(drop)
+    });
+    assert!(matches!(captured, Err(Error::Capturing { .. })));
+    // And nothing was left behind.
+    reduce.sum_into(&input, &Segments::Whole, &mut output).expect("a run");
+    assert_eq!(output.to_vec().expect("a result"), [3e6]);
+}
+
+fn two_handles(device: &Device) {
+    let other = Device::cuda(0).expect("the same GPU");
+    for round in 0..50 {
+        let input = Buffer::from_slice(device, &vec![1.0_f32; 1 << 20]).expect("memory");
+        let offsets = SegmentOffsets::new(device, &[0, 1 << 10, 1 << 20]).expect("ascending");
+        let reduce = Reduce::new(&other);
+        let sums = reduce.sum(&input, &Segments::Offsets(&offsets)).expect("a sum");
+        drop((input, offsets));
+        // What was freed is taken and overwritten at once.
+        let mut noise = Buffer::<f32>::zeroed(device, 1 << 20).expect("memory");
+        noise.fill_bytes(0x7f).expect("a fill");
+        assert_eq!(
+            sums.to_vec().expect("a result"),
+            [1024.0, (1 << 20) as f32 - 1024.0],
+            "{round}"
+        );
     }
 }

@@ -103,6 +103,11 @@ pub(super) unsafe fn load_constant<T: Copy, const N: usize>(
             LoadHint::Cached => {
                 read!("ld.global.nc", address, Vector<T, N>, [pure, nomem, nostack])
             }
+            #[cfg(not(target_feature = "ptx74"))]
+            LoadHint::Streaming => {
+                read!("ld.global.nc", address, Vector<T, N>, [pure, nomem, nostack])
+            }
+            #[cfg(target_feature = "ptx74")]
             LoadHint::Streaming => {
                 read!("ld.global.nc.L1::no_allocate", address, Vector<T, N>, [pure, nomem, nostack])
             }

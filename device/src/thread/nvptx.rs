@@ -46,8 +46,14 @@ pub(super) fn sync_threads_or(predicate: bool) -> bool {
 
 #[inline(always)]
 pub(super) fn spin_wait(nanoseconds: u32) {
+    // Before PTX 6.3 there is nothing to wait with: the caller polls without a pause.
+    #[cfg(not(target_feature = "ptx63"))]
+    let _ = nanoseconds;
+    #[cfg(target_feature = "ptx63")]
     // SAFETY: suspends the thread for about that long.
-    unsafe { asm!("nanosleep.u32 {};", in(reg32) nanoseconds, options(nostack)) };
+    unsafe {
+        asm!("nanosleep.u32 {};", in(reg32) nanoseconds, options(nostack))
+    };
 }
 
 #[inline(always)]

@@ -324,12 +324,12 @@ impl<T: Float> Rows<T> {
 
 macro_rules! instance {
     ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
-     $min_blocks:literal) => {
+     $min_blocks:literal $(, $spills:ident)?) => {
         /// The layer's forward pass for one element type and access width.
         ///
         /// # Safety
         /// As [`BlendForward`] says, with a chunk size that is a multiple of the instance's lanes.
-        #[kernel(block = $block, min_blocks = $min_blocks)]
+        #[kernel(block = $block, min_blocks = $min_blocks $(, $spills)?)]
         pub unsafe fn $entry(p: BlendForward) {
             const { assert!($block == BLOCK) };
             // SAFETY: the entry's contract.

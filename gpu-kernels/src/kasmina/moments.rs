@@ -116,7 +116,8 @@ impl Moments {
             nonfinite: self.nonfinite + other.nonfinite,
             dead: self.dead + other.dead,
             mean: math::fma(delta, share, self.mean),
-            m2: math::fma(delta * delta, weight, self.m2 + other.m2),
+            // Not δ²·weight: the square of a large δ overflows where the product need not.
+            m2: math::fma(delta, delta * weight, self.m2 + other.m2),
             min: math::min(self.min, other.min),
             max: math::max(self.max, other.max),
         }

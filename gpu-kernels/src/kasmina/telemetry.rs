@@ -79,9 +79,10 @@ fn fold_by_seed(
     member: impl Fn(u32, u32) -> Moments,
     finish: impl Fn(u32, Moments),
 ) {
-    let team = members.next_power_of_two().min(warp::WARP_SIZE);
-    let teams = warp::WARP_SIZE / team;
-    let (place, in_team) = (thread::lane_idx() / team, thread::lane_idx() % team);
+    // A power of two, as a shift: a division by it would bring a panic into the kernel.
+    let shift = 32 - (members.clamp(1, warp::WARP_SIZE) - 1).leading_zeros();
+    let (team, teams) = (1 << shift, warp::WARP_SIZE >> shift);
+    let (place, in_team) = (thread::lane_idx() >> shift, thread::lane_idx() & (team - 1));
     let mut first = thread::warp_idx() * teams;
     while first < seeds {
         let s = first + place;

@@ -219,9 +219,9 @@ impl<N: Real> Moments<N> {
         let delta = b.mean.sub(a.mean);
         let share = b.count.div(count);
         let mean = delta.mul_add(share, a.mean);
-        let square = delta.mul_add(delta, N::ZERO);
-        let weight = a.count.mul_add(share, N::ZERO);
-        Self { count, mean, m2: square.mul_add(weight, a.m2.add(b.m2)) }
+        // Not δ²·weight: the square of a large δ overflows where the product need not.
+        let weighted = delta.mul_add(a.count.mul_add(share, N::ZERO), N::ZERO);
+        Self { count, mean, m2: delta.mul_add(weighted, a.m2.add(b.m2)) }
     }
 }
 

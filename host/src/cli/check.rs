@@ -39,12 +39,30 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let checks = select(verify::checks(), arguments.only.as_deref()).map_err(Failure::usage)?;
     let seed = arguments.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let run = Run {
-        devices: arguments.device.devices(&[Choice::Simt])?,
+        devices: devices_or_skip(arguments.device, &[Choice::Simt], &checks, &arguments.json)?,
         checks,
         source: Source::random(seed),
         json: &arguments.json,
     };
     report(&run, &format!("random ragged shapes of --seed {seed}, against the f64 reference"))
+}
+
+/// The devices to run on; where there is none, every row is written for programs as skipped, with the
+/// reason.
+pub(super) fn devices_or_skip(
+    choice: Choice,
+    without_gpu: &[Choice],
+    checks: &[Check],
+    json: &Json,
+) -> Result<Vec<Device>, Failure> {
+    let refused = match choice.devices(without_gpu) {
+        Ok(devices) => return Ok(devices),
+        Err(refused) => refused,
+    };
+    let reason = refused.error.to_string();
+    let rows = checks.iter().map(|check| check.skipped("cuda", &reason)).collect();
+    json.write(&Report { device: "none", rows })?;
+    Err(refused)
 }
 
 fn select(checks: Vec<Check>, only: Option<&str>) -> Result<Vec<Check>, NoSuchRow> {

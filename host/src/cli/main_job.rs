@@ -17,9 +17,11 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
+    let (checks, json) = (verify::checks(), &arguments.json);
+    let without_gpu = [Choice::Simt, Choice::Cpu];
     let run = Run {
-        devices: arguments.device.devices(&[Choice::Simt, Choice::Cpu])?,
-        checks: verify::checks(),
+        devices: check::devices_or_skip(arguments.device, &without_gpu, &checks, json)?,
+        checks,
         source: Source::digits()?,
         json: &arguments.json,
     };

@@ -105,7 +105,7 @@ impl<T: Pod> CudaBuffer<T> {
     pub fn copy_from_slice(&mut self, values: &[T], stream: &Stream) -> Result<(), DriverError> {
         same_len("copy from a slice", self.len, values.len())?;
         stream.refuse_capture("a copy from a slice")?;
-        self.queue(stream, |address, bytes| {
+        let queued = self.queue(stream, |address, bytes| {
             // SAFETY: source and destination hold `bytes` bytes; the source is borrowed until the wait below.
             unsafe {
                 driver_call!(cuMemcpyHtoDAsync_v2(
@@ -115,8 +115,10 @@ impl<T: Pod> CudaBuffer<T> {
                     stream.raw()
                 ))
             }
-        })?;
-        stream.synchronize()
+        });
+        // Also where the call failed: what it queued must not outlive the borrow.
+        let waited = stream.synchronize();
+        queued.and(waited)
     }
 
     /// Copies the elements out to `values`; complete on return.
@@ -126,7 +128,7 @@ impl<T: Pod> CudaBuffer<T> {
     pub fn copy_to_slice(&self, values: &mut [T], stream: &Stream) -> Result<(), DriverError> {
         same_len("copy to a slice", values.len(), self.len)?;
         stream.refuse_capture("a copy to a slice")?;
-        self.queue(stream, |address, bytes| {
+        let queued = self.queue(stream, |address, bytes| {
             // SAFETY: source and destination hold `bytes` bytes; the destination is borrowed until the wait below, and
             // `Pod` takes any bytes.
             unsafe {
@@ -137,8 +139,10 @@ impl<T: Pod> CudaBuffer<T> {
                     stream.raw()
                 ))
             }
-        })?;
-        stream.synchronize()
+        });
+        // Also where the call failed: what it queued must not outlive the borrow.
+        let waited = stream.synchronize();
+        queued.and(waited)
     }
 
     /// The elements as a vector; complete on return.

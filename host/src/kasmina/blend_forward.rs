@@ -100,6 +100,7 @@ impl<T: LayerElement> BlendForward<T> {
                 return Err(Error::TooLarge { op: OP, what, got, limit });
             }
         }
+        device.refuse_capture(OP)?;
         let plan = match KernelDevice::of(device) {
             Some(kernels) => {
                 Some(Plan::new(device, kernels, T::DTYPE, batch, num_seeds, chunk_size)?)
@@ -126,11 +127,10 @@ impl<T: LayerElement> BlendForward<T> {
         check_length(OP, "output", elements, output.len())?;
         check_length(OP, "state", self.num_seeds, state.num_seeds())?;
         check_length(OP, "blueprint_weights (chunk_size)", self.chunk_size, state.chunk_size())?;
-        check_length(OP, "telemetry", self.num_seeds, telemetry.count.len())?;
         input.check_device(OP, "input", &self.device)?;
         output.check_device(OP, "output", &self.device)?;
         state.alpha.check_device(OP, "state", &self.device)?;
-        telemetry.count.check_device(OP, "telemetry", &self.device)?;
+        telemetry.check(OP, self.num_seeds, &self.device)?;
         let (Some(kernels), Some(plan)) = (KernelDevice::of(&self.device), &mut self.plan) else {
             return self.run_on_cpu(state, input, output, telemetry);
         };

@@ -50,7 +50,7 @@ fn strip(num_seeds: u32, chunk_vectors: u32) -> (u32, u32, u32) {
         if width < NARROWEST {
             break;
         }
-        let busy = f64::from(chunk_vectors) / f64::from(strips * width);
+        let busy = f64::from(chunk_vectors) / (f64::from(strips) * f64::from(width));
         let used = busy * f64::from(BLOCK / width * width) / f64::from(BLOCK);
         if used > best.2 + 0.02 {
             best = (width, strips, used);

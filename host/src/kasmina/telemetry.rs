@@ -2,7 +2,7 @@
 
 use kasmina_types::SeedTelemetry;
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, check_length};
 use crate::device::Device;
 use crate::error::Error;
 
@@ -50,6 +50,21 @@ macro_rules! figures {
             /// A failed call.
             pub fn fill_bytes(&mut self, byte: u8) -> Result<(), Error> {
                 $(self.$name.fill_bytes(byte)?;)*
+                Ok(())
+            }
+
+            /// Refuses arrays that are not of `num_seeds` on `device`.
+            pub(crate) fn check(
+                &self,
+                op: &'static str,
+                num_seeds: usize,
+                device: &Device,
+            ) -> Result<(), Error> {
+                $(
+                    let name = concat!("telemetry.", stringify!($name));
+                    check_length(op, name, num_seeds, self.$name.len())?;
+                    self.$name.check_device(op, name, device)?;
+                )*
                 Ok(())
             }
 

@@ -20,6 +20,9 @@ use crate::error::Error;
 /// Segments shorter than this, on average, are a warp's; longer ones a block's.
 const WARP_SEGMENT_BYTES: usize = 8192;
 
+/// A single segment of this size, among short ones, makes them all blocks'.
+const LONGEST_WARP_SEGMENT_BYTES: usize = 1 << 20;
+
 /// Bytes of a part: below this a further block costs more than it brings.
 const PART_BYTES: usize = 64 * 1024;
 
@@ -259,7 +262,13 @@ impl Reduce {
         }
 
         let bytes = input.len() * size_of::<T>();
-        let short = bytes / count.max(1) < WARP_SEGMENT_BYTES && count > 1;
+        // Short on average, and none so long that one warp would keep the others waiting.
+        let longest = match segments {
+            Segments::Offsets(offsets) => offsets.longest() * size_of::<T>(),
+            _ => bytes / count.max(1),
+        };
+        let short =
+            count > 1 && bytes / count < WARP_SEGMENT_BYTES && longest < LONGEST_WARP_SEGMENT_BYTES;
         let team = if short { Team::Warp } else { Team::Block };
         let kernel = instances::reduce(op, T::DTYPE, team);
         let grid = kernels.resident_blocks(kernel)?;
@@ -268,7 +277,7 @@ impl Reduce {
             // As many as fill the device, but none with too little to do.
             Team::Block => {
                 let wanted = (grid as usize).div_ceil(count.max(1));
-                let worth = (bytes / count.max(1)).div_ceil(PART_BYTES);
+                let worth = longest.div_ceil(PART_BYTES);
                 wanted.min(worth).max(1)
             }
         };
@@ -305,6 +314,7 @@ fn grown<'a, T: Pod>(
 ) -> Result<&'a mut Buffer<T>, Error> {
     let fits = buffer.as_ref().is_some_and(|buffer| buffer.len() >= len);
     if !fits {
+        device.refuse_capture("reduce")?;
         *buffer = Some(Buffer::zeroed(device, len.next_power_of_two())?);
     }
     Ok(buffer.as_mut().expect("made above"))

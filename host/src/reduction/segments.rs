@@ -59,6 +59,11 @@ impl SegmentOffsets {
         &self.host
     }
 
+    /// Elements of the longest segment.
+    pub(crate) fn longest(&self) -> usize {
+        self.host.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0) as usize
+    }
+
     /// Refuses offsets past an array of `len` elements.
     pub(crate) fn check_inside(&self, len: usize) -> Result<(), Error> {
         let position = self.host.len() - 1;

@@ -135,6 +135,12 @@ impl Check {
         format!("{} {}", self.kernel, self.dtype)
     }
 
+    /// The row of a check that `device` cannot run, with what it lacks.
+    pub fn skipped(&self, device: &'static str, reason: &str) -> Row {
+        let status = Status::Skipped { reason: reason.to_owned() };
+        Row { status, ..Tally::default().into_row(self.kernel.clone(), self.dtype, device) }
+    }
+
     /// Runs every case on the device.
     pub fn run(&self, device: &Device, source: &Source) -> Row {
         let mut tally = Tally::default();

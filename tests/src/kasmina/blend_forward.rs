@@ -131,3 +131,35 @@ fn run<T: Narrow + LayerElement>(
 fn bits<T: bytemuck::Pod>(values: &[T]) -> &[u8] {
     bytemuck::cast_slice(values)
 }
+
+/// Telemetry of values whose squares no f32 holds.
+#[track_caller]
+pub fn check_large_values(device: &Device) {
+    let case = Case { batch: 40, num_seeds: 3, chunk_size: 8, seed: 0, broken_inputs: false };
+    for value in [1e20_f32, -3e38] {
+        let x = vec![value; 40 * 24];
+        let (_, telemetry) = run(device, case, &mixed_states(case), &x);
+        for seed in 0..3 {
+            assert_eq!(telemetry.nonfinite[seed], 0, "{value}");
+            assert!(telemetry.variance[seed].abs() <= value.abs() * 1e-5, "{value}: {telemetry:?}");
+            assert!((telemetry.mean[seed] / value - 1.0).abs() < 1e-5, "{value}: {telemetry:?}");
+        }
+    }
+}
+
+/// A telemetry array of the wrong length is refused, whichever it is.
+#[track_caller]
+pub fn check_short_telemetry(device: &Device) {
+    let case = Case { batch: 4, num_seeds: 3, chunk_size: 8, seed: 0, broken_inputs: false };
+    let state = LayerState::new(device, mixed_states(case)).expect("a valid state");
+    let input = Buffer::from_slice(device, &[1.0_f32; 96]).expect("memory");
+    let mut output = Buffer::<f32>::zeroed(device, 96).expect("memory");
+    let mut forward = BlendForward::<f32>::new(device, 4, 3, 8).expect("a plan");
+    let mut telemetry = TelemetryBuffers::new(device, 3).expect("memory");
+    telemetry.snr = Buffer::zeroed(device, 2).expect("memory");
+    let refused = forward.run(&state, &input, &mut output, &mut telemetry);
+    assert!(
+        matches!(refused, Err(kasmina::Error::Length { buffer: "telemetry.snr", got: 2, .. })),
+        "{refused:?}"
+    );
+}

@@ -172,3 +172,17 @@ fn wide_values<O: Into64>(result: Result<Buffer<O>, kasmina::Error>) -> Vec<f64>
     let buffer = result.unwrap_or_else(|why| panic!("{why}"));
     buffer.to_vec().expect("a result").into_iter().map(Into64::into_64).collect()
 }
+
+/// Means and variances of values whose squares the element type does not hold.
+#[track_caller]
+pub fn check_large_values(device: &Device) {
+    let reduce = Reduce::new(device);
+    let input = Buffer::from_slice(device, &[1e20_f32; 5000]).expect("memory");
+    let variance =
+        reduce.variance(&input, &Segments::Whole).and_then(|v| v.to_vec()).expect("a result");
+    assert!(variance[0].abs() <= 1e15, "{variance:?}");
+    let input = Buffer::from_slice(device, &[1e200_f64; 5000]).expect("memory");
+    let variance =
+        reduce.variance(&input, &Segments::Whole).and_then(|v| v.to_vec()).expect("a result");
+    assert!(variance[0].abs() <= 1e190, "{variance:?}");
+}

@@ -37,7 +37,6 @@ pub(crate) fn launch<T: Element>(
     let elements = a.batch as usize * state.hidden();
     check_length(OP, "input", elements, a.input.len())?;
     check_length(OP, "output", elements, a.output.len())?;
-    check_length(OP, "telemetry", num_seeds, telemetry.count.len())?;
     check_length(OP, "partials", num_seeds * geometry.parts() as usize, a.partials.len())?;
     check_length(OP, "arrivals", geometry.groups() as usize, a.arrivals.len())?;
     let lanes = instance.lanes * geometry.chunk_vectors;
@@ -65,7 +64,8 @@ pub(crate) fn launch<T: Element>(
     };
     let t = telemetry;
     // SAFETY: every buffer has the length that the kernel's contract names: those of the call are
-    // checked above, those of the state when it was made; all are aligned to 16 bytes. The geometry
+    // checked above and, for the telemetry, by `TelemetryBuffers::check` in the operation; those of the
+    // state when it was made; all are aligned to 16 bytes. The geometry
     // covers each vector once (its test), the chunk is a multiple of the lanes, and the arrivals are
     // zero between launches. Buffers that are written are borrowed mutably, hence disjoint.
     let launch = || unsafe { device.launch(instance.kernel, a.grid, params) };

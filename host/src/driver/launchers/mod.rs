@@ -81,11 +81,11 @@ macro_rules! with_buffers {
         if let $crate::driver::launchers::KernelDevice::Cuda(gpu) = $device {
             $($buffer.acquire(gpu.stream())?;)*
         }
-        $launch?;
+        let launched = $launch;
         if let $crate::driver::launchers::KernelDevice::Cuda(gpu) = $device {
             $($buffer.release(gpu.stream())?;)*
         }
-        Ok(())
+        launched
     }};
 }
 use with_buffers;

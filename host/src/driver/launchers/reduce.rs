@@ -54,6 +54,12 @@ pub(crate) fn launch<T: Element, O: Pod>(
     let segments = a.cut.segments();
     check_length(OP, "output", segments as usize, a.output.len())?;
     let parts = if a.team == Team::Warp { 1 } else { a.parts.max(1) };
+    // The kernel's tile numbers are 32 bits and pass the last by a grid.
+    let tiles = u64::from(segments) * u64::from(parts) + u64::from(a.grid);
+    if tiles > u64::from(u32::MAX) {
+        let (what, got, limit) = ("segments · parts", tiles, u64::from(u32::MAX));
+        return Err(Error::TooLarge { op: OP, what, got, limit });
+    }
     if parts > 1 {
         let places = segments as usize * parts as usize;
         check_at_least("partials", places * REDUCE_PARTIAL_BYTES, a.partials.len())?;
@@ -91,7 +97,12 @@ pub(crate) fn launch<T: Element, O: Pod>(
     // the offsets are ascending and inside the input by their type; each of the `teams` tiles is taken
     // by one team whatever the grid, and the arrivals are zero between launches.
     let launch = || unsafe { device.launch(a.kernel, grid, params) };
-    with_buffers!(device, [a.input, a.output, a.partials, a.arrivals], launch())
+    let launched: Result<(), Error> =
+        with_buffers!(device, [a.input, a.output, a.partials, a.arrivals], launch());
+    if let (KernelDevice::Cuda(gpu), Cut::Offsets(offsets)) = (device, &a.cut) {
+        offsets.release(gpu.stream())?;
+    }
+    launched
 }
 
 fn check_at_least(buffer: &'static str, least: usize, got: usize) -> Result<(), Error> {
