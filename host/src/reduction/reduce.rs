@@ -264,7 +264,7 @@ impl Reduce {
         let bytes = input.len() * size_of::<T>();
         // Short on average, and none so long that one warp would keep the others waiting.
         let longest = match segments {
-            Segments::Offsets(offsets) => offsets.longest() * size_of::<T>(),
+            Segments::Offsets(offsets) => offsets.longest * size_of::<T>(),
             _ => bytes / count.max(1),
         };
         let short =

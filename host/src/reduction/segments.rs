@@ -20,6 +20,8 @@ pub enum Segments<'a> {
 pub struct SegmentOffsets {
     pub(crate) device: Buffer<u64>,
     host: Vec<u64>,
+    /// Elements of the longest segment.
+    pub(crate) longest: usize,
 }
 
 impl SegmentOffsets {
@@ -46,7 +48,8 @@ impl SegmentOffsets {
             let (op, what, limit) = ("reduce", "segments", u64::from(u32::MAX));
             return Err(Error::TooLarge { op, what, got, limit });
         }
-        Ok(Self { device: Buffer::from_slice(device, offsets)?, host: offsets.to_vec() })
+        let longest = offsets.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0) as usize;
+        Ok(Self { device: Buffer::from_slice(device, offsets)?, host: offsets.to_vec(), longest })
     }
 
     /// How many segments there are.
@@ -57,11 +60,6 @@ impl SegmentOffsets {
     /// The offsets.
     pub fn as_slice(&self) -> &[u64] {
         &self.host
-    }
-
-    /// Elements of the longest segment.
-    pub(crate) fn longest(&self) -> usize {
-        self.host.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0) as usize
     }
 
     /// Refuses offsets past an array of `len` elements.
