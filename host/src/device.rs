@@ -157,7 +157,8 @@ impl Gpu {
         &self.device
     }
 
-    /// The stream that operations are queued on; capture it to make a graph of them.
+    /// The stream that operations are queued on; capture it to make a graph of them. While it is being
+    /// captured, no other thread may use this device: open another one for that thread.
     pub fn stream(&self) -> &Stream {
         &self.stream
     }
