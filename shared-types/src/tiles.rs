@@ -84,7 +84,7 @@ pub const REDUCE_MIN_BLOCKS: u32 = 4;
 pub static TILES: &[Tile] = ALL.0.split_at(ALL.1).0;
 
 /// Room for the table, and how much of it is used.
-const ALL: ([Tile; 128], usize) = {
+const ALL: ([Tile; 256], usize) = {
     const NONE: Tile = Tile {
         entry: "",
         family: "",
@@ -93,7 +93,7 @@ const ALL: ([Tile; 128], usize) = {
         block_threads: 0,
         min_blocks_per_sm: 0,
     };
-    let mut tiles = [NONE; 128];
+    let mut tiles = [NONE; 256];
     let mut used = 0;
     macro_rules! blend_forward {
         ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,

@@ -14,7 +14,7 @@ use crate::error::XtaskError;
 use crate::{conclude, ptx_folder, workspace_root};
 
 /// What the project ships: the oldest GPU that is promised, and each generation with more to offer.
-const VARIANTS: [Variant; 5] = [
+pub(crate) const VARIANTS: [Variant; 5] = [
     Variant { target: Target::Sm70, generator: CodeGenerator::LlvmNvptx },
     Variant { target: Target::Sm80, generator: CodeGenerator::LlvmNvptx },
     Variant { target: Target::Sm90a, generator: CodeGenerator::LlvmNvptx },

@@ -29,7 +29,14 @@ enum Command {
     /// Rebuild the artifacts and compare them with the committed ones; lint them
     Check,
     /// Tabulate registers, spills, shared memory and occupancy; fail on new spills
-    PtxReport,
+    PtxReport {
+        /// Build this target afresh, leave its PTX under target/, and report on that
+        #[arg(long, value_name = "TARGET")]
+        fresh: Option<String>,
+        /// Only entries whose names contain this
+        #[arg(long, value_name = "PATTERN", default_value = "")]
+        only: String,
+    },
     /// Say which tools are there and how to get the missing ones
     Doctor,
     /// Check the rules of the house
@@ -40,7 +47,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Ptx => artifacts::write(),
         Command::Check => check::run(),
-        Command::PtxReport => ptx_report::run(),
+        Command::PtxReport { fresh: Some(target), only } => ptx_report::fresh(&target, &only),
+        Command::PtxReport { fresh: None, only } => ptx_report::run(&only),
         Command::Doctor => doctor::run(),
         Command::Tidy => tidy::run(&workspace_root()),
     };

@@ -169,7 +169,7 @@ impl<T: LayerElement> BlendForward<T> {
         let shape = (self.batch, self.num_seeds * self.chunk_size);
         let x = ArrayView2::from_shape(shape, &x).expect("the lengths were checked");
         let checked = "the state was checked when it was made";
-        let states = &state.host;
+        let states = &state.read()?;
         let weights = (states.num_blueprints(), states.chunk_size);
         let layer = reference::LayerState {
             lifecycle: &states.lifecycle,

@@ -3,9 +3,11 @@
 
 mod blend_forward;
 mod geometry;
+mod graft;
 mod state;
 mod telemetry;
 
 pub use blend_forward::{BlendForward, LayerElement};
+pub use graft::GraftStates;
 pub use state::{LayerState, SeedStates, StateError};
 pub use telemetry::{TelemetryBuffers, TelemetryValues};

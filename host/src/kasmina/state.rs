@@ -1,8 +1,9 @@
 //! A layer's state: what each seed is, and the blueprints.
 
 use kasmina_types::blueprint::BLUEPRINT_NONE;
-use kasmina_types::{BlueprintType, SeedLifecycle};
+use kasmina_types::{BlueprintType, SeedArrays, SeedLifecycle};
 
+use super::graft::{GraftBuffers, GraftStates};
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::error::Error;
@@ -67,6 +68,18 @@ pub enum StateError {
         index: usize,
         /// What.
         got: f32,
+    },
+    /// A number outside its range.
+    #[error("layer state: `{array}[{index}]` is {got}, expected {expected}")]
+    Range {
+        /// The array.
+        array: &'static str,
+        /// Where.
+        index: usize,
+        /// What.
+        got: f64,
+        /// The range.
+        expected: &'static str,
     },
     /// More weights than a 32-bit offset reaches.
     #[error(
@@ -165,10 +178,12 @@ impl SeedStates {
 /// A state on a device, seen to be right: every code is one, every id and offset is inside.
 #[derive(Debug)]
 pub struct LayerState {
-    pub(crate) host: SeedStates,
+    num_seeds: usize,
+    chunk_size: usize,
     pub(crate) lifecycle: Buffer<u8>,
     pub(crate) blueprint_id: Buffer<u16>,
     pub(crate) alpha: Buffer<f32>,
+    pub(crate) graft: GraftBuffers,
     pub(crate) blueprint_type: Buffer<u8>,
     pub(crate) blueprint_offset: Buffer<u32>,
     pub(crate) blueprint_scale: Buffer<f32>,
@@ -176,38 +191,108 @@ pub struct LayerState {
 }
 
 impl LayerState {
-    /// Checks a state and copies it to the device.
+    /// Checks a state and copies it to the device. Its schedules are the defaults of [`GraftStates`].
     ///
     /// # Errors
     /// [`Error::State`] with what is wrong; memory exhausted, or a failed call.
     pub fn new(device: &Device, states: SeedStates) -> Result<Self, Error> {
+        let graft = GraftStates::new(states.num_seeds());
+        Self::with_graft(device, states, graft)
+    }
+
+    /// As [`Self::new`], with the schedules' state.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_graft(
+        device: &Device,
+        states: SeedStates,
+        graft: GraftStates,
+    ) -> Result<Self, Error> {
         states.check()?;
+        graft.check(states.num_seeds())?;
         let offsets: Vec<u32> =
             (0..states.num_blueprints()).map(|id| (id * states.chunk_size) as u32).collect();
         Ok(Self {
+            num_seeds: states.num_seeds(),
+            chunk_size: states.chunk_size,
             lifecycle: Buffer::from_slice(device, &states.lifecycle)?,
             blueprint_id: Buffer::from_slice(device, &states.blueprint_id)?,
             alpha: Buffer::from_slice(device, &states.alpha)?,
+            graft: GraftBuffers::from_states(device, &graft)?,
             blueprint_type: Buffer::from_slice(device, &states.blueprint_type)?,
             blueprint_offset: Buffer::from_slice(device, &offsets)?,
             blueprint_scale: Buffer::from_slice(device, &states.blueprint_scales)?,
             weights: Buffer::from_slice(device, &states.blueprint_weights)?,
-            host: states,
         })
     }
 
     /// How many seeds there are.
     pub fn num_seeds(&self) -> usize {
-        self.host.num_seeds()
+        self.num_seeds
     }
 
     /// Columns of a seed.
     pub fn chunk_size(&self) -> usize {
-        self.host.chunk_size
+        self.chunk_size
     }
 
     /// Columns of the layer: `num_seeds · chunk_size`.
     pub fn hidden(&self) -> usize {
-        self.num_seeds() * self.chunk_size()
+        self.num_seeds * self.chunk_size
+    }
+
+    /// How many blueprints there are, 'none' among them.
+    pub fn num_blueprints(&self) -> usize {
+        self.blueprint_type.len()
+    }
+
+    /// The state as plain arrays, once everything queued before is done. The weights come in the order
+    /// of the ids, wherever they lie on the device.
+    ///
+    /// # Errors
+    /// What the queued work ran into, or a failed call.
+    pub fn read(&self) -> Result<SeedStates, Error> {
+        let offsets = self.blueprint_offset.to_vec()?;
+        let weights = self.weights.to_vec()?;
+        Ok(SeedStates {
+            lifecycle: self.lifecycle.to_vec()?,
+            blueprint_id: self.blueprint_id.to_vec()?,
+            alpha: self.alpha.to_vec()?,
+            blueprint_type: self.blueprint_type.to_vec()?,
+            blueprint_weights: offsets
+                .iter()
+                .flat_map(|&offset| &weights[offset as usize..][..self.chunk_size])
+                .copied()
+                .collect(),
+            blueprint_scales: self.blueprint_scale.to_vec()?,
+            chunk_size: self.chunk_size,
+        })
+    }
+
+    /// The schedules' state as plain arrays, once everything queued before is done.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_graft(&self) -> Result<GraftStates, Error> {
+        self.graft.read()
+    }
+
+    /// Every per-seed array as a kernel writes it.
+    #[expect(dead_code, reason = "the kernels that write the state follow")]
+    pub(crate) fn seed_arrays(&mut self) -> SeedArrays {
+        SeedArrays {
+            lifecycle: self.lifecycle.view_mut(),
+            blueprint_id: self.blueprint_id.view_mut(),
+            alpha: self.alpha.view_mut(),
+            schedule: self.graft.schedule.view_mut(),
+            alpha_target: self.graft.alpha_target.view_mut(),
+            ramp_epochs: self.graft.ramp_epochs.view_mut(),
+            epochs_in_state: self.graft.epochs_in_state.view_mut(),
+            baseline_loss: self.graft.baseline_loss.view_mut(),
+            drift_history: self.graft.drift_history.view_mut(),
+            drift_count: self.graft.drift_count.view_mut(),
+            embargo_epochs: self.graft.embargo_epochs.view_mut(),
+        }
     }
 }
