@@ -173,6 +173,12 @@ impl Gpu {
         &self.artifact.record
     }
 
+    /// Whether a kernel may be placed while the one before it ends: those of the artifact then wait for
+    /// their predecessor themselves.
+    pub(crate) fn overlaps_launches(&self) -> bool {
+        self.artifact.record.capability >= 90
+    }
+
     /// A kernel, loaded if it is not yet.
     ///
     /// # Errors

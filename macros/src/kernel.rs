@@ -86,7 +86,10 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> syn::Result<T
         #[cfg(target_arch = "nvptx64")]
         #(#attrs)*
         #[unsafe(no_mangle)]
-        #vis unsafe extern "ptx-kernel" fn #name(#argument) #body
+        #vis unsafe extern "ptx-kernel" fn #name(#argument) {
+            ::kasmina_device::thread::await_previous_grid();
+            #body
+        }
 
         // rustc has no attribute for launch bounds: this comment reaches the PTX, where the builder
         // turns it into directives.

@@ -91,6 +91,15 @@ pub fn spin_wait(nanoseconds: u32) {
     imp::spin_wait(nanoseconds);
 }
 
+/// Waits until the grids that this one depends on have ended and their memory is visible, then lets
+/// the grid that depends on this one be placed (`griddepcontrol.wait`, then `.launch_dependents`; sm_90
+/// and newer, nothing before). A launch may ask to be placed while its predecessor ends: the host sees
+/// to it that only kernels of targets that wait are launched so. `#[kernel]` puts this call first.
+#[inline(always)]
+pub fn await_previous_grid() {
+    imp::await_previous_grid();
+}
+
 /// Nanoseconds since some fixed moment, in steps of the device's choice.
 #[inline(always)]
 #[track_caller]

@@ -63,3 +63,12 @@ pub(super) fn clock_ns() -> u64 {
     unsafe { asm!("mov.u64 {}, %globaltimer;", out(reg64) time, options(nomem, nostack)) };
     time
 }
+
+#[inline(always)]
+pub(super) fn await_previous_grid() {
+    #[cfg(target_feature = "sm_90")]
+    // SAFETY: orders what follows after the grids before; clobbers memory, so that no load moves up.
+    unsafe {
+        asm!("griddepcontrol.wait;", "griddepcontrol.launch_dependents;", options(nostack))
+    };
+}

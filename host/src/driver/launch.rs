@@ -27,13 +27,24 @@ pub struct LaunchConfig {
     pub cluster: Option<[u32; 3]>,
     /// Whether the grid synchronises as a whole, so that all of it must be resident at once.
     pub cooperative: bool,
+    /// Whether the grid may be placed while the kernel before it on the stream still ends (programmatic
+    /// dependent launch), for compute capability 9.0 and newer. The kernel itself then waits for its
+    /// predecessor before its first access: those that `#[kernel]` made for such a target do.
+    pub overlapping: bool,
 }
 
 impl LaunchConfig {
     /// A one-dimensional grid of `blocks` blocks of `threads` threads.
     pub const fn linear(blocks: u32, threads: u32) -> Self {
         let (grid, block) = ([blocks, 1, 1], [threads, 1, 1]);
-        Self { grid, block, dynamic_shared_bytes: 0, cluster: None, cooperative: false }
+        Self {
+            grid,
+            block,
+            dynamic_shared_bytes: 0,
+            cluster: None,
+            cooperative: false,
+            overlapping: false,
+        }
     }
 
     /// Checks the launch as [`launch`] does, without launching.
@@ -100,6 +111,9 @@ impl LaunchConfig {
         if self.cooperative && !info.cooperative_launch {
             return Err(unsupported("cooperative launch"));
         }
+        if self.overlapping && info.compute_capability.major < 9 {
+            return Err(unsupported("programmatic dependent launch"));
+        }
         Ok(())
     }
 
@@ -113,15 +127,23 @@ impl LaunchConfig {
         stream: Option<&Stream>,
         call: impl FnOnce(&LaunchConfigEx) -> R,
     ) -> R {
-        let mut attributes =
-            [LaunchAttribute::cluster(self.cluster_or_one()), LaunchAttribute::cooperative()];
+        let mut attributes = [LaunchAttribute::cluster(self.cluster_or_one()); 3];
+        let mut count = 1;
+        let flags = [
+            (self.cooperative, LaunchAttribute::cooperative()),
+            (self.overlapping, LaunchAttribute::overlapping()),
+        ];
+        for (_, attribute) in flags.into_iter().filter(|&(asked, _)| asked) {
+            attributes[count] = attribute;
+            count += 1;
+        }
         call(&LaunchConfigEx {
             grid: self.grid,
             block: self.block,
             dynamic_shared_bytes: self.dynamic_shared_bytes,
             stream: stream.map_or(ptr::null_mut(), Stream::raw),
             attributes: attributes.as_mut_ptr(),
-            attribute_count: 1 + u32::from(self.cooperative),
+            attribute_count: count as u32,
         })
     }
 }
@@ -162,7 +184,7 @@ pub unsafe fn launch<P: Copy>(
     // The driver copies the parameters during the call and writes nothing through the pointers.
     let mut arguments = [ptr::from_ref(params).cast_mut().cast::<c_void>()];
     let arguments = arguments.as_mut_ptr();
-    let launched = if config.cluster.is_some() {
+    let launched = if config.cluster.is_some() || config.overlapping {
         let (name, entry) = raw::newer()?.launch_kernel_ex.get()?;
         config.with_attributes(Some(stream), |config| {
             // SAFETY: function and stream are live; the configuration and its attributes outlive the call; `params` is

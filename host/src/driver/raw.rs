@@ -63,6 +63,7 @@ pub(super) struct LaunchConfigEx {
 
 /// `CUlaunchAttribute`: an id and a union of 64 bytes, of which the attributes used here take the first words.
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub(super) struct LaunchAttribute {
     id: c_uint,
     padding: u32,
@@ -70,6 +71,7 @@ pub(super) struct LaunchAttribute {
 }
 
 #[repr(C, align(8))]
+#[derive(Clone, Copy)]
 struct LaunchAttributeValue([u32; 16]);
 
 const _: () = {
@@ -91,6 +93,11 @@ impl LaunchAttribute {
     /// `CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION`.
     pub(super) fn cluster(dimensions: [u32; 3]) -> Self {
         Self::new(4, dimensions)
+    }
+
+    /// `CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION`.
+    pub(super) fn overlapping() -> Self {
+        Self::new(6, [1, 0, 0])
     }
 
     fn new(id: c_uint, words: [u32; 3]) -> Self {

@@ -61,7 +61,8 @@ impl<'a> KernelDevice<'a> {
                 let function = gpu.kernel(kernel.name())?.function;
                 let bounds = kernel.bounds();
                 let linear = LaunchConfig::linear(grid, bounds.block_threads);
-                let config = LaunchConfig { cluster: bounds.cluster, ..linear };
+                let overlapping = gpu.overlaps_launches();
+                let config = LaunchConfig { cluster: bounds.cluster, overlapping, ..linear };
                 // SAFETY: the entry is the handle's own, so `P` is its parameter; the rest is the
                 // caller's contract.
                 Ok(unsafe { launch(&function, config, gpu.stream(), &params) }?)
