@@ -95,48 +95,6 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForwar
     }
 }
 
-/// ln Σ eʷ of the thread's blueprint if that is an attention head, else anything. Costs one barrier
-/// where the strip has none.
-///
-/// # Safety
-/// Every thread of the block calls it.
-#[inline(always)]
-unsafe fn softmax_normaliser(
-    p: &BlendForward,
-    strip: &Strip,
-    local_seed: u32,
-    blueprint: Option<Blueprint>,
-    scratch: &Scratch,
-) -> f32 {
-    let attends = blueprint.is_some_and(|b| b.attends());
-    if !thread::sync_threads_or(attends) {
-        return 0.0;
-    }
-    let mut s = thread::warp_idx();
-    while s < strip.seeds {
-        // SAFETY: the strip's seeds are seeds; a warp takes whole ones.
-        unsafe {
-            if let Some(blueprint) = Blueprint::of(p, (strip.first_seed + s) as usize)
-                && blueprint.attends()
-            {
-                let count = p.chunk_size as usize;
-                let value = log_partition(&p.weights, blueprint.offset, count);
-                if thread::lane_idx() == 0 {
-                    scratch.write(s as usize, value.to_bits());
-                }
-            }
-        }
-        s += WARPS as u32;
-    }
-    // Orders the normalisers before their readers.
-    thread::sync_threads();
-    // SAFETY: a warp wrote the normaliser of each seed that attends.
-    let normaliser = if attends { unsafe { scratch.read(local_seed as usize) } } else { 0 };
-    // The readers are done before the moments take the scratch.
-    thread::sync_threads();
-    f32::from_bits(normaliser)
-}
-
 /// One thread's way down the rows of its columns.
 struct Walk<T, const L: usize, const R: usize> {
     rows: Rows<T>,
