@@ -73,7 +73,7 @@ pub struct BlendBackward {
     /// What the seeds are.
     pub layer: LayerArrays,
     /// Flags of the adaptive numerical mode, `[num_seeds]`.
-    pub unstable: Out<u8>,
+    pub unstable: In<u8>,
     /// The parameters' gradients.
     pub gradients: LayerGradients,
     /// Scratch.
@@ -121,6 +121,7 @@ impl LayerPass for BlendBackward {
     }
     #[inline(always)]
     fn unstable(&self) -> Out<u8> {
-        self.unstable
+        // It is only loaded from.
+        Out::new(self.unstable.as_ptr().cast_mut(), self.unstable.len())
     }
 }

@@ -10,8 +10,8 @@ use kasmina_device::global::{Load, Store};
 use kasmina_device::reduce::{warp_fold, warp_fold_width};
 use kasmina_device::vector::{LoadHint, Vector};
 use kasmina_device::{thread, unroll, warp};
-use kasmina_types::blueprint::BLUEPRINT_NONE;
 use kasmina_types::BlendBackward;
+use kasmina_types::blueprint::BLUEPRINT_NONE;
 
 use super::parameter_gradients::{Scratch, trains};
 use super::strip::{BLOCK, Strip, WARPS};
@@ -131,8 +131,7 @@ pub(crate) unsafe fn finish<const W: usize>(p: &BlendBackward, strip: &Strip, sh
             if count > 0 {
                 let arrivals = &p.scratch.blueprint_arrivals;
                 let index = first as usize;
-                let before =
-                    atomic::fetch_add(arrivals, index, 1, Order::AcqRel, Scope::Device);
+                let before = atomic::fetch_add(arrivals, index, 1, Order::AcqRel, Scope::Device);
                 completes = before + 1 == count;
                 if completes {
                     atomic::store(arrivals, index, 0, Order::Relaxed, Scope::Device);
@@ -153,8 +152,7 @@ pub(crate) unsafe fn finish<const W: usize>(p: &BlendBackward, strip: &Strip, sh
     while base < strip.seeds {
         let s = base + thread::lane_idx();
         // SAFETY: the flags of the strip's seeds were written before the barrier.
-        let flag =
-            s < strip.seeds && unsafe { shared.read(BLOCK * PLACE_WORDS + s as usize) } != 0;
+        let flag = s < strip.seeds && unsafe { shared.read(BLOCK * PLACE_WORDS + s as usize) } != 0;
         let mut flags = warp::ballot(warp::FULL_MASK, flag);
         while flags != 0 {
             let s = base + flags.trailing_zeros();

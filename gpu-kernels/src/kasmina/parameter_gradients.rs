@@ -304,9 +304,8 @@ unsafe fn finish_seed<const L: usize, const W: usize>(
     while i < columns {
         let mut gradient = Vector([0.0; W]);
         // SAFETY: this thread stored the totals.
-        let total = unsafe {
-            p.scratch.columns.load_vector::<W>(seed * chunk + i, LoadHint::Cached)
-        };
+        let total =
+            unsafe { p.scratch.columns.load_vector::<W>(seed * chunk + i, LoadHint::Cached) };
         unroll!(l in W => {
             let value = match kind {
                 BlueprintType::AttentionHead => factor(i + l) * a * (total.0[l] - sums.weighted),
@@ -348,10 +347,7 @@ unsafe fn finish_seed<const L: usize, const W: usize>(
     }
     // SAFETY: every thread of the block is here.
     let squares = unsafe {
-        team.fold(squares, |x, y| Spread {
-            first: x.first + y.first,
-            second: x.second + y.second,
-        })
+        team.fold(squares, |x, y| Spread { first: x.first + y.first, second: x.second + y.second })
     };
 
     if role.is_none() || team.member != 0 {
@@ -368,8 +364,7 @@ unsafe fn finish_seed<const L: usize, const W: usize>(
     } else {
         sums.weighted
     };
-    let scale_gradient =
-        if matches!(kind, BlueprintType::AttentionHead) { 0.0 } else { a * taps };
+    let scale_gradient = if matches!(kind, BlueprintType::AttentionHead) { 0.0 } else { a * taps };
     let alpha_gradient = match kind {
         BlueprintType::ConvFilter => math::fma(scale, taps, -sums.extras[0]),
         BlueprintType::MlpExpansion => sums.alpha - sums.extras[0],

@@ -170,9 +170,7 @@ fn gather<T: Real, W: Real>(
         grad_weights: matrix(weights.iter().map(|sum| sum.value).collect()),
         grad_scales: scales.iter().map(|sum| sum.value).collect(),
         grad_alpha: of_seed(&|seed| seed.alpha.value),
-        gradient_norm: of_seed(&|seed| {
-            pairwise_sum(&seed.weights, |w| w.value * w.value).sqrt()
-        }),
+        gradient_norm: of_seed(&|seed| pairwise_sum(&seed.weights, |w| w.value * w.value).sqrt()),
         gradient_variance: of_seed(&|seed| {
             let mean = pairwise_sum(&seed.weights, |w| w.value) / chunk as f64;
             pairwise_sum(&seed.weights, |w| (w.value - mean).powi(2)) / chunk as f64

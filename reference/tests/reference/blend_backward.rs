@@ -131,7 +131,8 @@ fn layer() -> impl Strategy<Value = Layer> {
             numbers(batch * seeds * chunk),
         )
             .prop_map(move |(lifecycle, blueprint_id, alpha, kinds, w, scales, x, g)| {
-                let matrix = |rows: usize, v| Array2::from_shape_vec((rows, seeds * chunk), v).unwrap();
+                let matrix =
+                    |rows: usize, v| Array2::from_shape_vec((rows, seeds * chunk), v).unwrap();
                 Layer {
                     lifecycle,
                     blueprint_id,
@@ -270,7 +271,8 @@ fn known_values_of_each_type_and_not_the_known_wrong_ones() {
             g: matrix(&case.g),
         };
         let got = layer.gradients();
-        let weights: Vec<f64> = got.grad_weights.row(1).iter().copied().take(known.w.len()).collect();
+        let weights: Vec<f64> =
+            got.grad_weights.row(1).iter().copied().take(known.w.len()).collect();
         let input: Vec<f64> = got.grad_input.iter().copied().collect();
         for (got, want, published) in [
             (input, known.d_input.concat(), known.triton_source_d_input.concat()),
