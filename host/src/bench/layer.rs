@@ -62,9 +62,7 @@ impl State {
                     if grafts { SeedLifecycle::Grafting } else { SeedLifecycle::Dormant };
                 (lifecycle as u8, id as u16, alpha)
             }
-            Self::Mixed => {
-                (SeedLifecycle::FineTuning as u8, 1 + (seed % 5) as u16, random(seed))
-            }
+            Self::Mixed => (SeedLifecycle::FineTuning as u8, 1 + (seed % 5) as u16, random(seed)),
             Self::Third => {
                 let grafts = seed.is_multiple_of(3);
                 let lifecycle =

@@ -141,7 +141,7 @@ impl fmt::Display for Report {
                 us(scope.p50_us),
                 us(scope.p95_us),
                 us(scope.max_us),
-                scope.gb_per_s.map_or("–".into(), |rate| format!("{rate:.1}")),
+                scope.gb_per_s.map_or("–".into(), rate),
                 format!("{:.2}", scope.host_mean_us),
             ]);
         }
@@ -162,6 +162,11 @@ impl fmt::Display for Report {
         }
         Ok(())
     }
+}
+
+/// Three digits of a slow device's rate, whole GB/s of a fast one's.
+fn rate(gb_per_s: f64) -> String {
+    if gb_per_s < 10.0 { format!("{gb_per_s:.3}") } else { format!("{gb_per_s:.0}") }
 }
 
 fn table<const N: usize>(header: [&str; N]) -> Table {
