@@ -63,13 +63,22 @@ fn a_trace_has_each_step_with_what_is_in_it() {
     for device in ["cpu", "simt"] {
         let shape = "--steps 3 --batch 5 --seeds 7 --chunk 9";
         let (output, trace) = trace(folder.path(), &format!("--device {device} {shape}"));
-        let (steps, forward) = (complete(&trace, "step"), complete(&trace, "blend_forward"));
-        assert_eq!((steps.len(), forward.len()), (3, 3), "{device}");
-        for (step, forward) in steps.iter().zip(&forward) {
+        let [steps, forward, backward, without] =
+            ["step", "blend_forward", "blend_backward", "blend_forward without telemetry"]
+                .map(|name| complete(&trace, name));
+        for events in [&steps, &forward, &backward, &without] {
+            assert_eq!(events.len(), 3, "{device}");
+        }
+        for (((step, forward), backward), without) in
+            steps.iter().zip(&forward).zip(&backward).zip(&without)
+        {
             let begin = |event: &Value| event["ts"].as_f64().unwrap();
             let end = |event: &Value| begin(event) + event["dur"].as_f64().unwrap();
-            assert!(begin(step) <= begin(forward) && end(forward) <= end(step));
-            assert_eq!(forward["args"]["bytes"], 2 * 4 * 5 * 7 * 9);
+            assert!(begin(step) <= begin(forward) && end(forward) <= begin(backward));
+            assert!(end(backward) <= end(step) && end(step) <= begin(without));
+            let tensor_bytes = 4 * 5 * 7 * 9;
+            assert_eq!(forward["args"]["bytes"], 2 * tensor_bytes);
+            assert_eq!(backward["args"]["bytes"], 3 * tensor_bytes);
         }
         assert_eq!(trace["otherData"]["device"], device);
 
@@ -80,6 +89,7 @@ fn a_trace_has_each_step_with_what_is_in_it() {
         let forward = scopes.iter().find(|scope| scope["name"] == "blend_forward").unwrap();
         assert_eq!((&forward["count"], &forward["bytes"]), (&3.into(), &(3 * 2520).into()));
         assert!(forward["gb_per_s"].as_f64() > Some(0.0));
+        assert_eq!(report["comparisons"][0]["name"], "telemetry overhead");
         let counters = report["counters"].as_array().unwrap();
         assert_eq!((&counters[0]["name"], &counters[0]["total"]), (&"rows".into(), &15.into()));
         assert!(stderr(&output).contains("blend_forward") && stderr(&output).contains("perfetto"));

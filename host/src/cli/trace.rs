@@ -13,8 +13,13 @@ use crate::bench::data::{bits, draw};
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::error::Error;
-use crate::kasmina::{BlendForward, LayerState, SeedStates, TelemetryBuffers};
-use crate::profile::{FORWARD, ProfileError, Profiler, Report};
+use crate::kasmina::{
+    BlendBackward, BlendForward, BlendOptions, GradientBuffers, LayerState, SeedStates,
+    TelemetryBuffers,
+};
+use crate::profile::{
+    BACKWARD, FORWARD, FORWARD_WITHOUT_TELEMETRY, ProfileError, Profiler, Report,
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -24,7 +29,7 @@ pub(crate) struct Arguments {
     /// Where to run; without a GPU, `auto` is the CPU
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     device: Choice,
-    /// Steps to measure, after one that is not
+    /// Steps to measure, forward and backward, after one that is not measured
     #[arg(long, value_name = "N", default_value = "10")]
     steps: NonZeroUsize,
     /// Rows of the input [default: 4096 on a GPU, 256 on the CPU, 8 under the executor]
@@ -81,7 +86,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let Shape { batch, num_seeds, chunk_size } = shape;
     let json = &arguments.json;
     json.say(format!(
-        "{steps} steps of {batch} rows of {num_seeds} seeds × {chunk_size} (f32) on {device}"
+        "{steps} steps, forward and backward, of {batch} rows of {num_seeds} seeds × {chunk_size} (f32) on {device}"
     ))?;
     json.say(&report)?;
     json.say(format!("{}: open it in https://ui.perfetto.dev", arguments.output.display()))?;
@@ -119,29 +124,73 @@ impl Shape {
     }
 }
 
+/// One step's operands and what it makes of them.
+struct Layer {
+    state: LayerState,
+    forward: BlendForward<f32>,
+    without_telemetry: BlendForward<f32>,
+    backward: BlendBackward<f32>,
+    input: Buffer<f32>,
+    output: Buffer<f32>,
+    grad_output: Buffer<f32>,
+    grad_input: Buffer<f32>,
+    telemetry: TelemetryBuffers,
+    gradients: GradientBuffers,
+    tensor_bytes: u64,
+}
+
+impl Layer {
+    fn new(device: &Device, shape: Shape) -> Result<Self, Error> {
+        let Shape { batch, num_seeds, chunk_size } = shape;
+        let elements = shape.elements();
+        let options = BlendOptions { telemetry: false, ..BlendOptions::default() };
+        let state = LayerState::new(device, third_grafting(num_seeds, chunk_size))?;
+        Ok(Self {
+            forward: BlendForward::new(device, batch, num_seeds, chunk_size)?,
+            without_telemetry: BlendForward::with_options(
+                device, batch, num_seeds, chunk_size, options,
+            )?,
+            backward: BlendBackward::new(device, batch, num_seeds, chunk_size)?,
+            input: Buffer::from_slice(device, &draw(1, elements))?,
+            output: Buffer::zeroed(device, elements)?,
+            grad_output: Buffer::from_slice(device, &draw(2, elements))?,
+            grad_input: Buffer::zeroed(device, elements)?,
+            telemetry: TelemetryBuffers::new(device, num_seeds)?,
+            gradients: GradientBuffers::new(device, &state)?,
+            state,
+            tensor_bytes: (elements * size_of::<f32>()) as u64,
+        })
+    }
+
+    /// Forward and backward in a step; then the forward pass again without telemetry, to compare.
+    fn step(&mut self, profiler: &Profiler) -> Result<(), Error> {
+        let Self { state, input, output, telemetry, tensor_bytes, .. } = self;
+        let step = profiler.scope("step");
+        profiler.measure(FORWARD, 2 * *tensor_bytes, || {
+            self.forward.run(state, input, output, telemetry)
+        })?;
+        profiler.measure(BACKWARD, 3 * *tensor_bytes, || {
+            let (grad_output, grad_input) = (&self.grad_output, &mut self.grad_input);
+            self.backward.run(state, input, grad_output, grad_input, &mut self.gradients)
+        })?;
+        drop(step);
+        profiler.measure(FORWARD_WITHOUT_TELEMETRY, 2 * *tensor_bytes, || {
+            self.without_telemetry.run(state, input, output, telemetry)
+        })
+    }
+}
+
 /// Runs a step without and `steps` steps with the profiler.
 fn profile(device: &Device, profiler: &Profiler, shape: Shape, steps: usize) -> Result<(), Error> {
-    let Shape { batch, num_seeds, chunk_size } = shape;
-    let mut forward = BlendForward::<f32>::new(device, batch, num_seeds, chunk_size)?;
-    let states = third_grafting(num_seeds, chunk_size);
-    let state = LayerState::new(device, states)?;
-    let input = Buffer::from_slice(device, &draw::<f32>(1, shape.elements()))?;
-    let mut output = Buffer::<f32>::zeroed(device, shape.elements())?;
-    let mut telemetry = TelemetryBuffers::new(device, num_seeds)?;
-
+    let mut layer = Layer::new(device, shape)?;
     // The first use of a kernel waits while the driver compiles it.
-    forward.run(&state, &input, &mut output, &mut telemetry)?;
+    layer.step(&Profiler::disabled())?;
     device.synchronize()?;
-
-    let moved_bytes = 2 * (shape.elements() * size_of::<f32>()) as u64;
     for _ in 0..steps {
-        let _step = profiler.scope("step");
-        profiler.measure(FORWARD, moved_bytes, || {
-            forward.run(&state, &input, &mut output, &mut telemetry)
-        })?;
-        profiler.count("rows", batch as u64);
+        layer.step(profiler)?;
+        profiler.count("rows", shape.batch as u64);
     }
-    let seen = profiler.measure("telemetry read", 0, || telemetry.read())?;
+    let seen = profiler.measure("telemetry read", 0, || layer.telemetry.read())?;
     let nonfinite = seen.nonfinite.iter().map(|&count| u64::from(count)).sum();
     profiler.count("nonfinite values of the last step", nonfinite);
     Ok(())
@@ -156,7 +205,7 @@ fn third_grafting(num_seeds: usize, chunk_size: usize) -> SeedStates {
         state as u8
     };
     let blueprint_id = |seed| if grafts(seed) { 1 + (seed / 3 % types.len()) as u16 } else { 0 };
-    let alpha = |seed| (bits(2, seed as u64) >> 40) as f32 / (1 << 24) as f32;
+    let alpha = |seed| (bits(3, seed as u64) >> 40) as f32 / (1 << 24) as f32;
     // Blueprint 0 is none; its type is not read.
     let blueprints = 1 + types.len();
     SeedStates {

@@ -53,7 +53,10 @@ use timeline::{GpuEvents, Pair, Timeline};
 /// The layer's forward pass, as its scopes are called.
 pub const FORWARD: &str = "blend_forward";
 
-/// The same without telemetry. Where both were measured, reports have their difference as [`TELEMETRY_OVERHEAD`].
+/// Its backward pass.
+pub const BACKWARD: &str = "blend_backward";
+
+/// The forward pass without telemetry. Where both were measured, reports have their difference as [`TELEMETRY_OVERHEAD`].
 pub const FORWARD_WITHOUT_TELEMETRY: &str = "blend_forward without telemetry";
 
 /// What telemetry costs: [`FORWARD`] against [`FORWARD_WITHOUT_TELEMETRY`].
