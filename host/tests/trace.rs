@@ -104,7 +104,8 @@ fn wrong_arguments_end_with_2_and_leave_no_file() {
         ("--device cpu --steps 0", "--steps"),
         ("--device cpu --batch 0", "--batch"),
         ("--device cpu --batch 9223372036854775807 --chunk 4", "take fewer"),
-        ("--device cpu --batch 1 --seeds 1 --chunk 4294967296", "at most 4294967295"),
+        ("--device cpu --batch 1 --seeds 1 --chunk 4294967296", "take fewer"),
+        ("--device cpu --batch 2147483648 --seeds 1 --chunk 1", "at most 2147483647"),
     ] {
         let arguments = ["trace", "--output", path.to_str().unwrap()];
         let output = kasmina(arguments.into_iter().chain(more.split_whitespace()));

@@ -65,8 +65,8 @@ struct Shape {
     chunk_size: usize,
 }
 
-/// More than any device has memory for, and few enough that products stay below 2⁶⁴.
-const MOST_ELEMENTS: usize = 1 << 40;
+/// Of a tensor: 8 GiB, of which a step has four, and the host makes two.
+const MOST_ELEMENTS: usize = 1 << 31;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let device = arguments.device.device()?;
@@ -144,9 +144,11 @@ impl Layer {
         let Shape { batch, num_seeds, chunk_size } = shape;
         let elements = shape.elements();
         let options = BlendOptions { telemetry: false, ..BlendOptions::default() };
+        // First, for it refuses shapes that are too large.
+        let forward = BlendForward::new(device, batch, num_seeds, chunk_size)?;
         let state = LayerState::new(device, third_grafting(num_seeds, chunk_size))?;
         Ok(Self {
-            forward: BlendForward::new(device, batch, num_seeds, chunk_size)?,
+            forward,
             without_telemetry: BlendForward::with_options(
                 device, batch, num_seeds, chunk_size, options,
             )?,
