@@ -27,6 +27,8 @@ class Candidate:
 
     name: str
     run: Callable[[int], Any]
+    # Whether graph replay is worth its time, where the measurement has any.
+    graph: bool = True
 
 
 @dataclass(frozen=True)
@@ -99,9 +101,15 @@ def measure(
             continue
         times = event_times[candidate.name]
         records.append(common | summary("event", times, operation.bytes_moved, copy_rate))
-        if graph:
+        if graph and candidate.graph:
             launches = 50 if statistics.median(times) < MANY_LAUNCHES_BELOW_US else 5
-            times = time_graph(candidate, launches)
+            try:
+                times = time_graph(candidate, launches)
+            except RuntimeError as why:
+                # Not all that PyTorch does can be captured.
+                skipped = {"status": "skipped", "mode": "graph", "reason": str(why)}
+                records.append(common | skipped)
+                continue
             replayed = summary("graph", times, operation.bytes_moved, copy_rate)
             records.append(common | replayed | {"launches": launches})
     return records

@@ -22,6 +22,7 @@
 //! | [`reduction`] | sums, extremes, means and variances |
 //! | [`verify`] | every kernel against the f64 reference |
 //! | [`bench`](mod@bench) | how long the kernels take |
+//! | [`profile`] | how long the parts of a program take, and traces of them |
 //! | [`artifacts`] | the PTX that this build carries |
 //! | [`driver`] | the CUDA driver: streams, graphs, pools |
 
@@ -34,6 +35,7 @@ mod digits;
 pub mod driver;
 mod error;
 pub mod kasmina;
+pub mod profile;
 pub mod reduction;
 pub mod verify;
 

@@ -113,7 +113,7 @@ fn copy(memory_bytes: usize) -> Case {
 
 fn gpu_layers() -> Vec<Case> {
     use DType::{Bf16, F16, F32};
-    use State::{Mixed, V1};
+    use State::{Mixed, Third, V1};
     [
         ([32, 1000, 64], F32, V1),
         ([128, 1000, 64], F32, V1),
@@ -124,6 +124,10 @@ fn gpu_layers() -> Vec<Case> {
         ([4096, 1000, 64], Bf16, V1),
         ([4096, 1000, 63], F32, V1),
         ([4096, 1000, 64], F32, Mixed),
+        ([32, 1000, 64], F32, Third),
+        ([4096, 1000, 64], F32, Third),
+        ([4096, 16, 4096], F32, Third),
+        ([8192, 64, 1024], F32, Third),
     ]
     .map(|(shape, dtype, state)| Case::layer(shape, dtype, state))
     .into()
@@ -148,7 +152,7 @@ fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
     for dtype in [F32, F16, Bf16] {
         cases.push(Case::layer(layer, dtype, State::V1));
     }
-    cases.push(Case::layer(layer, F32, State::Mixed));
+    cases.extend([State::Mixed, State::Third].map(|state| Case::layer(layer, F32, state)));
     for op in ReduceOp::ALL {
         cases.push(Case::reduce(op, F32, Cut::Whole(elements)));
     }

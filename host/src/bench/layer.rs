@@ -24,6 +24,9 @@ pub(super) enum State {
     V1,
     /// Every seed active, all five blueprint types in turn, random α.
     Mixed,
+    /// A third of the seeds grafting with RESIDUAL_BLOCK, ATTENTION_HEAD and MLP_EXPANSION in turn, random α, as in
+    /// the peers that differentiate. The others are the identity.
+    Third,
 }
 
 impl State {
@@ -31,16 +34,21 @@ impl State {
         match self {
             Self::V1 => "v1",
             Self::Mixed => "mixed",
+            Self::Third => "third",
         }
     }
 
     fn states(self, seeds: usize, chunk_size: usize) -> SeedStates {
-        use BlueprintType::{ResidualBlock, Scale};
+        use BlueprintType::{AttentionHead, MlpExpansion, ResidualBlock, Scale};
         // Blueprint 0 is none; its type is not read.
         let types: Vec<BlueprintType> = match self {
             Self::V1 => [&[Scale; 5][..], &[ResidualBlock; 3]].concat(),
             Self::Mixed => [&[Scale][..], &BlueprintType::ALL].concat(),
+            Self::Third => {
+                [&[Scale][..], &[ResidualBlock, AttentionHead, MlpExpansion].repeat(3)].concat()
+            }
         };
+        let random = |seed: usize| (data::bits(1, seed as u64) >> 40) as f32 / (1 << 24) as f32;
         let seed = |seed: usize| match self {
             Self::V1 => {
                 let turn = seed / 3;
@@ -54,9 +62,12 @@ impl State {
                     if grafts { SeedLifecycle::Grafting } else { SeedLifecycle::Dormant };
                 (lifecycle as u8, id as u16, alpha)
             }
-            Self::Mixed => {
-                let alpha = (data::bits(1, seed as u64) >> 40) as f32 / (1 << 24) as f32;
-                (SeedLifecycle::FineTuning as u8, 1 + (seed % 5) as u16, alpha)
+            Self::Mixed => (SeedLifecycle::FineTuning as u8, 1 + (seed % 5) as u16, random(seed)),
+            Self::Third => {
+                let grafts = seed.is_multiple_of(3);
+                let lifecycle =
+                    if grafts { SeedLifecycle::Grafting } else { SeedLifecycle::Dormant };
+                (lifecycle as u8, 1 + (seed / 3 % 9) as u16, random(seed))
             }
         };
         SeedStates {

@@ -6,7 +6,7 @@
 
 mod cases;
 mod copy_rate;
-mod data;
+pub(crate) mod data;
 mod environment;
 mod error;
 mod layer;

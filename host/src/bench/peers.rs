@@ -97,7 +97,7 @@ impl Peers {
 }
 
 impl Measurement {
-    /// The peers rotate their buffers as cold rows do, and use the first version's strategies.
+    /// The peers rotate their buffers as cold rows do; their operation says which state they use.
     fn is_of(&self, row: &Row) -> bool {
         let Some((kernel, variant)) = kernel_of(&self.operation) else { return false };
         (row.kernel.as_str(), row.variant.as_str()) == (kernel, variant)
@@ -112,6 +112,10 @@ fn kernel_of(operation: &str) -> Option<(&'static str, &'static str)> {
     match operation {
         "copy" => Some((COPY, "whole")),
         "layer_forward" => Some(("blend_forward", "v1")),
+        // Without telemetry, which the kernel has.
+        "layer_forward_autograd" => Some(("blend_forward", "third")),
+        // Forward and backward.
+        "layer_step" => Some(("layer_step", "third")),
         "sum" => Some(("reduce_sum", "whole")),
         "max" => Some(("reduce_max", "whole")),
         // With the mean, which a pass for the variance has as well.
@@ -152,6 +156,22 @@ mod tests {
         assert_eq!(event.peers[0].ratio, 663.0 / event.median_us);
         assert_eq!(graph.peers[0].median_us, 650.0);
         assert_eq!(document.header.peers.unwrap().torch.as_deref(), Some("2.11"));
+    }
+
+    #[test]
+    fn a_training_step_goes_to_the_case_with_its_state() {
+        let mut document = example();
+        document.rows[0].kernel = "layer_step".into();
+        document.rows[0].variant = "third".into();
+        document.rows[1].variant = "third".into();
+        let step = LINES.replace("layer_forward", "layer_step");
+        let forward = LINES.replace("layer_forward", "layer_forward_autograd");
+        let both = format!("{step}{forward}");
+        read_text(&both).unwrap().merge_into(&mut document).unwrap();
+        let times = |row: usize| -> Vec<_> {
+            document.rows[row].peers.iter().map(|peer| peer.median_us).collect()
+        };
+        assert_eq!((times(0), times(1), times(2)), (vec![663.0], vec![650.0], vec![]));
     }
 
     #[test]

@@ -12,7 +12,9 @@ use serde::Serialize;
 use super::output::Json;
 use super::{Failure, Status};
 use crate::artifacts;
-use crate::driver::{self, ComputeCapability, CudaDevice, DeviceInfo, PtxVersion};
+use crate::driver::{
+    self, ComputeCapability, CudaDevice, DeviceInfo, NVTX_VARIABLE, Nvtx, PtxVersion,
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -82,8 +84,23 @@ fn diagnose() -> Vec<Item> {
         Some(path) => Item::found(serves, name, path.display()),
         None => Item::missing(serves, name, "not in PATH, nor in a CUDA toolkit", fix),
     }));
+    items.push(nvtx());
     items.extend(PACKAGES.map(python_package));
     items
+}
+
+fn nvtx() -> Item {
+    match Nvtx::find() {
+        Ok(library) => Item::found(LOOKING, "NVTX", library.path().display()),
+        Err(missing) => {
+            tracing::debug!(%missing, "no NVTX");
+            let fix = format!(
+                "install a CUDA toolkit or pip's nvidia-nvtx, and set {NVTX_VARIABLE} to its library; \
+                 without it scopes are no ranges in Nsight Systems"
+            );
+            Item::missing(LOOKING, "NVTX", "no libnvToolsExt nor libnvtx3interop", fix)
+        }
+    }
 }
 
 fn libcuda() -> Item {
@@ -259,9 +276,16 @@ mod tests {
             let helped = item.fix.as_ref().is_some_and(|fix| !fix.is_empty());
             assert!(item.status == Found::Found || helped, "{item:?}");
         }
-        for name in
-            ["libcuda", "CUDA driver", "compiler", "ptxas", "ncu", "compute-sanitizer", "torch"]
-        {
+        for name in [
+            "libcuda",
+            "CUDA driver",
+            "compiler",
+            "ptxas",
+            "ncu",
+            "compute-sanitizer",
+            "NVTX",
+            "torch",
+        ] {
             assert!(items.iter().any(|item| item.item == name), "{name}: {items:?}");
         }
         assert!(

@@ -13,6 +13,7 @@ mod layer;
 mod list;
 mod main_job;
 mod output;
+mod trace;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -59,6 +60,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Time the kernels
     Bench(bench::Arguments),
+    /// Profile steps of the layer and write a trace of them for Perfetto
+    Trace(trace::Arguments),
 }
 
 /// Runs the command line of this process.
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
         Some(Command::List(arguments)) => list::run(&arguments),
         Some(Command::Inspect(arguments)) => inspect::run(&arguments),
         Some(Command::Bench(arguments)) => bench::run(&arguments),
+        Some(Command::Trace(arguments)) => trace::run(&arguments),
     };
     let status = result.unwrap_or_else(|failure| {
         // Nobody may be left to read it.

@@ -1,0 +1,157 @@
+//! Traces in Chrome's Trace Event Format, which Perfetto and `chrome://tracing` open.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::error::ProfileError;
+use super::record::{Record, Span};
+use super::state::State;
+
+/// The two processes of a trace: what the host did, and what the device did.
+const HOST: u32 = 1;
+const DEVICE: u32 = 2;
+
+/// A trace; times are in microseconds.
+#[derive(Serialize)]
+pub(super) struct Trace {
+    #[serde(rename = "traceEvents")]
+    events: Vec<Value>,
+    #[serde(rename = "displayTimeUnit")]
+    display_time_unit: &'static str,
+    #[serde(rename = "otherData")]
+    other: Value,
+}
+
+/// The trace of a profiler that measures nothing.
+pub(super) fn empty() -> Trace {
+    Trace { events: Vec::new(), display_time_unit: "ns", other: json!({}) }
+}
+
+/// The trace of the records and samples that are kept, in the order of time.
+pub(super) fn of(state: &State, device: &str, device_name: &str) -> Trace {
+    let mut events = metadata(state, device_name);
+    let mut timed = Vec::new();
+    for thread in 0..state.threads.len() {
+        let records = state.records.iter().filter(|record| record.thread == thread);
+        let host = records.clone().map(|record| {
+            let (start_us, duration_us) = (record.host_start_us, record.host_us);
+            (record, Span { start_us, duration_us })
+        });
+        lane(state, HOST, host, &mut timed);
+        let device = records.filter_map(|record| Some((record, record.device?)));
+        lane(state, DEVICE, device, &mut timed);
+    }
+    for sample in state.samples.iter() {
+        let event = json!({
+            "name": state.counters[sample.counter].name,
+            "ph": "C",
+            "ts": sample.time_us,
+            "pid": HOST,
+            "args": { "total": sample.total },
+        });
+        timed.push((sample.time_us, event));
+    }
+    // Stable: of events that begin together the outer stays first.
+    timed.sort_by(|a, b| a.0.total_cmp(&b.0));
+    events.extend(timed.into_iter().map(|(_, event)| event));
+    let other = json!({
+        "device": device,
+        "device_name": device_name,
+        "dropped_records": state.records.dropped(),
+        "dropped_samples": state.samples.dropped(),
+    });
+    Trace { events, display_time_unit: "ns", other }
+}
+
+/// Names of processes and lanes.
+fn metadata(state: &State, device_name: &str) -> Vec<Value> {
+    let named = |kind: &str, pid: u32, tid: usize, name: &str| json!({ "name": kind, "ph": "M", "pid": pid, "tid": tid, "args": { "name": name } });
+    let sorted = |pid: u32| {
+        let args = json!({ "sort_index": pid });
+        json!({ "name": "process_sort_index", "ph": "M", "pid": pid, "tid": 0, "args": args })
+    };
+    let mut events = vec![named("process_name", HOST, 0, "host"), sorted(HOST)];
+    for (tid, thread) in state.threads.iter().enumerate() {
+        events.push(named("thread_name", HOST, tid + 1, &thread.name));
+    }
+    if state.has_device_times() {
+        events.extend([named("process_name", DEVICE, 0, device_name), sorted(DEVICE)]);
+        for (tid, thread) in state.threads.iter().enumerate() {
+            let name = format!("stream, from {}", thread.name);
+            events.push(named("thread_name", DEVICE, tid + 1, &name));
+        }
+    }
+    events
+}
+
+/// The complete events of one thread in one process, the outer before the inner.
+///
+/// A viewer takes an event that reaches past the one around it for a mistake. Times of the device are rounded, so an
+/// inner one may do so by nanoseconds: it is cut.
+fn lane<'a>(
+    state: &State,
+    pid: u32,
+    records: impl Iterator<Item = (&'a Record, Span)>,
+    timed: &mut Vec<(f64, Value)>,
+) {
+    let mut records: Vec<_> = records.collect();
+    records.sort_by_key(|(record, _)| record.sequence);
+    let mut around: Vec<(u32, f64, f64)> = Vec::new();
+    for (record, span) in records {
+        while around.last().is_some_and(|outer| outer.0 >= record.depth) {
+            around.pop();
+        }
+        let (mut start_us, mut end_us) = (span.start_us, span.start_us + span.duration_us);
+        if let Some(&(_, outer_start_us, outer_end_us)) = around.last() {
+            start_us = start_us.clamp(outer_start_us, outer_end_us);
+            end_us = end_us.clamp(start_us, outer_end_us);
+        }
+        around.push((record.depth, start_us, end_us));
+        let mut args = json!({ "sequence": record.sequence });
+        if record.bytes > 0 {
+            args["bytes"] = record.bytes.into();
+            if span.duration_us > 0.0 {
+                args["gb_per_s"] = (record.bytes as f64 / span.duration_us * 1e-3).into();
+            }
+        }
+        let event = json!({
+            "name": state.names[record.name].name,
+            "cat": if pid == HOST { "host" } else { "device" },
+            "ph": "X",
+            "ts": start_us,
+            "dur": end_us - start_us,
+            "pid": pid,
+            "tid": record.thread + 1,
+            "args": args,
+        });
+        timed.push((start_us, event));
+    }
+}
+
+/// Writes a trace whole or not at all: beside its place first, then into it.
+pub(super) fn write(path: &Path, trace: &Trace) -> Result<(), ProfileError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let written = || -> std::io::Result<()> {
+        if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+            // A pipe or a terminal is written to, not replaced.
+            return std::fs::write(path, serde_json::to_vec(trace)?);
+        }
+        let as_any_new_file = std::fs::Permissions::from_mode(0o666);
+        let mut builder = tempfile::Builder::new();
+        let mut file = builder.permissions(as_any_new_file).tempfile_in(folder)?;
+        let mut buffered = std::io::BufWriter::new(&mut file);
+        serde_json::to_writer(&mut buffered, trace)?;
+        buffered.flush()?;
+        drop(buffered);
+        file.persist(path)?;
+        Ok(())
+    };
+    written().map_err(|source| ProfileError::Write { path: path.to_owned(), source })
+}
