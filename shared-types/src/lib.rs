@@ -8,23 +8,31 @@
 pub mod blend_forward;
 pub mod blueprint;
 pub mod dtype;
+pub mod gradient_clip;
+pub mod graft_schedule;
 pub mod lifecycle;
 pub mod reduction;
 pub mod schedule;
 pub mod seed_state;
+pub mod state_update;
 pub mod telemetry;
+pub mod telemetry_reduce;
 pub mod tiles;
 pub mod view;
 
 pub use blend_forward::BlendForward;
 pub use blueprint::BlueprintType;
 pub use dtype::DType;
+pub use gradient_clip::{ClipFigures, GradientClip};
+pub use graft_schedule::GraftSchedule;
 pub use half::{bf16, f16};
 pub use lifecycle::SeedLifecycle;
 pub use reduction::{ReduceOp, ReduceSegments};
 pub use schedule::BlendSchedule;
 pub use seed_state::{EpochArrays, SeedArrays, StateUpdate, UpdateStatus};
+pub use state_update::StateUpdates;
 pub use telemetry::{SeedTelemetry, TelemetryPartial};
+pub use telemetry_reduce::{ReductionStrategy, TelemetryReduce};
 pub use tiles::Tile;
 pub use view::{In, Out};
 

@@ -2,7 +2,11 @@
 //! and thread orders shuffled and every check of the executor on.
 
 mod blend_forward;
+mod gradient_clip;
+mod graft_schedule;
 mod reduce;
+mod state_update;
+mod telemetry_reduce;
 
 use kasmina::{Device, Executor};
 

@@ -1,3 +1,7 @@
 //! The layer's comparisons.
 
 pub mod blend_forward;
+pub mod gradient_clip;
+pub mod graft_schedule;
+pub mod state_update;
+pub mod telemetry_reduce;

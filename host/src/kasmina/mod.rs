@@ -3,11 +3,19 @@
 
 mod blend_forward;
 mod geometry;
+mod gradient_clip;
 mod graft;
+mod graft_schedule;
 mod state;
+mod state_update;
 mod telemetry;
+mod telemetry_reduce;
 
 pub use blend_forward::{BlendForward, LayerElement};
+pub use gradient_clip::{ClipMode, ClipReport, ClipTargets, GradientClip};
 pub use graft::GraftStates;
+pub use graft_schedule::{EpochBuffers, EpochInputs, EpochValues, GraftSchedule};
 pub use state::{LayerState, SeedStates, StateError};
+pub use state_update::{Refusal, StateUpdates, UpdateReport};
 pub use telemetry::{TelemetryBuffers, TelemetryValues};
+pub use telemetry_reduce::TelemetryReduce;

@@ -2,7 +2,11 @@
 //! under the executor. They are here, with the driver, because a launch is unsafe.
 
 pub(crate) mod blend_forward;
+pub(crate) mod gradient_clip;
+pub(crate) mod graft_schedule;
 pub(crate) mod reduce;
+pub(crate) mod state_update;
+pub(crate) mod telemetry_reduce;
 
 use kasmina_device::Kernel;
 use kasmina_simt::Executor;
