@@ -1,6 +1,10 @@
 //! The reference against known values, identities and brute force.
 
 mod blend_forward;
+mod gradient_clip;
+mod graft_schedule;
 mod numeric;
 mod reduce;
+mod state_update;
 mod telemetry;
+mod telemetry_reduce;
