@@ -5,10 +5,12 @@
 //! compile time. The crate is `no_std`, so that host and kernels read one declaration.
 #![no_std]
 
+pub mod activation;
 pub mod blend_forward;
 pub mod blueprint;
 pub mod dtype;
 pub mod lifecycle;
+pub mod normalization;
 pub mod reduction;
 pub mod schedule;
 pub mod seed_state;
@@ -16,11 +18,15 @@ pub mod telemetry;
 pub mod tiles;
 pub mod view;
 
+pub use activation::Activation;
 pub use blend_forward::BlendForward;
 pub use blueprint::BlueprintType;
 pub use dtype::DType;
 pub use half::{bf16, f16};
 pub use lifecycle::SeedLifecycle;
+pub use normalization::{
+    ActivationNorm, ActivationNormBackward, Norm, NormGradientMerge, NormOrder, NormPlan,
+};
 pub use reduction::{ReduceOp, ReduceSegments};
 pub use schedule::BlendSchedule;
 pub use seed_state::{EpochArrays, SeedArrays, StateUpdate, UpdateStatus};
