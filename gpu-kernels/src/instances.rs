@@ -1,9 +1,14 @@
 //! The kernels' handles by what they do: the tile table, looked up.
 
 use kasmina_device::Kernel;
-use kasmina_types::{BlendForward, DType, ReduceOp, ReduceSegments};
+use kasmina_types::{
+    ActivationNorm, ActivationNormBackward, BlendForward, DType, NormGradientMerge, ReduceOp,
+    ReduceSegments,
+};
 
 use crate::kasmina::blend_forward as blend_kernels;
+use crate::normalization::activation_norm as norm_kernels;
+use crate::normalization::activation_norm_backward as norm_backward_kernels;
 use crate::reduction::reduce as reduce_kernels;
 
 /// An instance of `blend_forward`.
@@ -61,4 +66,58 @@ pub fn reduce(op: ReduceOp, dtype: DType, team: Team) -> &'static Kernel<ReduceS
     }
     kasmina_types::reduce_tiles!(instance);
     unreachable!("the tile table has every operation and element type")
+}
+
+/// An instance of `activation_norm` or `activation_norm_backward`.
+#[derive(Clone, Copy)]
+pub struct NormInstance<P: 'static> {
+    /// The kernel.
+    pub kernel: &'static Kernel<P>,
+    /// Element type.
+    pub dtype: DType,
+    /// Elements of one memory access; the columns are a multiple of it.
+    pub lanes: u32,
+    /// Accesses of a row that a thread holds.
+    pub vectors: u32,
+}
+
+macro_rules! norm_instances {
+    ($name:literal, $function:ident, $params:ty, $tiles:ident, $kernels:ident) => {
+        #[doc = concat!("The instances of `", $name, "` for `dtype`, the widest access first.")]
+        pub fn $function(dtype: DType) -> impl Iterator<Item = NormInstance<$params>> {
+            let mut instances = Vec::new();
+            macro_rules! instance {
+                ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal) => {
+                    instances.push(NormInstance {
+                        kernel: $kernels::$entry::handle(),
+                        dtype: DType::$dtype,
+                        lanes: $lanes,
+                        vectors: $vectors,
+                    });
+                };
+            }
+            kasmina_types::$tiles!(instance);
+            instances.into_iter().filter(move |instance| instance.dtype == dtype)
+        }
+    };
+}
+
+norm_instances!(
+    "activation_norm",
+    activation_norm,
+    ActivationNorm,
+    activation_norm_tiles,
+    norm_kernels
+);
+norm_instances!(
+    "activation_norm_backward",
+    activation_norm_backward,
+    ActivationNormBackward,
+    activation_norm_backward_tiles,
+    norm_backward_kernels
+);
+
+/// The kernel that adds the slabs' ∂γ and ∂β.
+pub fn activation_norm_backward_merge() -> &'static Kernel<NormGradientMerge> {
+    norm_backward_kernels::activation_norm_backward_merge_f32::handle()
 }
