@@ -155,7 +155,7 @@ pub struct ActivationNormBackward {
     /// Scratch: each slab's ∂γ and ∂β, `[slabs, 2, cols]`; not written by [`NormStage::Sums`], or
     /// where it is empty.
     pub partials: Out<f32>,
-    /// Scratch: Σĝ and Σĝ·û of each row, `[rows, 2]`; empty for [`NormStage::Whole`].
+    /// Scratch: Σĝ and Σĝ·û of each row, `[rows, 2]`; not used by [`NormStage::Whole`].
     pub sums: Out<f32>,
     /// Rows and teams.
     pub plan: NormPlan,

@@ -154,7 +154,8 @@ impl BackwardPlan {
             slabs,
             sum_blocks: plan::blocks(&plan, resident),
             partials: Buffer::zeroed(device, slabs as usize * 2 * cols)?,
-            sums: Buffer::zeroed(device, if plan.chunks > 1 { 2 * rows } else { 0 })?,
+            // One unused element where a row is one chunk: a buffer of none has no address.
+            sums: Buffer::zeroed(device, if plan.chunks > 1 { 2 * rows } else { 1 })?,
         })
     }
 }

@@ -6,6 +6,7 @@ mod buffers;
 mod error;
 mod plan;
 
+pub(crate) use activation_norm::reference_options;
 pub use activation_norm::{ActivationNorm, ActivationNormOptions};
 pub use buffers::{NormGradients, NormStatistics};
 pub use error::NormalizationError;

@@ -31,7 +31,7 @@ pub(crate) struct Arguments<'a, T: Element> {
     pub(crate) accumulates: bool,
     /// At least `[slabs, 2, cols]`.
     pub(crate) partials: &'a mut Buffer<f32>,
-    /// `[rows, 2]`, or empty for [`NormStage::Whole`].
+    /// At least `[rows, 2]`; not used by [`NormStage::Whole`].
     pub(crate) sums: &'a mut Buffer<f32>,
 }
 
