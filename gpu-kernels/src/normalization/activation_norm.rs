@@ -211,8 +211,9 @@ fn chunk_moments<const L: usize, const V: usize>(
     // What the mean's rounding left: Σd = n·(μ − m̂), and Σd² is n·(μ − m̂)² too large.
     let rest = deviation / count;
     let m2 = math::fma(-deviation, rest, squares);
-    // NaN is not below 0, and stays.
-    Moments { count, mean: mean + rest, m2: if m2 < 0.0 { 0.0 } else { m2 } }
+    // Deviations from an infinite mean are no numbers, and NaN is not below 0: both stay.
+    let mean = if mean.abs() < f32::INFINITY { mean + rest } else { mean };
+    Moments { count, mean, m2: if m2 < 0.0 { 0.0 } else { m2 } }
 }
 
 impl Moments {
@@ -222,9 +223,15 @@ impl Moments {
         let count = self.count + other.count;
         let share = other.count / count;
         let delta = other.mean - self.mean;
+        // The mean of an infinity is that infinity, of both NaN, as their sum is.
+        let infinite = !(delta.abs() < f32::INFINITY);
         Self {
             count,
-            mean: math::fma(delta, share, self.mean),
+            mean: if infinite {
+                self.mean + other.mean
+            } else {
+                math::fma(delta, share, self.mean)
+            },
             // Not δ²·weight: the square of a large δ overflows where the product need not.
             m2: math::fma(delta, delta * (self.count * share), self.m2 + other.m2),
         }

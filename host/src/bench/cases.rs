@@ -1,9 +1,10 @@
 //! The cases that are timed.
 
-use kasmina_types::{DType, ReduceOp};
+use kasmina_types::{Activation, DType, Norm, ReduceOp};
 
 use super::copy_rate::DeviceCopy;
 use super::layer::{self, State};
+use super::normalization;
 use super::record::case_name;
 use super::reduction::{self, Cut};
 use super::{BenchError, COPY, Prepared};
@@ -26,6 +27,7 @@ enum Work {
     Copy,
     Layer([usize; 3], State),
     Reduce(ReduceOp, Cut),
+    Norm(normalization::Work),
 }
 
 impl Case {
@@ -56,6 +58,9 @@ impl Case {
             Work::Reduce(op, cut) => {
                 reduction::prepare(device, *op, self.dtype, *cut, self.bytes).map(Some)
             }
+            Work::Norm(work) => {
+                normalization::prepare(device, self.dtype, *work, self.bytes).map(Some)
+            }
         }
     }
 
@@ -68,6 +73,17 @@ impl Case {
             shape: shape.into(),
             bytes: 2 * (elements * dtype.size_bytes()) as u64,
             work: Work::Layer(shape, state),
+        }
+    }
+
+    fn norm(work: normalization::Work, dtype: DType) -> Self {
+        Self {
+            kernel: work.kernel().into(),
+            variant: work.name(),
+            dtype,
+            shape: vec![work.rows, work.cols],
+            bytes: work.bytes(dtype),
+            work: Work::Norm(work),
         }
     }
 
@@ -91,6 +107,7 @@ pub(super) fn all(device: &Device, quick: bool) -> Vec<Case> {
             let mut cases = vec![copy(copied)];
             cases.extend(gpu_layers());
             cases.extend(gpu_reductions(quick));
+            cases.extend(gpu_norms());
             cases
         }
         Device::Cpu => small([256, 100, 64], 1 << if quick { 18 } else { 22 }),
@@ -141,6 +158,35 @@ fn gpu_reductions(quick: bool) -> Vec<Case> {
     cases
 }
 
+fn gpu_norms() -> Vec<Case> {
+    use DType::{Bf16, F16, F32};
+    let gelu_layer = (Activation::GeluErf, Norm::LayerNorm);
+    let silu_rms = (Activation::Silu, Norm::RmsNorm);
+    let layer = (Activation::None, Norm::LayerNorm);
+    let cases = [
+        (16_384, 1024, gelu_layer, F32),
+        (16_384, 4096, gelu_layer, F32),
+        (8192, 8192, gelu_layer, F32),
+        (16_384, 4096, gelu_layer, Bf16),
+        (16_384, 4096, gelu_layer, F16),
+        (16_384, 4096, silu_rms, F32),
+        (16_384, 4096, silu_rms, Bf16),
+        (16_384, 4096, layer, F32),
+        (4096, 16_384, layer, Bf16),
+    ];
+    norms(&cases)
+}
+
+/// The forward and the backward pass of each.
+fn norms(cases: &[(usize, usize, (Activation, Norm), DType)]) -> Vec<Case> {
+    let passes = |backward| {
+        cases.iter().map(move |&(rows, cols, (activation, norm), dtype)| {
+            Case::norm(normalization::Work { rows, cols, activation, norm, backward }, dtype)
+        })
+    };
+    passes(false).chain(passes(true)).collect()
+}
+
 fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
     use DType::{Bf16, F16, F32, F64, I32};
     use ReduceOp::Sum;
@@ -157,6 +203,9 @@ fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
     }
     cases.push(Case::reduce(Sum, F32, Cut::Rows(elements / 1024, 1024)));
     cases.push(Case::reduce(Sum, F32, Cut::Ragged(elements / 128)));
+    let gelu_layer = (Activation::GeluErf, Norm::LayerNorm);
+    let rows = (elements / 256).min(1024);
+    cases.extend(norms(&[F32, F16, Bf16].map(|dtype| (rows, 256, gelu_layer, dtype))));
     cases
 }
 
@@ -168,6 +217,7 @@ mod tests {
     fn names_say_kernel_type_shape_and_variant_and_are_each_once() {
         let mut cases = gpu_layers();
         cases.extend(gpu_reductions(false));
+        cases.extend(gpu_norms());
         let mut names: Vec<_> = cases.iter().map(Case::name).collect();
         assert!(names.contains(&"blend_forward f32 4096x1000x64 v1".into()), "{names:?}");
         assert!(names.contains(&"reduce_sum f32 268435456 whole".into()), "{names:?}");

@@ -10,6 +10,7 @@ mod data;
 mod environment;
 mod error;
 mod layer;
+mod normalization;
 pub mod peers;
 pub mod record;
 mod reduction;

@@ -112,6 +112,12 @@ fn kernel_of(operation: &str) -> Option<(&'static str, &'static str)> {
     match operation {
         "copy" => Some((COPY, "whole")),
         "layer_forward" => Some(("blend_forward", "v1")),
+        "gelu_layer_norm" => Some(("activation_norm", "gelu_layer")),
+        "gelu_layer_norm_backward" => Some(("activation_norm_backward", "gelu_layer")),
+        "silu_rms_norm" => Some(("activation_norm", "silu_rms")),
+        "silu_rms_norm_backward" => Some(("activation_norm_backward", "silu_rms")),
+        "layer_norm" => Some(("activation_norm", "layer")),
+        "layer_norm_backward" => Some(("activation_norm_backward", "layer")),
         "sum" => Some(("reduce_sum", "whole")),
         "max" => Some(("reduce_max", "whole")),
         // With the mean, which a pass for the variance has as well.

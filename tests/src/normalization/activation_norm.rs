@@ -24,8 +24,8 @@ pub struct Case {
     pub gamma: bool,
     /// Whether there is a β; RMS norm has none.
     pub beta: bool,
-    /// Whether one value is NaN.
-    pub nan: bool,
+    /// Whether one value is NaN, and one infinite.
+    pub broken: bool,
     /// Seed of the values.
     pub seed: u64,
 }
@@ -44,7 +44,7 @@ impl Case {
         };
         let parameters = !bit(2);
         let beta = parameters && norm == Norm::LayerNorm;
-        Self { rows, cols, options, gamma: parameters, beta, nan: false, seed }
+        Self { rows, cols, options, gamma: parameters, beta, broken: false, seed }
     }
 }
 
@@ -80,7 +80,9 @@ pub fn check<T: Narrow + LayerElement>(device: &Device, case: Case) {
         gamma: case.gamma.then(|| (0..case.cols).map(|_| numbers.in_range(0.2, 1.8)).collect()),
         beta: case.beta.then(|| (0..case.cols).map(|_| numbers.in_range(-1.0, 1.0)).collect()),
     };
-    if case.nan {
+    if case.broken {
+        let infinity = if case.seed % 2 == 0 { f32::INFINITY } else { f32::NEG_INFINITY };
+        inputs.x[numbers.below(elements)] = T::narrow(infinity);
         inputs.x[numbers.below(elements)] = T::narrow(f32::NAN);
     }
     let got = run(device, case, &inputs);
