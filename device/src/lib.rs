@@ -12,7 +12,7 @@
 //! | [`global`] | checked loads and stores of buffers |
 //! | [`vector`] | several elements in one access, cache hints |
 //! | [`atomic`] | atomics with scopes and orders, fences |
-//! | [`math`] | fma, exp, log, tanh, rsqrt and their approximations |
+//! | [`math`] | fma, exp, log, tanh, erf, rsqrt and their approximations |
 //! | [`convert`] | f16, bf16 and fp8 from and to f32 |
 //! | [`reduce`] | warp and block reductions in a fixed order |
 //! | [`grid`] | the last block to finish, without a second launch |

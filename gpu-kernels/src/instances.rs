@@ -2,8 +2,9 @@
 
 use kasmina_device::Kernel;
 use kasmina_types::{
-    BlendBackward, BlendForward, DType, GradientClip, GraftSchedule, ReduceOp, ReduceSegments,
-    ReductionStrategy, StateUpdates, TelemetryReduce,
+    ActivationNorm, ActivationNormBackward, BlendBackward, BlendForward, DType, GradientClip,
+    GraftSchedule, NormGradientMerge, ReduceOp, ReduceSegments, ReductionStrategy, StateUpdates,
+    TelemetryReduce,
 };
 
 use crate::kasmina::blend_backward as backward_kernels;
@@ -11,6 +12,8 @@ use crate::kasmina::blend_forward as blend_kernels;
 use crate::kasmina::{
     gradient_clip, graft_schedule, state_update, telemetry_reduce as telemetry_kernels,
 };
+use crate::normalization::activation_norm as norm_kernels;
+use crate::normalization::activation_norm_backward as norm_backward_kernels;
 use crate::reduction::reduce as reduce_kernels;
 
 /// An instance of `blend_forward`.
@@ -171,4 +174,58 @@ pub fn gradient_clip(clip: Clip) -> &'static Kernel<GradientClip> {
         Clip::Scale => gradient_clip::gradient_clip_scale_f32::handle(),
         Clip::Adaptive => gradient_clip::gradient_clip_adaptive_f32::handle(),
     }
+}
+
+/// An instance of `activation_norm` or `activation_norm_backward`.
+#[derive(Clone, Copy)]
+pub struct NormInstance<P: 'static> {
+    /// The kernel.
+    pub kernel: &'static Kernel<P>,
+    /// Element type.
+    pub dtype: DType,
+    /// Elements of one memory access; the columns are a multiple of it.
+    pub lanes: u32,
+    /// Accesses of a row that a thread holds.
+    pub vectors: u32,
+}
+
+macro_rules! norm_instances {
+    ($name:literal, $function:ident, $params:ty, $tiles:ident, $kernels:ident) => {
+        #[doc = concat!("The instances of `", $name, "` for `dtype`, the widest access first.")]
+        pub fn $function(dtype: DType) -> impl Iterator<Item = NormInstance<$params>> {
+            let mut instances = Vec::new();
+            macro_rules! instance {
+                ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal) => {
+                    instances.push(NormInstance {
+                        kernel: $kernels::$entry::handle(),
+                        dtype: DType::$dtype,
+                        lanes: $lanes,
+                        vectors: $vectors,
+                    });
+                };
+            }
+            kasmina_types::$tiles!(instance);
+            instances.into_iter().filter(move |instance| instance.dtype == dtype)
+        }
+    };
+}
+
+norm_instances!(
+    "activation_norm",
+    activation_norm,
+    ActivationNorm,
+    activation_norm_tiles,
+    norm_kernels
+);
+norm_instances!(
+    "activation_norm_backward",
+    activation_norm_backward,
+    ActivationNormBackward,
+    activation_norm_backward_tiles,
+    norm_backward_kernels
+);
+
+/// The kernel that adds the slabs' ∂γ and ∂β.
+pub fn activation_norm_backward_merge() -> &'static Kernel<NormGradientMerge> {
+    norm_backward_kernels::activation_norm_backward_merge_f32::handle()
 }

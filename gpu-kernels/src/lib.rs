@@ -6,4 +6,5 @@
 #[cfg(not(target_arch = "nvptx64"))]
 pub mod instances;
 pub mod kasmina;
+pub mod normalization;
 pub mod reduction;

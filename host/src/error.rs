@@ -4,6 +4,7 @@ use kasmina_simt::LaunchError;
 
 use crate::driver::DriverError;
 use crate::kasmina::StateError;
+use crate::normalization::NormalizationError;
 
 /// What an operation can answer instead of a result. The operands are unchanged, outputs unspecified.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,9 @@ pub enum Error {
     /// A layer's state that means nothing.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Options or operands of a normalisation that mean nothing.
+    #[error(transparent)]
+    Normalization(#[from] NormalizationError),
     /// A buffer of the wrong length.
     #[error("{op}: `{buffer}` has {got} elements, expected {expected}")]
     Length {

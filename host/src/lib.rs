@@ -19,6 +19,7 @@
 //! |---|---|
 //! | [`Device`], [`Buffer`] | where things run, and the memory there |
 //! | [`kasmina`](mod@kasmina) | the morphogenetic layer |
+//! | [`normalization`] | activations with layer norm and RMS norm |
 //! | [`reduction`] | sums, extremes, means and variances |
 //! | [`verify`] | every kernel against the f64 reference |
 //! | [`bench`](mod@bench) | how long the kernels take |
@@ -35,6 +36,7 @@ mod digits;
 pub mod driver;
 mod error;
 pub mod kasmina;
+pub mod normalization;
 pub mod profile;
 pub mod reduction;
 pub mod verify;

@@ -5,6 +5,7 @@
 //! device. Data in f16 or bf16 is converted by the caller: to either type the conversion is exact.
 
 pub mod kasmina;
+pub mod normalization;
 pub mod numeric;
 mod real;
 pub mod reduction;

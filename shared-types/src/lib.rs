@@ -5,6 +5,7 @@
 //! compile time. The crate is `no_std`, so that host and kernels read one declaration.
 #![no_std]
 
+pub mod activation;
 pub mod blend_backward;
 pub mod blend_forward;
 pub mod blueprint;
@@ -13,6 +14,7 @@ pub mod gradient_clip;
 pub mod graft_schedule;
 pub mod layer;
 pub mod lifecycle;
+pub mod normalization;
 pub mod reduction;
 pub mod schedule;
 pub mod seed_state;
@@ -22,6 +24,7 @@ pub mod telemetry_reduce;
 pub mod tiles;
 pub mod view;
 
+pub use activation::Activation;
 pub use blend_backward::BlendBackward;
 pub use blend_forward::BlendForward;
 pub use blueprint::BlueprintType;
@@ -31,6 +34,9 @@ pub use graft_schedule::GraftSchedule;
 pub use half::{bf16, f16};
 pub use layer::{LayerArrays, LayerPass, Numerical};
 pub use lifecycle::SeedLifecycle;
+pub use normalization::{
+    ActivationNorm, ActivationNormBackward, Norm, NormGradientMerge, NormOrder, NormPlan,
+};
 pub use reduction::{ReduceOp, ReduceSegments};
 pub use schedule::BlendSchedule;
 pub use seed_state::{EpochArrays, SeedArrays, StateUpdate, UpdateStatus};

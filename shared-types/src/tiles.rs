@@ -132,6 +132,49 @@ pub const REDUCE_BLOCK_THREADS: u32 = 256;
 /// Blocks of `reduce` that fit on a multiprocessor, at least.
 pub const REDUCE_MIN_BLOCKS: u32 = 4;
 
+/// Hands each instance of `activation_norm` to a macro:
+/// `(entry, element, DType, lanes, vectors that a thread holds)`. Every block has
+/// [`NORM_BLOCK_THREADS`].
+///
+/// `_v16` instances move 16 bytes at a time, where a row's bytes are a multiple of 16; the others one
+/// element.
+#[macro_export]
+macro_rules! activation_norm_tiles {
+    ($instance:ident) => {
+        $instance! { activation_norm_f32_v16, f32, F32, 4, 8 }
+        $instance! { activation_norm_f32_v4, f32, F32, 1, 8 }
+        $instance! { activation_norm_f16_v16, f16, F16, 8, 4 }
+        $instance! { activation_norm_f16_v2, f16, F16, 1, 8 }
+        $instance! { activation_norm_bf16_v16, bf16, Bf16, 8, 4 }
+        $instance! { activation_norm_bf16_v2, bf16, Bf16, 1, 8 }
+    };
+}
+
+/// Hands each instance of `activation_norm_backward` to a macro, as [`activation_norm_tiles`] does.
+#[macro_export]
+macro_rules! activation_norm_backward_tiles {
+    ($instance:ident) => {
+        $instance! { activation_norm_backward_f32_v16, f32, F32, 4, 4 }
+        $instance! { activation_norm_backward_f32_v4, f32, F32, 1, 8 }
+        $instance! { activation_norm_backward_f16_v16, f16, F16, 8, 2 }
+        $instance! { activation_norm_backward_f16_v2, f16, F16, 1, 8 }
+        $instance! { activation_norm_backward_bf16_v16, bf16, Bf16, 8, 2 }
+        $instance! { activation_norm_backward_bf16_v2, bf16, Bf16, 1, 8 }
+    };
+}
+
+/// Threads of a block of `activation_norm` and `activation_norm_backward`.
+pub const NORM_BLOCK_THREADS: u32 = 256;
+
+/// Blocks of `activation_norm` that fit on a multiprocessor, at least.
+pub const NORM_FORWARD_MIN_BLOCKS: u32 = 3;
+
+/// Blocks of `activation_norm_backward` that fit on a multiprocessor, at least.
+pub const NORM_BACKWARD_MIN_BLOCKS: u32 = 2;
+
+/// Columns of a block of `activation_norm_backward_merge_f32`.
+pub const NORM_MERGE_COLUMNS: u32 = 32;
+
 /// Every instance, in the order of the families.
 pub static TILES: &[Tile] = ALL.0.split_at(ALL.1).0;
 
@@ -214,6 +257,19 @@ const ALL: ([Tile; 256], usize) = {
             used += 1;
         };
     }
+    macro_rules! norm {
+        ($entry:expr, $family:expr, $dtype:ident, $lanes:literal, $min_blocks:expr) => {
+            tiles[used] = Tile {
+                entry: $entry,
+                family: $family,
+                dtype: DType::$dtype,
+                lanes: $lanes,
+                block_threads: NORM_BLOCK_THREADS,
+                min_blocks_per_sm: $min_blocks,
+            };
+            used += 1;
+        };
+    }
     telemetry_reduce_tiles!(telemetry_reduce);
     macro_rules! single {
         ($entry:ident, $family:literal, $lanes:literal, $block:literal) => {
@@ -229,6 +285,21 @@ const ALL: ([Tile; 256], usize) = {
         };
     }
     single_tiles!(single);
+    macro_rules! activation_norm {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal) => {
+            let entry = stringify!($entry);
+            norm!(entry, "activation_norm", $dtype, $lanes, NORM_FORWARD_MIN_BLOCKS);
+        };
+    }
+    activation_norm_tiles!(activation_norm);
+    macro_rules! activation_norm_backward {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal) => {
+            let entry = stringify!($entry);
+            norm!(entry, "activation_norm_backward", $dtype, $lanes, NORM_BACKWARD_MIN_BLOCKS);
+        };
+    }
+    activation_norm_backward_tiles!(activation_norm_backward);
+    norm!("activation_norm_backward_merge_f32", "activation_norm_backward", F32, 1, 1);
     (tiles, used)
 };
 
@@ -238,7 +309,7 @@ mod tests {
 
     #[test]
     fn entries_are_named_once_and_after_family_and_dtype() {
-        assert_eq!(TILES.len(), 8 + 8 + 50 + 16 + 6);
+        assert_eq!(TILES.len(), 8 + 8 + 50 + 16 + 6 + 13);
         for (i, tile) in TILES.iter().enumerate() {
             assert!(tile.entry.starts_with(tile.family), "{}", tile.entry);
             assert!(tile.entry.split('_').any(|part| part == tile.dtype.name()), "{}", tile.entry);

@@ -9,6 +9,7 @@ use kasmina::{Buffer, Device, Error};
 use kasmina_tests::kasmina::blend_backward as backward;
 use kasmina_tests::kasmina::blend_forward::{self as blend, Case};
 use kasmina_tests::kasmina::{gradient_clip, graft_schedule, state_update, telemetry_reduce};
+use kasmina_tests::normalization::activation_norm as norm;
 use kasmina_tests::reduction::reduce::{self, Cut};
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -40,6 +41,11 @@ fn main() {
         trial("state_update::batches", update_batches),
         trial("gradient_clip::every_mode", clip_every_mode),
         trial("telemetry_reduce::shapes", telemetry_shapes),
+        trial("activation_norm::every_option", norm_every_option),
+        trial("activation_norm::ragged_shapes", norm_ragged_shapes),
+        trial("activation_norm::columns_at_the_edges", norm_columns),
+        trial("activation_norm::large", norm_large),
+        trial("activation_norm::edges", norm_edges),
         trial("reduce::whole", reduce_whole),
         trial("reduce::ragged_segments", reduce_segments),
         trial("reduce::rows", reduce_rows),
@@ -204,6 +210,50 @@ fn telemetry_shapes(device: &Device) {
     }
     telemetry_reduce::check_large_values(device);
     telemetry_reduce::check_refusals(device);
+}
+
+fn norm_every_dtype(device: &Device, case: norm::Case) {
+    norm::check::<f32>(device, case);
+    norm::check::<f16>(device, case);
+    norm::check::<bf16>(device, case);
+}
+
+fn norm_every_option(device: &Device) {
+    for seed in 0..56 {
+        norm_every_dtype(device, norm::Case::of(300, 136, seed));
+        norm_every_dtype(device, norm::Case::of(100, 1031, seed));
+    }
+}
+
+fn norm_ragged_shapes(device: &Device) {
+    let mut numbers = kasmina_tests::Numbers::new(77);
+    for seed in 0..40 {
+        let (rows, cols) = (1 + numbers.below(500), 1 + numbers.below(2000));
+        let case = norm::Case { broken: seed % 3 == 0, ..norm::Case::of(rows, cols, seed) };
+        norm_every_dtype(device, case);
+    }
+}
+
+fn norm_columns(device: &Device) {
+    let cols =
+        [1, 2, 31, 32, 33, 255, 256, 257, 1000, 1024, 2049, 4096, 5000, 8192, 16_384, 40_001];
+    for (seed, cols) in cols.into_iter().enumerate() {
+        norm_every_dtype(device, norm::Case::of(37, cols, 5 * seed as u64));
+    }
+}
+
+fn norm_large(device: &Device) {
+    for (seed, rows, cols) in
+        [(2, 4096, 1024), (17, 2048, 4096), (33, 500, 16_384), (51, 100_000, 64)]
+    {
+        norm_every_dtype(device, norm::Case::of(rows, cols, seed));
+    }
+}
+
+fn norm_edges(device: &Device) {
+    norm::check_large_offset(device);
+    norm::check_refusals(device);
+    norm::check_no_parameter_gradients(device);
 }
 
 fn reduce_every_dtype(device: &Device, case: &reduce::Case) {

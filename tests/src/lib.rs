@@ -2,6 +2,7 @@
 //! instantiate the same ones.
 
 pub mod kasmina;
+pub mod normalization;
 pub mod reduction;
 
 use half::{bf16, f16};

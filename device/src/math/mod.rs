@@ -1,6 +1,6 @@
 //! Elementary functions.
 //!
-//! The accurate ones (`exp`, `log`, `tanh`, `sigmoid`) are one portable algorithm each, so that GPU
+//! The accurate ones (`exp`, `log`, `tanh`, `sigmoid`, `erf`, `erfc`) are one portable algorithm each, so that GPU
 //! and executor agree to the last bits; the `*_approx` ones are single instructions of the GPU's
 //! special-function unit, with the error that the PTX manual states. Nothing is contracted: where a
 //! fused multiply-add is wanted, [`fma`] says so.
@@ -17,7 +17,7 @@ use nvptx as imp;
 #[cfg(not(target_arch = "nvptx64"))]
 use simt as imp;
 
-pub use accurate::{exp, log, sigmoid, tanh};
+pub use accurate::{erf, erfc, exp, log, sigmoid, tanh};
 
 macro_rules! unary {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {$(

@@ -1,10 +1,11 @@
 //! The cases that are timed.
 
-use kasmina_types::{DType, ReduceOp};
+use kasmina_types::{Activation, DType, Norm, ReduceOp};
 
 use super::backward::{self, Passes};
 use super::copy_rate::DeviceCopy;
 use super::layer::{self, State};
+use super::normalization;
 use super::record::case_name;
 use super::reduction::{self, Cut};
 use super::{BenchError, COPY, Prepared};
@@ -28,6 +29,7 @@ enum Work {
     Layer([usize; 3], State),
     Backward([usize; 3], State, Passes),
     Reduce(ReduceOp, Cut),
+    Norm(normalization::Work),
 }
 
 impl Case {
@@ -61,6 +63,9 @@ impl Case {
             Work::Reduce(op, cut) => {
                 reduction::prepare(device, *op, self.dtype, *cut, self.bytes).map(Some)
             }
+            Work::Norm(work) => {
+                normalization::prepare(device, self.dtype, *work, self.bytes).map(Some)
+            }
         }
     }
 
@@ -88,6 +93,17 @@ impl Case {
         }
     }
 
+    fn norm(work: normalization::Work, dtype: DType) -> Self {
+        Self {
+            kernel: work.kernel().into(),
+            variant: work.name(),
+            dtype,
+            shape: vec![work.rows, work.cols],
+            bytes: work.bytes(dtype),
+            work: Work::Norm(work),
+        }
+    }
+
     fn reduce(op: ReduceOp, dtype: DType, cut: Cut) -> Self {
         Self {
             kernel: format!("reduce_{op}"),
@@ -109,6 +125,7 @@ pub(super) fn all(device: &Device, quick: bool) -> Vec<Case> {
             cases.extend(gpu_layers());
             cases.extend(gpu_backward());
             cases.extend(gpu_reductions(quick));
+            cases.extend(gpu_norms());
             cases
         }
         Device::Cpu => small([256, 100, 64], 1 << if quick { 18 } else { 22 }),
@@ -184,6 +201,35 @@ fn gpu_reductions(quick: bool) -> Vec<Case> {
     cases
 }
 
+fn gpu_norms() -> Vec<Case> {
+    use DType::{Bf16, F16, F32};
+    let gelu_layer = (Activation::GeluErf, Norm::LayerNorm);
+    let silu_rms = (Activation::Silu, Norm::RmsNorm);
+    let layer = (Activation::None, Norm::LayerNorm);
+    let cases = [
+        (16_384, 1024, gelu_layer, F32),
+        (16_384, 4096, gelu_layer, F32),
+        (8192, 8192, gelu_layer, F32),
+        (16_384, 4096, gelu_layer, Bf16),
+        (16_384, 4096, gelu_layer, F16),
+        (16_384, 4096, silu_rms, F32),
+        (16_384, 4096, silu_rms, Bf16),
+        (16_384, 4096, layer, F32),
+        (4096, 16_384, layer, Bf16),
+    ];
+    norms(&cases)
+}
+
+/// The forward and the backward pass of each.
+fn norms(cases: &[(usize, usize, (Activation, Norm), DType)]) -> Vec<Case> {
+    let passes = |backward| {
+        cases.iter().map(move |&(rows, cols, (activation, norm), dtype)| {
+            Case::norm(normalization::Work { rows, cols, activation, norm, backward }, dtype)
+        })
+    };
+    passes(false).chain(passes(true)).collect()
+}
+
 fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
     use DType::{Bf16, F16, F32, F64, I32};
     use ReduceOp::Sum;
@@ -205,6 +251,9 @@ fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
     }
     cases.push(Case::reduce(Sum, F32, Cut::Rows(elements / 1024, 1024)));
     cases.push(Case::reduce(Sum, F32, Cut::Ragged(elements / 128)));
+    let gelu_layer = (Activation::GeluErf, Norm::LayerNorm);
+    let rows = (elements / 256).min(1024);
+    cases.extend(norms(&[F32, F16, Bf16].map(|dtype| (rows, 256, gelu_layer, dtype))));
     cases
 }
 
@@ -217,6 +266,7 @@ mod tests {
         let mut cases = gpu_layers();
         cases.extend(gpu_backward());
         cases.extend(gpu_reductions(false));
+        cases.extend(gpu_norms());
         let mut names: Vec<_> = cases.iter().map(Case::name).collect();
         assert!(names.contains(&"blend_forward f32 4096x1000x64 v1".into()), "{names:?}");
         assert!(names.contains(&"reduce_sum f32 268435456 whole".into()), "{names:?}");

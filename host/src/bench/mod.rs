@@ -11,6 +11,7 @@ pub(crate) mod data;
 mod environment;
 mod error;
 mod layer;
+mod normalization;
 pub mod peers;
 pub mod record;
 mod reduction;

@@ -116,6 +116,12 @@ fn kernel_of(operation: &str) -> Option<(&'static str, &'static str)> {
         "layer_forward_autograd" => Some(("blend_forward", "third")),
         // Forward and backward.
         "layer_step" => Some(("layer_step", "third")),
+        "gelu_layer_norm" => Some(("activation_norm", "gelu_layer")),
+        "gelu_layer_norm_backward" => Some(("activation_norm_backward", "gelu_layer")),
+        "silu_rms_norm" => Some(("activation_norm", "silu_rms")),
+        "silu_rms_norm_backward" => Some(("activation_norm_backward", "silu_rms")),
+        "layer_norm" => Some(("activation_norm", "layer")),
+        "layer_norm_backward" => Some(("activation_norm_backward", "layer")),
         "sum" => Some(("reduce_sum", "whole")),
         "max" => Some(("reduce_max", "whole")),
         // With the mean, which a pass for the variance has as well.

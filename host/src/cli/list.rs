@@ -72,6 +72,17 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
             "layer backward pass: input, blueprints, blend factors, {} bytes an access",
             tile.lanes as usize * tile.dtype.size_bytes()
         )),
+        "activation_norm" => Some(format!(
+            "activation and layer norm or RMS norm of each row, {} bytes an access",
+            tile.lanes as usize * tile.dtype.size_bytes()
+        )),
+        "activation_norm_backward" if tile.entry.contains("_merge_") => {
+            Some("gradients of scale and offset, added over the blocks' rows".into())
+        }
+        "activation_norm_backward" => Some(format!(
+            "gradients of activation and norm of each row, {} bytes an access",
+            tile.lanes as usize * tile.dtype.size_bytes()
+        )),
         "reduce" => {
             let (op, team) = tile.entry.strip_prefix("reduce_")?.split_once('_')?;
             let op = ReduceOp::ALL.into_iter().find(|known| known.name() == op)?;

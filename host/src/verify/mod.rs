@@ -15,6 +15,7 @@
 //! assert_eq!(row.status, verify::Status::Pass);
 //! ```
 
+mod activation_norm;
 mod blend_backward;
 mod blend_forward;
 mod gradient_clip;
@@ -57,6 +58,7 @@ pub fn checks() -> Vec<Check> {
         graft_schedule::checks(),
         state_update::checks(),
         gradient_clip::checks(),
+        activation_norm::checks(),
         reduction::checks(),
     ]
     .into_iter()

@@ -1,0 +1,13 @@
+//! Activations fused with layer norm and RMS norm, forward and backward, on any device.
+
+mod activation_norm;
+mod activation_norm_backward;
+mod buffers;
+mod error;
+mod plan;
+
+pub(crate) use activation_norm::reference_options;
+pub use activation_norm::{ActivationNorm, ActivationNormOptions};
+pub use buffers::{NormGradients, NormStatistics};
+pub use error::NormalizationError;
+pub use kasmina_types::{Activation, Norm, NormOrder};

@@ -1,0 +1,3 @@
+//! The normalisations' comparisons.
+
+pub mod activation_norm;
