@@ -52,6 +52,10 @@ use super::parameter_gradients::{self, SUM_WORDS};
 use super::slopes::{Role, Slopes, Sums, fma_lanes};
 use super::strip::{BLOCK, Strip};
 
+/// How the three arrays treat the caches: each element passes once.
+const LOADS: LoadHint = LoadHint::Cached;
+const STORES: StoreHint = StoreHint::Cached;
+
 /// The kernel for elements of `T`, `L` of them an access, `R` rows a group, and `W` f32 an access of the
 /// scratch: `L`, at most 4.
 ///
@@ -235,7 +239,7 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
         unroll!(r in N => {
             at = self.row(r, at);
             // SAFETY: the caller's contract.
-            group[r] = unsafe { from.load_vector(at, LoadHint::Cached) };
+            group[r] = unsafe { from.load_vector(at, LOADS) };
         });
         group
     }
@@ -354,7 +358,7 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
             out.0[l] = if c.identity { g.0[l] } else { T::from_f32(dx[l]) };
         });
         // SAFETY: the caller's contract.
-        unsafe { self.grad_input.store_vector(at, out, StoreHint::Cached) };
+        unsafe { self.grad_input.store_vector(at, out, STORES) };
     }
 
     /// As [`Self::run`], for whatever a warp's seeds do. Rows that are not there count as zeros.
