@@ -41,7 +41,7 @@ macro_rules! blend_forward_tiles {
 }
 
 /// Hands each instance of `blend_backward` to a macro, as [`blend_forward_tiles!`] does. The widest spill a
-/// few bytes ahead of their loops, in 16 bits everywhere, in f32 on sm_70 and sm_80.
+/// few bytes ahead of their loops, in 16 bits everywhere, in f32 on sm_70.
 #[macro_export]
 macro_rules! blend_backward_tiles {
     ($instance:ident) => {
