@@ -12,9 +12,15 @@ use simt as imp;
 
 /// The same number, of which the compiler knows nothing: it costs no instruction.
 ///
-/// Addresses that are a loop's variable and an invariant make the compiler keep their invariant parts in
-/// registers, one for each array and row. From an opaque variable it computes them where they are used.
+/// What is computed from a loop's invariants the compiler computes before the loop and keeps in registers,
+/// whether it is used once or often. From an opaque number it is computed where it is used.
 #[inline(always)]
-pub fn opaque(value: usize) -> usize {
+pub fn opaque(value: u32) -> u32 {
     imp::opaque(value)
+}
+
+/// As [`opaque`], for an index.
+#[inline(always)]
+pub fn opaque_index(value: usize) -> usize {
+    imp::opaque_index(value)
 }

@@ -43,6 +43,7 @@ use kasmina_device::convert::Float;
 use kasmina_device::global::{Load, Store};
 use kasmina_device::vector::{LoadHint, StoreHint, Vector};
 use kasmina_device::{grid, hint, kernel, math, reduce, shared_array, thread, unroll, warp};
+use kasmina_types::blend_forward::BlendGeometry;
 use kasmina_types::{BlendBackward, In, Numerical, Out, bf16, f16};
 
 use super::blueprint_gradients;
@@ -50,6 +51,10 @@ use super::coefficients::{is_strict, sanitise, softmax_normaliser};
 use super::parameter_gradients::{self, SUM_WORDS};
 use super::slopes::{Role, Slopes, Sums, fma_lanes};
 use super::strip::{BLOCK, Strip};
+
+/// How the three arrays treat the caches: each element passes once.
+const LOADS: LoadHint = LoadHint::Cached;
+const STORES: StoreHint = StoreHint::Cached;
 
 /// The kernel for elements of `T`, `L` of them an access, `R` rows a group, and `W` f32 an access of the
 /// scratch: `L`, at most 4.
@@ -67,8 +72,9 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
     let g = p.geometry;
     let mut tile = thread::block_idx_x();
     while tile < g.strips * g.slabs {
-        // Opaque here and below: while the rows go by, registers are for them.
-        let t = hint::opaque(thread::thread_idx_x() as usize) as u32;
+        let t = hint::opaque(thread::thread_idx_x());
+        let (p, after) = (anew(&p), &p);
+        let g = p.geometry;
         let (lane_row, vector) = (t / g.strip_vectors, t % g.strip_vectors);
         let (local_seed, chunk_vector) = (vector / g.chunk_vectors, vector % g.chunk_vectors);
         let slab = tile / g.strips;
@@ -98,7 +104,8 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
             };
             (role, sums)
         };
-        let tile_again = hint::opaque(tile as usize) as u32;
+        let (p, tile_again) = (anew(after), hint::opaque(tile));
+        let g = p.geometry;
         let slab = tile_again / g.strips;
         let strip = Strip::of(&p, tile_again % g.strips);
         let trains = role.is_some_and(|role| role.trains);
@@ -120,6 +127,25 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
             unsafe { blueprint_gradients::clear_untrained(&p, &strip) };
         }
         tile += thread::grid_dim_x();
+    }
+}
+
+/// The same parameters, from which nothing is computed ahead of its use: while the rows go by, the registers
+/// are for them.
+#[inline(always)]
+fn anew(p: &BlendBackward) -> BlendBackward {
+    BlendBackward {
+        num_seeds: hint::opaque(p.num_seeds),
+        chunk_size: hint::opaque(p.chunk_size),
+        geometry: BlendGeometry {
+            chunk_vectors: hint::opaque(p.geometry.chunk_vectors),
+            strip_vectors: hint::opaque(p.geometry.strip_vectors),
+            slabs: hint::opaque(p.geometry.slabs),
+            row_lanes: hint::opaque(p.geometry.row_lanes),
+            ..p.geometry
+        }
+        .with_positive_divisors(),
+        ..*p
     }
 }
 
@@ -190,7 +216,11 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
     /// offsets of a group's rows from the three arrays would take.
     #[inline(always)]
     fn row(&self, r: usize, before: usize) -> usize {
-        if r == 0 { before } else { hint::opaque(before + self.stride as usize * self.hidden) }
+        if r == 0 {
+            before
+        } else {
+            hint::opaque_index(before + self.stride as usize * self.hidden)
+        }
     }
 
     #[inline(always)]
@@ -209,7 +239,7 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
         unroll!(r in N => {
             at = self.row(r, at);
             // SAFETY: the caller's contract.
-            group[r] = unsafe { from.load_vector(at, LoadHint::Cached) };
+            group[r] = unsafe { from.load_vector(at, LOADS) };
         });
         group
     }
@@ -328,7 +358,7 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
             out.0[l] = if c.identity { g.0[l] } else { T::from_f32(dx[l]) };
         });
         // SAFETY: the caller's contract.
-        unsafe { self.grad_input.store_vector(at, out, StoreHint::Cached) };
+        unsafe { self.grad_input.store_vector(at, out, STORES) };
     }
 
     /// As [`Self::run`], for whatever a warp's seeds do. Rows that are not there count as zeros.

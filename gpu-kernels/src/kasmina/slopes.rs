@@ -141,9 +141,15 @@ impl<const L: usize> Slopes<L> {
     /// Whether x has the sign of w, for a kinked slope.
     #[inline(always)]
     pub(crate) fn open(&self, l: usize, x: f32) -> bool {
-        let signs = if x > 0.0 { self.positive } else { self.negative };
-        let counts = x > 0.0 || x < 0.0;
-        !self.kinked || (counts && signs >> l & 1 != 0)
+        // Neither for 0, nor for NaN.
+        let signs = if x > 0.0 {
+            self.positive
+        } else if x < 0.0 {
+            self.negative
+        } else {
+            0
+        };
+        !self.kinked || signs >> l & 1 != 0
     }
 }
 
