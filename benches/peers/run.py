@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-PROGRAMS = ["device_copy", "reductions", "layer_forward"]
+PROGRAMS = ["device_copy", "reductions", "layer_forward", "activation_norm"]
 
 
 def main() -> int:
