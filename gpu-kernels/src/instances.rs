@@ -87,7 +87,8 @@ macro_rules! norm_instances {
         pub fn $function(dtype: DType) -> impl Iterator<Item = NormInstance<$params>> {
             let mut instances = Vec::new();
             macro_rules! instance {
-                ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal) => {
+                ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal
+         $(, $spills:ident)?) => {
                     instances.push(NormInstance {
                         kernel: $kernels::$entry::handle(),
                         dtype: DType::$dtype,

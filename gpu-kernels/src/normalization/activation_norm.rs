@@ -239,12 +239,13 @@ impl Moments {
 }
 
 macro_rules! instance {
-    ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal) => {
+    ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal
+     $(, $spills:ident)?) => {
         /// The forward pass for one element type and access width.
         ///
         /// # Safety
         /// As [`ActivationNorm`] says, with columns that are a multiple of the instance's lanes.
-        #[kernel(block = NORM_BLOCK_THREADS, min_blocks = NORM_FORWARD_MIN_BLOCKS)]
+        #[kernel(block = NORM_BLOCK_THREADS, min_blocks = NORM_FORWARD_MIN_BLOCKS $(, $spills)?)]
         pub unsafe fn $entry(p: ActivationNorm) {
             // SAFETY: the entry's contract.
             unsafe { activation_norm::<$element, $lanes, $vectors>(p) }
