@@ -224,14 +224,10 @@ impl Moments {
         let share = other.count / count;
         let delta = other.mean - self.mean;
         // The mean of an infinity is that infinity, of both NaN, as their sum is.
-        let infinite = !(delta.abs() < f32::INFINITY);
+        let finite = delta.abs() < f32::INFINITY;
         Self {
             count,
-            mean: if infinite {
-                self.mean + other.mean
-            } else {
-                math::fma(delta, share, self.mean)
-            },
+            mean: if finite { math::fma(delta, share, self.mean) } else { self.mean + other.mean },
             // Not δ²·weight: the square of a large δ overflows where the product need not.
             m2: math::fma(delta, delta * (self.count * share), self.m2 + other.m2),
         }
