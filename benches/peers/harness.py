@@ -42,6 +42,7 @@ class Operation:
     # Largest relative error of a candidate's result against float64.
     error_of: Callable[[Any], float]
     tolerance: float
+    dtype: str = "f32"
 
 
 def environment() -> dict[str, Any]:
@@ -89,7 +90,7 @@ def measure(
             "record": "measurement",
             "operation": operation.name,
             "peer": candidate.name,
-            "dtype": "f32",
+            "dtype": operation.dtype,
             "shape": operation.shape,
             "bytes": operation.bytes_moved,
             "buffer_sets": operation.buffer_sets,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-PROGRAMS = ["device_copy", "reductions", "layer_forward", "layer_backward"]
+PROGRAMS = ["device_copy", "reductions", "layer_forward", "layer_backward", "activation_norm"]
 
 
 def main() -> int:

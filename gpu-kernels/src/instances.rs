@@ -189,41 +189,43 @@ pub struct NormInstance<P: 'static> {
     pub vectors: u32,
 }
 
-macro_rules! norm_instances {
-    ($name:literal, $function:ident, $params:ty, $tiles:ident, $kernels:ident) => {
-        #[doc = concat!("The instances of `", $name, "` for `dtype`, the widest access first.")]
-        pub fn $function(dtype: DType) -> impl Iterator<Item = NormInstance<$params>> {
-            let mut instances = Vec::new();
-            macro_rules! instance {
-                ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal) => {
-                    instances.push(NormInstance {
-                        kernel: $kernels::$entry::handle(),
-                        dtype: DType::$dtype,
-                        lanes: $lanes,
-                        vectors: $vectors,
-                    });
-                };
-            }
-            kasmina_types::$tiles!(instance);
-            instances.into_iter().filter(move |instance| instance.dtype == dtype)
-        }
-    };
+/// The instances of `activation_norm` for `dtype`, the widest access first.
+pub fn activation_norm(dtype: DType) -> impl Iterator<Item = NormInstance<ActivationNorm>> {
+    let mut instances = Vec::new();
+    macro_rules! instance {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal
+         $(, $spills:ident)?) => {
+            instances.push(NormInstance {
+                kernel: norm_kernels::$entry::handle(),
+                dtype: DType::$dtype,
+                lanes: $lanes,
+                vectors: $vectors,
+            });
+        };
+    }
+    kasmina_types::activation_norm_tiles!(instance);
+    instances.into_iter().filter(move |instance| instance.dtype == dtype)
 }
 
-norm_instances!(
-    "activation_norm",
-    activation_norm,
-    ActivationNorm,
-    activation_norm_tiles,
-    norm_kernels
-);
-norm_instances!(
-    "activation_norm_backward",
-    activation_norm_backward,
-    ActivationNormBackward,
-    activation_norm_backward_tiles,
-    norm_backward_kernels
-);
+/// The instances of `activation_norm_backward` for `dtype`, the widest access first.
+pub fn activation_norm_backward(
+    dtype: DType,
+) -> impl Iterator<Item = NormInstance<ActivationNormBackward>> {
+    let mut instances = Vec::new();
+    macro_rules! instance {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal
+         $(, $spills:ident)?) => {
+            instances.push(NormInstance {
+                kernel: norm_backward_kernels::$entry::handle(),
+                dtype: DType::$dtype,
+                lanes: $lanes,
+                vectors: $vectors,
+            });
+        };
+    }
+    kasmina_types::activation_norm_backward_tiles!(instance);
+    instances.into_iter().filter(move |instance| instance.dtype == dtype)
+}
 
 /// The kernel that adds the slabs' ∂γ and ∂β.
 pub fn activation_norm_backward_merge() -> &'static Kernel<NormGradientMerge> {

@@ -134,8 +134,9 @@ pub const REDUCE_BLOCK_THREADS: u32 = 256;
 pub const REDUCE_MIN_BLOCKS: u32 = 4;
 
 /// Hands each instance of `activation_norm` to a macro:
-/// `(entry, element, DType, lanes, vectors that a thread holds)`. Every block has
-/// [`NORM_BLOCK_THREADS`].
+/// `(entry, element, DType, lanes, vectors that a thread holds)`, and `spills` where some target's code
+/// may: sm_70's two spill 32 bytes, sm_80's f16 8, at the registers of three blocks on a multiprocessor;
+/// newer targets' spill none. Every block has [`NORM_BLOCK_THREADS`].
 ///
 /// `_v16` instances move 16 bytes at a time, where a row's bytes are a multiple of 16; the others one
 /// element.
@@ -144,22 +145,23 @@ macro_rules! activation_norm_tiles {
     ($instance:ident) => {
         $instance! { activation_norm_f32_v16, f32, F32, 4, 8 }
         $instance! { activation_norm_f32_v4, f32, F32, 1, 8 }
-        $instance! { activation_norm_f16_v16, f16, F16, 8, 4 }
+        $instance! { activation_norm_f16_v16, f16, F16, 8, 4, spills }
         $instance! { activation_norm_f16_v2, f16, F16, 1, 8 }
-        $instance! { activation_norm_bf16_v16, bf16, Bf16, 8, 4 }
+        $instance! { activation_norm_bf16_v16, bf16, Bf16, 8, 4, spills }
         $instance! { activation_norm_bf16_v2, bf16, Bf16, 1, 8 }
     };
 }
 
-/// Hands each instance of `activation_norm_backward` to a macro, as [`activation_norm_tiles`] does.
+/// Hands each instance of `activation_norm_backward` to a macro, as [`activation_norm_tiles`] does. Of
+/// those that may spill, sm_70's do: 80 bytes in f32, 16 in bf16.
 #[macro_export]
 macro_rules! activation_norm_backward_tiles {
     ($instance:ident) => {
-        $instance! { activation_norm_backward_f32_v16, f32, F32, 4, 4 }
+        $instance! { activation_norm_backward_f32_v16, f32, F32, 4, 4, spills }
         $instance! { activation_norm_backward_f32_v4, f32, F32, 1, 8 }
         $instance! { activation_norm_backward_f16_v16, f16, F16, 8, 2 }
         $instance! { activation_norm_backward_f16_v2, f16, F16, 1, 8 }
-        $instance! { activation_norm_backward_bf16_v16, bf16, Bf16, 8, 2 }
+        $instance! { activation_norm_backward_bf16_v16, bf16, Bf16, 8, 2, spills }
         $instance! { activation_norm_backward_bf16_v2, bf16, Bf16, 1, 8 }
     };
 }
@@ -287,14 +289,16 @@ const ALL: ([Tile; 256], usize) = {
     }
     single_tiles!(single);
     macro_rules! activation_norm {
-        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal) => {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal
+         $(, $spills:ident)?) => {
             let entry = stringify!($entry);
             norm!(entry, "activation_norm", $dtype, $lanes, NORM_FORWARD_MIN_BLOCKS);
         };
     }
     activation_norm_tiles!(activation_norm);
     macro_rules! activation_norm_backward {
-        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal) => {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal
+         $(, $spills:ident)?) => {
             let entry = stringify!($entry);
             norm!(entry, "activation_norm_backward", $dtype, $lanes, NORM_BACKWARD_MIN_BLOCKS);
         };

@@ -136,7 +136,7 @@ fn erfc_of_magnitude(a: f32) -> f32 {
     let t = 1.0 / fma(a, 0.3, 1.0);
     // About the middle of t's range the polynomial's roundings are small.
     let s = t - 0.625;
-    let p = fma(s, -0.130_845_16, -0.161_939_29);
+    let p = fma(s, -0.130_845_16, -0.161_939_3);
     let p = fma(s, p, 0.195_778_49);
     let p = fma(s, p, 0.838_964_9);
     let p = fma(s, p, 1.380_957_6);

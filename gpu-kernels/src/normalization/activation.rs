@@ -12,7 +12,7 @@ const FRAC_1_SQRT_2: f32 = core::f32::consts::FRAC_1_SQRT_2;
 /// 1/√(2π).
 const FRAC_1_SQRT_2_PI: f32 = 0.398_942_3;
 /// 2·√(2/π): ½·(1 + tanh z) is σ(2z).
-const GELU_SLOPE: f32 = 1.595_769_1;
+const GELU_SLOPE: f32 = 1.595_769;
 const GELU_CUBIC: f32 = 0.044_715;
 
 /// How an element type's activations are computed.

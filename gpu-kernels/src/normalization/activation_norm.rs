@@ -224,14 +224,10 @@ impl Moments {
         let share = other.count / count;
         let delta = other.mean - self.mean;
         // The mean of an infinity is that infinity, of both NaN, as their sum is.
-        let infinite = !(delta.abs() < f32::INFINITY);
+        let finite = delta.abs() < f32::INFINITY;
         Self {
             count,
-            mean: if infinite {
-                self.mean + other.mean
-            } else {
-                math::fma(delta, share, self.mean)
-            },
+            mean: if finite { math::fma(delta, share, self.mean) } else { self.mean + other.mean },
             // Not δ²·weight: the square of a large δ overflows where the product need not.
             m2: math::fma(delta, delta * (self.count * share), self.m2 + other.m2),
         }
@@ -239,12 +235,13 @@ impl Moments {
 }
 
 macro_rules! instance {
-    ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal) => {
+    ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal
+     $(, $spills:ident)?) => {
         /// The forward pass for one element type and access width.
         ///
         /// # Safety
         /// As [`ActivationNorm`] says, with columns that are a multiple of the instance's lanes.
-        #[kernel(block = NORM_BLOCK_THREADS, min_blocks = NORM_FORWARD_MIN_BLOCKS)]
+        #[kernel(block = NORM_BLOCK_THREADS, min_blocks = NORM_FORWARD_MIN_BLOCKS $(, $spills)?)]
         pub unsafe fn $entry(p: ActivationNorm) {
             // SAFETY: the entry's contract.
             unsafe { activation_norm::<$element, $lanes, $vectors>(p) }

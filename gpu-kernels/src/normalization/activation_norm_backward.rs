@@ -417,12 +417,13 @@ pub unsafe fn activation_norm_backward_merge_f32(p: NormGradientMerge) {
 }
 
 macro_rules! instance {
-    ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal) => {
+    ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal
+     $(, $spills:ident)?) => {
         /// The gradients for one element type and access width.
         ///
         /// # Safety
         /// As [`ActivationNormBackward`] says, with columns that are a multiple of the instance's lanes.
-        #[kernel(block = NORM_BLOCK_THREADS, min_blocks = NORM_BACKWARD_MIN_BLOCKS)]
+        #[kernel(block = NORM_BLOCK_THREADS, min_blocks = NORM_BACKWARD_MIN_BLOCKS $(, $spills)?)]
         pub unsafe fn $entry(p: ActivationNormBackward) {
             // SAFETY: the entry's contract.
             unsafe { activation_norm_backward::<$element, $lanes, $vectors>(p) }

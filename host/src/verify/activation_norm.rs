@@ -244,12 +244,9 @@ impl<T: LayerElement> Prepared<T> {
         self.y.fill_bytes(0xFF)?;
         self.grad_input.fill_bytes(0xFF)?;
         let NormStatistics { mean, rstd } = &mut self.statistics;
-        for buffer in
-            [Some(mean), Some(rstd), self.gradients.gamma.as_mut(), self.gradients.beta.as_mut()]
-        {
-            if let Some(buffer) = buffer {
-                buffer.fill_bytes(0xFF)?;
-            }
+        let gradients = [&mut self.gradients.gamma, &mut self.gradients.beta];
+        for buffer in [mean, rstd].into_iter().chain(gradients.into_iter().flatten()) {
+            buffer.fill_bytes(0xFF)?;
         }
         self.run(Pass::Forward)?;
         self.run(Pass::Backward)?;

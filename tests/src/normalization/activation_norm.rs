@@ -34,7 +34,7 @@ impl Case {
     /// A case whose options, too, follow from `seed`: 56 seeds in a row have each combination of
     /// activation, norm, order and parameters.
     pub fn of(rows: usize, cols: usize, seed: u64) -> Self {
-        let bit = |at: u64| seed / 7 >> at & 1 == 1;
+        let bit = |at: u64| ((seed / 7) >> at) & 1 == 1;
         let norm = if bit(0) { Norm::RmsNorm } else { Norm::LayerNorm };
         let options = ActivationNormOptions {
             activation: Activation::ALL[(seed % 7) as usize],
@@ -81,7 +81,7 @@ pub fn check<T: Narrow + LayerElement>(device: &Device, case: Case) {
         beta: case.beta.then(|| (0..case.cols).map(|_| numbers.in_range(-1.0, 1.0)).collect()),
     };
     if case.broken {
-        let infinity = if case.seed % 2 == 0 { f32::INFINITY } else { f32::NEG_INFINITY };
+        let infinity = if case.seed.is_multiple_of(2) { f32::INFINITY } else { f32::NEG_INFINITY };
         inputs.x[numbers.below(elements)] = T::narrow(infinity);
         inputs.x[numbers.below(elements)] = T::narrow(f32::NAN);
     }
