@@ -2,6 +2,8 @@
 //! runs.
 
 mod blend_forward;
+pub mod checkpoint;
+pub mod files;
 mod geometry;
 mod graft;
 mod state;
