@@ -23,9 +23,9 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     }
     let x = Buffer::from_slice(&device, &matrix.elements::<f32>()).expect("it is in memory");
-    let state = LayerState::new(&device, states).expect("the state was checked");
+    let mut state = LayerState::new(&device, states).expect("the state was checked");
     let mut pass = BlendForward::<f32>::new(&device, batch, seeds, chunk).expect("the shape fits");
     let mut y = Buffer::zeroed(&device, x.len()).expect("x fits");
     let mut telemetry = TelemetryBuffers::new(&device, seeds).expect("the state fits");
-    pass.run(&state, &x, &mut y, &mut telemetry).expect("the arguments fit");
+    pass.run(&mut state, &x, &mut y, &mut telemetry).expect("the arguments fit");
 });
