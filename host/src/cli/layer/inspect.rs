@@ -120,7 +120,16 @@ fn say_seeds(arguments: &Arguments, inspection: &Inspection<'_>) -> Result<(), F
         return json.say(format!("{} seeds; --all shows each", inspection.seeds.len()));
     }
     let mut table = json.table([
-        "seed", "state", "blueprint", "type", "α", "target", "schedule", "ramp", "epochs", "embargo",
+        "seed",
+        "state",
+        "blueprint",
+        "type",
+        "α",
+        "target",
+        "schedule",
+        "ramp",
+        "epochs",
+        "embargo",
     ]);
     for seed in &inspection.seeds {
         table.add_row([
