@@ -125,6 +125,29 @@ fn the_crc_is_the_documented_one() {
     assert_eq!(crc32_of_state(&checkpoint.states, &checkpoint.graft), crc);
 }
 
+/// A file that another program wrote by the documentation stays readable.
+#[test]
+fn a_file_of_schema_1_is_read() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds");
+    let checkpoint = Checkpoint::load(&seeds.join("checkpoint/checkpoint.safetensors")).unwrap();
+    assert_eq!((checkpoint.metadata.schema_version, checkpoint.metadata.step), (1, 5));
+    assert_eq!(checkpoint.metadata.epoch, 2);
+    assert_eq!(checkpoint.states.blueprint_id, [1, 2]);
+    assert_eq!(checkpoint.states.blueprint_weights, [0.0, 0.0, 1.0, -1.0, 0.5, 2.0]);
+    assert_eq!(checkpoint.graft.ramp_epochs, [30, 5]);
+    assert!(checkpoint.graft.baseline_loss[0].is_nan());
+    assert_eq!(crc32_of_state(&checkpoint.states, &checkpoint.graft), 0x9ada_9388);
+    // What the fuzz targets begin with is read or refused.
+    let mut files = 0;
+    for target in fs::read_dir(seeds).unwrap() {
+        for file in fs::read_dir(target.unwrap().path()).unwrap() {
+            let _ = read(fs::read(file.unwrap().path()).unwrap());
+            files += 1;
+        }
+    }
+    assert!(files >= 7, "{files}");
+}
+
 #[test]
 fn every_array_and_extent_is_in_the_crc() {
     let Checkpoint { states, graft, .. } = small();

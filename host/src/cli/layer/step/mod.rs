@@ -95,7 +95,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
 
     let after = arguments.write(&before, &layer, metrics.epochs() as u64)?;
     let changes = changes::between(&before, &after);
-    say(arguments, metrics.epochs(), &changes, &stood_still)?;
+    say(arguments, seeds, &changes, &stood_still)?;
     arguments.json.write(&Summary {
         device: device.name(),
         epochs: metrics.epochs(),
@@ -150,7 +150,7 @@ impl Arguments {
 
 fn say(
     arguments: &Arguments,
-    epochs: usize,
+    seeds: usize,
     changes: &[Change],
     stood_still: &[u32],
 ) -> Result<(), Failure> {
@@ -173,7 +173,8 @@ fn say(
         ))?;
     }
     let output = arguments.output.display();
-    json.say(format!("{} seeds changed in {epochs} epochs: {output}", changes.len()))
+    let (changed, epochs) = (changes.len(), stood_still.len());
+    json.say(format!("{changed} of {seeds} seeds changed in {epochs} epochs: {output}"))
 }
 
 /// `SEED=BLUEPRINT`.
