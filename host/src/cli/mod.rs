@@ -81,7 +81,7 @@ pub fn main() -> ExitCode {
     };
     let status = result.unwrap_or_else(|failure| {
         // Nobody may be left to read it.
-        let _ = writeln!(std::io::stderr(), "error: {:#}", failure.error);
+        let _ = writeln!(std::io::stderr(), "error: {}", failure.said());
         failure.status
     });
     ExitCode::from(status as u8)
@@ -97,6 +97,17 @@ impl Failure {
     /// Wrong arguments or input files.
     pub(crate) fn usage(error: impl Into<anyhow::Error>) -> Self {
         Self { error: error.into(), status: Status::Usage }
+    }
+
+    /// The error and its causes, but for those that it tells itself.
+    fn said(&self) -> String {
+        let mut text = self.error.to_string();
+        for cause in self.error.chain().skip(1).map(ToString::to_string) {
+            if !text.contains(&cause) {
+                text = format!("{text}: {cause}");
+            }
+        }
+        text
     }
 
     /// Nothing could run.

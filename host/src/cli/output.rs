@@ -1,7 +1,6 @@
 //! What a command says: to people, to programs, and into files.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -10,6 +9,7 @@ use comfy_table::{LineStyle, Table};
 use serde::Serialize;
 
 use super::Failure;
+use crate::kasmina::files;
 
 /// Where the result for programs goes.
 #[derive(clap::Args)]
@@ -70,23 +70,7 @@ fn print_to(mut stream: impl Write, text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes a file whole or not at all: beside its place first, then into it.
+/// Writes a file whole or not at all.
 pub(crate) fn write_file(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
-    let doing = || format!("cannot write {}", path.display());
-    if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-        // A pipe or a terminal is written to, not replaced.
-        return std::fs::write(path, contents).with_context(doing);
-    }
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let as_any_new_file = std::fs::Permissions::from_mode(0o666);
-    let mut file = tempfile::Builder::new()
-        .permissions(as_any_new_file)
-        .tempfile_in(folder)
-        .with_context(doing)?;
-    file.write_all(contents).with_context(doing)?;
-    file.persist(path).with_context(doing)?;
-    Ok(())
+    files::write_file(path, contents).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -3,6 +3,8 @@
 
 mod blend_backward;
 mod blend_forward;
+pub mod checkpoint;
+pub mod files;
 mod geometry;
 mod gradient_clip;
 mod gradients;

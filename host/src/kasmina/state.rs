@@ -82,6 +82,16 @@ pub enum StateError {
         /// The range.
         expected: &'static str,
     },
+    /// More columns than 32 bits count.
+    #[error(
+        "layer state: {num_seeds} seeds of {chunk_size} columns are more than 2³² columns together"
+    )]
+    TooManyColumns {
+        /// Seeds.
+        num_seeds: usize,
+        /// Columns of each.
+        chunk_size: usize,
+    },
     /// More weights than a 32-bit offset reaches.
     #[error(
         "layer state: {blueprints} blueprints of {chunk_size} weights are more than 2³² together"
@@ -149,6 +159,9 @@ impl SeedStates {
             if count == 0 {
                 return Err(StateError::Empty { what });
             }
+        }
+        if seeds.saturating_mul(chunk_size) > u32::MAX as usize {
+            return Err(StateError::TooManyColumns { num_seeds: seeds, chunk_size });
         }
         if blueprints.saturating_mul(chunk_size) > u32::MAX as usize {
             return Err(StateError::TooManyWeights { blueprints, chunk_size });

@@ -1,0 +1,159 @@
+//! The state's arrays as tensors, and the CRC over them.
+
+use crc32fast::Hasher;
+use kasmina_types::schedule::DRIFT_WINDOW;
+use safetensors::Dtype;
+
+use crate::kasmina::files::{Extent, FileError, Shape, Tensor, TensorFile};
+use crate::kasmina::{GraftStates, SeedStates};
+
+impl SeedStates {
+    /// Reads `lifecycle` U8 \[S\], `blueprint_id` U16 \[S\], `alpha` F32 \[S\], `blueprint_type` U8
+    /// \[P\], `blueprint_weights` F32 \[P, C\] and `blueprint_scales` F32 \[P\]. Other tensors are left
+    /// alone, and so is the file's metadata; [`Checkpoint`](super::Checkpoint) checks that.
+    ///
+    /// # Errors
+    /// A tensor is missing or of another type or shape, or the state means nothing.
+    pub fn read(file: &TensorFile) -> Result<Self, FileError> {
+        let of_seeds = Shape { extents: [Extent::AtLeastOne("S")], why: "one for each seed" };
+        let (lifecycle, [seeds]) = file.array("lifecycle", Dtype::U8, of_seeds)?;
+        let of_seeds = per_seed(seeds);
+        let (blueprint_id, _) = file.array("blueprint_id", Dtype::U16, of_seeds)?;
+        let (alpha, _) = file.array("alpha", Dtype::F32, of_seeds)?;
+        let of_blueprints = Shape { extents: [Extent::Any("P")], why: "one for each blueprint" };
+        let (blueprint_type, [blueprints]) =
+            file.array("blueprint_type", Dtype::U8, of_blueprints)?;
+        let of_weights = Shape {
+            extents: [Extent::Exactly(blueprints), Extent::AtLeastOne("C")],
+            why: "one row for each blueprint of `blueprint_type`, one column for each of a seed",
+        };
+        let (blueprint_weights, [_, chunk_size]) =
+            file.array("blueprint_weights", Dtype::F32, of_weights)?;
+        let of_blueprints = Shape {
+            extents: [Extent::Exactly(blueprints)],
+            why: "one for each blueprint of `blueprint_type`",
+        };
+        let (blueprint_scales, _) = file.array("blueprint_scales", Dtype::F32, of_blueprints)?;
+        let states = Self {
+            lifecycle,
+            blueprint_id,
+            alpha,
+            blueprint_type,
+            blueprint_weights,
+            blueprint_scales,
+            chunk_size,
+        };
+        let path = file.path().to_owned();
+        states.check().map_err(|source| FileError::State { path, source })?;
+        Ok(states)
+    }
+}
+
+fn per_seed(seeds: usize) -> Shape<1> {
+    Shape { extents: [Extent::Exactly(seeds)], why: "one for each seed of `lifecycle`" }
+}
+
+/// The schedules' state of `seeds` seeds. An array that the file lacks is missed only where it is
+/// `complete`; else it is the default.
+pub(super) fn read_graft(
+    file: &TensorFile,
+    seeds: usize,
+    complete: bool,
+) -> Result<GraftStates, FileError> {
+    let mut states = GraftStates::new(seeds);
+    macro_rules! read {
+        ($($name:ident: $dtype:ident),*) => {$(
+            if complete || file.raw(stringify!($name)).is_some() {
+                states.$name = file.array(stringify!($name), Dtype::$dtype, per_seed(seeds))?.0;
+            }
+        )*};
+    }
+    read!(schedule: U8, alpha_target: F32, ramp_epochs: U32, epochs_in_state: U32);
+    read!(baseline_loss: F32, drift_count: U32, embargo_epochs: U32);
+    if complete || file.raw("drift_history").is_some() {
+        let shape = Shape {
+            extents: [Extent::Exactly(seeds), Extent::Exactly(DRIFT_WINDOW)],
+            why: "the last drifts of each seed of `lifecycle`",
+        };
+        states.drift_history = file.array("drift_history", Dtype::F32, shape)?.0;
+    }
+    let path = file.path().to_owned();
+    states.check(seeds).map_err(|source| FileError::State { path, source })?;
+    Ok(states)
+}
+
+/// Every array of the state, in the order of their names.
+pub(super) fn tensors<'a>(states: &'a SeedStates, graft: &'a GraftStates) -> Vec<Tensor<'a>> {
+    let (seeds, blueprints) = ([states.num_seeds()], [states.num_blueprints()]);
+    let weights = [states.num_blueprints(), states.chunk_size];
+    let drifts = [states.num_seeds(), DRIFT_WINDOW];
+    vec![
+        Tensor::of("alpha", Dtype::F32, &seeds, &states.alpha),
+        Tensor::of("alpha_target", Dtype::F32, &seeds, &graft.alpha_target),
+        Tensor::of("baseline_loss", Dtype::F32, &seeds, &graft.baseline_loss),
+        Tensor::of("blueprint_id", Dtype::U16, &seeds, &states.blueprint_id),
+        Tensor::of("blueprint_scales", Dtype::F32, &blueprints, &states.blueprint_scales),
+        Tensor::of("blueprint_type", Dtype::U8, &blueprints, &states.blueprint_type),
+        Tensor::of("blueprint_weights", Dtype::F32, &weights, &states.blueprint_weights),
+        Tensor::of("drift_count", Dtype::U32, &seeds, &graft.drift_count),
+        Tensor::of("drift_history", Dtype::F32, &drifts, &graft.drift_history),
+        Tensor::of("embargo_epochs", Dtype::U32, &seeds, &graft.embargo_epochs),
+        Tensor::of("epochs_in_state", Dtype::U32, &seeds, &graft.epochs_in_state),
+        Tensor::of("lifecycle", Dtype::U8, &seeds, &states.lifecycle),
+        Tensor::of("ramp_epochs", Dtype::U32, &seeds, &graft.ramp_epochs),
+        Tensor::of("schedule", Dtype::U8, &seeds, &graft.schedule),
+    ]
+}
+
+/// The CRC-32 (of zlib and PNG) of a layer's state: of each array in the order of the names, its name
+/// and its type as in a safetensors header, both ended by a zero byte, the number of its extents and
+/// the extents as 64-bit words, and its elements; everything little-endian. A checkpoint's `crc32` is
+/// this value.
+pub fn crc32_of_state(states: &SeedStates, graft: &GraftStates) -> u32 {
+    let mut hasher = Hasher::new();
+    for tensor in tensors(states, graft) {
+        add(&mut hasher, tensor.name, tensor.dtype, &tensor.shape, &tensor.bytes);
+    }
+    hasher.finalize()
+}
+
+/// [`crc32_of_state`] of every tensor of a file, those that are no part of the state too.
+pub(super) fn crc32_of_file(file: &TensorFile) -> u32 {
+    let mut hasher = Hasher::new();
+    for name in file.names() {
+        let (info, bytes) = file.raw(&name).expect("the file has a tensor of each of its names");
+        add(&mut hasher, &name, info.dtype, &info.shape, bytes);
+    }
+    hasher.finalize()
+}
+
+fn add(hasher: &mut Hasher, name: &str, dtype: Dtype, shape: &[usize], bytes: &[u8]) {
+    for text in [name, &dtype.to_string()] {
+        hasher.update(text.as_bytes());
+        hasher.update(&[0]);
+    }
+    hasher.update(&(shape.len() as u64).to_le_bytes());
+    for &extent in shape {
+        hasher.update(&(extent as u64).to_le_bytes());
+    }
+    hasher.update(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arrays_are_in_the_order_of_their_names() {
+        let (states, graft) = (SeedStates::default(), GraftStates::new(0));
+        let names: Vec<_> = tensors(&states, &graft).iter().map(|t| t.name).collect();
+        assert!(names.is_sorted() && names.len() == 14, "{names:?}");
+    }
+
+    #[test]
+    fn the_crc_is_the_one_of_zlib() {
+        let mut hasher = Hasher::new();
+        hasher.update(b"123456789");
+        assert_eq!(hasher.finalize(), 0xcbf4_3926);
+    }
+}

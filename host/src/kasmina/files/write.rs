@@ -1,0 +1,94 @@
+//! Writing: tensors into bytes, and bytes into their place.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use bytemuck::Pod;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensorError};
+
+/// A tensor to be written.
+#[derive(Debug, Clone)]
+pub struct Tensor<'a> {
+    /// Its name in the file.
+    pub name: &'a str,
+    /// Its element type.
+    pub dtype: Dtype,
+    /// Its extents.
+    pub shape: Vec<usize>,
+    /// Its elements, row-major and little-endian.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> Tensor<'a> {
+    /// A tensor of elements in memory.
+    pub fn of<T: Pod>(name: &'a str, dtype: Dtype, shape: &[usize], values: &'a [T]) -> Self {
+        let bytes = Cow::Borrowed(bytemuck::cast_slice(values));
+        Self { name, dtype, shape: shape.to_vec(), bytes }
+    }
+}
+
+/// The bytes of a safetensors file. The same tensors and metadata give the same bytes.
+///
+/// # Errors
+/// A shape that does not fit its bytes.
+pub fn encode(
+    tensors: &[Tensor<'_>],
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>, SafeTensorError> {
+    let views = tensors
+        .iter()
+        .map(|t| Ok((t.name, TensorView::new(t.dtype, t.shape.clone(), &t.bytes)?)))
+        .collect::<Result<Vec<_>, SafeTensorError>>()?;
+    if metadata.is_empty() {
+        return safetensors::serialize(views, None);
+    }
+    let unordered: HashMap<_, _> = metadata.clone().into_iter().collect();
+    let mut bytes = safetensors::serialize(views, Some(unordered))?;
+    order_header(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Puts the header's keys in their order, which a hash map's is not.
+fn order_header(bytes: &mut Vec<u8>) -> Result<(), SafeTensorError> {
+    const PREFIX: usize = size_of::<u64>();
+    let length = bytes.first_chunk().map_or(0, |length| u64::from_le_bytes(*length) as usize);
+    let header: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(&bytes[PREFIX..PREFIX + length])?;
+    let mut ordered = serde_json::to_vec(&header)?;
+    ordered.resize(ordered.len().next_multiple_of(PREFIX), b' ');
+    let prefix = (ordered.len() as u64).to_le_bytes();
+    bytes.splice(..PREFIX + length, prefix.into_iter().chain(ordered));
+    Ok(())
+}
+
+/// Writes a file whole or not at all: beside its place, to the disk, then into it. After a failure,
+/// what was there before still is, and nothing else. A pipe or a device is written to, not replaced.
+///
+/// # Errors
+/// The system's: no such folder, no permission, no space.
+pub fn write_file(path: &Path, contents: &[u8]) -> io::Result<()> {
+    if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return std::fs::write(path, contents);
+    }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let as_any_new_file = Permissions::from_mode(0o666);
+    let mut file = tempfile::Builder::new().permissions(as_any_new_file).tempfile_in(folder)?;
+    file.write_all(contents)?;
+    file.as_file().sync_all()?;
+    file.persist(path).map_err(|failed| failed.error)?;
+    match File::open(folder)?.sync_all() {
+        // Some file systems have no such call for a folder.
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        done => done,
+    }
+}

@@ -1,0 +1,536 @@
+//! Checkpoints: bits kept, damage refused, files written whole or not at all.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use kasmina::Device;
+use kasmina::kasmina::checkpoint::{
+    Checkpoint, CheckpointError, CheckpointStore, SCHEMA_VERSION, crc32_of_state,
+};
+use kasmina::kasmina::files::{Dtype, FileError, Tensor, TensorFile, encode};
+use kasmina::kasmina::{GraftStates, SeedStates, StateError};
+use proptest::prelude::*;
+use rayon::prelude::*;
+
+fn small() -> Checkpoint {
+    let states = SeedStates {
+        lifecycle: vec![0, 3, 7],
+        blueprint_id: vec![0, 1, 2],
+        alpha: vec![0.0, 0.25, -0.0],
+        blueprint_type: vec![0, 1, 4],
+        blueprint_weights: vec![0.0, 0.0, 1.5, -2.5, f32::MIN_POSITIVE / 4.0, 3.0],
+        blueprint_scales: vec![1.0, 2.0, -0.5],
+        chunk_size: 2,
+    };
+    let mut graft = GraftStates::new(3);
+    graft.schedule = vec![0, 1, 2];
+    graft.epochs_in_state = vec![5, 17, 90];
+    graft.baseline_loss = vec![f32::from_bits(0x7fc0_1234), 0.5, f32::NAN];
+    graft.drift_history[7] = 0.125;
+    graft.drift_count = vec![0, 3, 8];
+    graft.embargo_epochs = vec![0, 0, 4];
+    let mut checkpoint = Checkpoint::new(states, graft, 1200, 17);
+    checkpoint.metadata.extra.insert("run".into(), "a \"quoted\" näme".into());
+    checkpoint
+}
+
+/// Everything, with floats as bits: NaN is equal to itself, and −0 differs from 0.
+fn bits(checkpoint: &Checkpoint) -> impl PartialEq + std::fmt::Debug {
+    let (s, g) = (&checkpoint.states, &checkpoint.graft);
+    let floats = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    (
+        (s.lifecycle.clone(), s.blueprint_id.clone(), floats(&s.alpha), s.chunk_size),
+        (s.blueprint_type.clone(), floats(&s.blueprint_weights), floats(&s.blueprint_scales)),
+        (g.schedule.clone(), floats(&g.alpha_target), g.ramp_epochs.clone()),
+        (g.epochs_in_state.clone(), floats(&g.baseline_loss), floats(&g.drift_history)),
+        (g.drift_count.clone(), g.embargo_epochs.clone(), checkpoint.metadata.clone()),
+    )
+}
+
+fn read(bytes: Vec<u8>) -> Result<Checkpoint, CheckpointError> {
+    Checkpoint::from_bytes("the file", bytes)
+}
+
+/// A file with the same tensors and other metadata.
+fn with_metadata(bytes: &[u8], change: impl Fn(&mut BTreeMap<String, String>)) -> Vec<u8> {
+    rebuilt(bytes, |_| {}, change)
+}
+
+/// A file with other tensors and metadata; whatever CRCs it has stay as they are.
+fn rebuilt(
+    bytes: &[u8],
+    tensors: impl Fn(&mut Vec<Tensor<'_>>),
+    metadata: impl Fn(&mut BTreeMap<String, String>),
+) -> Vec<u8> {
+    let file = TensorFile::from_bytes("x", bytes.to_vec()).unwrap();
+    let mut entries =
+        file.metadata_entries().map(|(key, text)| (key.to_owned(), text.to_owned())).collect();
+    let read = safetensors::SafeTensors::deserialize(bytes).unwrap();
+    let all = read.tensors();
+    let mut views: Vec<_> = all
+        .iter()
+        .map(|(name, view)| Tensor {
+            name,
+            dtype: view.dtype(),
+            shape: view.shape().to_vec(),
+            bytes: view.data().into(),
+        })
+        .collect();
+    tensors(&mut views);
+    metadata(&mut entries);
+    encode(&views, &entries).unwrap()
+}
+
+fn plain(entries: &mut BTreeMap<String, String>) {
+    entries.clear();
+}
+
+#[test]
+fn a_checkpoint_comes_back_bit_for_bit() {
+    let checkpoint = small();
+    let bytes = checkpoint.to_bytes().unwrap();
+    assert_eq!(bytes, checkpoint.to_bytes().unwrap(), "the bytes depend on the run");
+    let again = read(bytes.clone()).unwrap();
+    assert_eq!(bits(&again), bits(&checkpoint));
+    assert_eq!(again.metadata.schema_version, SCHEMA_VERSION);
+    assert_eq!(again.metadata.project_version, env!("CARGO_PKG_VERSION"));
+    let file = TensorFile::from_bytes("x", bytes).unwrap();
+    let crc32 = format!("{:08x}", crc32_of_state(&checkpoint.states, &checkpoint.graft));
+    assert_eq!(file.metadata("crc32"), Some(crc32.as_str()));
+    assert_eq!(file.metadata("step"), Some("1200"));
+}
+
+/// The CRC as its documentation has it, from the bytes of the file and another implementation.
+#[test]
+fn the_crc_is_the_documented_one() {
+    let checkpoint = small();
+    let bytes = checkpoint.to_bytes().unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors = file.tensors();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    let mut stream = Vec::new();
+    for (name, view) in &tensors {
+        stream.extend(format!("{name}\0{}\0", view.dtype()).bytes());
+        for word in std::iter::once(view.shape().len()).chain(view.shape().iter().copied()) {
+            stream.extend((word as u64).to_le_bytes());
+        }
+        stream.extend(view.data());
+    }
+    let crc = !stream.iter().fold(!0_u32, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1)))
+    });
+    assert_eq!(crc32_of_state(&checkpoint.states, &checkpoint.graft), crc);
+}
+
+/// A file that another program wrote by the documentation stays readable.
+#[test]
+fn a_file_of_schema_1_is_read() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds");
+    let checkpoint = Checkpoint::load(&seeds.join("checkpoint/checkpoint.safetensors")).unwrap();
+    assert_eq!((checkpoint.metadata.schema_version, checkpoint.metadata.step), (1, 5));
+    assert_eq!(checkpoint.metadata.epoch, 2);
+    assert_eq!(checkpoint.states.blueprint_id, [1, 2]);
+    assert_eq!(checkpoint.states.blueprint_weights, [0.0, 0.0, 1.0, -1.0, 0.5, 2.0]);
+    assert_eq!(checkpoint.graft.ramp_epochs, [30, 5]);
+    assert!(checkpoint.graft.baseline_loss[0].is_nan());
+    assert_eq!(crc32_of_state(&checkpoint.states, &checkpoint.graft), 0x9ada_9388);
+    // What the fuzz targets begin with is read or refused.
+    let mut files = 0;
+    for target in fs::read_dir(seeds).unwrap() {
+        for file in fs::read_dir(target.unwrap().path()).unwrap() {
+            let _ = read(fs::read(file.unwrap().path()).unwrap());
+            files += 1;
+        }
+    }
+    assert!(files >= 7, "{files}");
+}
+
+#[test]
+fn every_array_and_extent_is_in_the_crc() {
+    let Checkpoint { states, graft, .. } = small();
+    let crc = crc32_of_state(&states, &graft);
+    type Change = fn(&mut SeedStates, &mut GraftStates);
+    let changes: [Change; 15] = [
+        |s, _| s.lifecycle[0] = 1,
+        |s, _| s.blueprint_id[0] = 1,
+        |s, _| s.alpha[0] = -0.0,
+        |s, _| s.blueprint_type[0] = 1,
+        |s, _| s.blueprint_weights[5] = 3.25,
+        |s, _| s.blueprint_scales[2] = 0.5,
+        |s, _| s.chunk_size = 1,
+        |_, g| g.schedule[0] = 1,
+        |_, g| g.alpha_target[1] = 0.5,
+        |_, g| g.ramp_epochs[1] = 31,
+        |_, g| g.epochs_in_state[1] = 18,
+        |_, g| g.baseline_loss[0] = f32::from_bits(0x7fc0_1235),
+        |_, g| g.drift_history[8] = 0.5,
+        |_, g| g.drift_count[0] = 1,
+        |_, g| g.embargo_epochs[0] = 1,
+    ];
+    for (i, change) in changes.into_iter().enumerate() {
+        let (mut states, mut graft) = (states.clone(), graft.clone());
+        change(&mut states, &mut graft);
+        assert_ne!(crc32_of_state(&states, &graft), crc, "change {i}");
+    }
+}
+
+/// Never a panic, never another state.
+#[track_caller]
+fn same_or_refused(original: &Checkpoint, mutated: Vec<u8>, what: impl Fn() -> String) {
+    if let Ok(checkpoint) = read(mutated) {
+        assert_eq!(bits(&checkpoint), bits(original), "{}", what());
+    }
+}
+
+#[test]
+fn every_other_byte_is_refused_or_means_the_same() {
+    let checkpoint = small();
+    let bytes = checkpoint.to_bytes().unwrap();
+    (0..bytes.len()).into_par_iter().for_each(|at| {
+        for other in 1..=255 {
+            let mut mutated = bytes.clone();
+            mutated[at] ^= other;
+            same_or_refused(&checkpoint, mutated, || format!("byte {at} ^ {other:#x}"));
+        }
+    });
+}
+
+#[test]
+fn every_cut_and_every_bit_of_the_data_is_refused() {
+    let bytes = small().to_bytes().unwrap();
+    for length in 0..bytes.len() {
+        let why = read(bytes[..length].to_vec()).expect_err("a file that is cut off");
+        assert!(matches!(why, CheckpointError::File(_)), "{length}: {why}");
+    }
+    let longer = [&bytes[..], &[0]].concat();
+    assert!(matches!(read(longer), Err(CheckpointError::File(FileError::Format { .. }))));
+    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    for at in data..bytes.len() {
+        for bit in 0..8 {
+            let mut mutated = bytes.clone();
+            mutated[at] ^= 1 << bit;
+            let why = read(mutated).expect_err("a flipped bit");
+            assert!(matches!(why, CheckpointError::Crc { part: "tensors", .. }), "{at}: {why}");
+        }
+    }
+}
+
+#[test]
+fn damaged_metadata_is_named() {
+    let bytes = small().to_bytes().unwrap();
+    for key in
+        ["schema_version", "project_version", "step", "epoch", "crc32", "metadata_crc32", "run"]
+    {
+        for text in [None, Some(""), Some("-1"), Some("no")] {
+            let damaged = with_metadata(&bytes, |entries| match text {
+                None => drop(entries.remove(key)),
+                Some(text) => drop(entries.insert(key.into(), text.into())),
+            });
+            let why = read(damaged).expect_err(key);
+            match &why {
+                CheckpointError::Metadata { key: named, .. } => assert_eq!(*named, key, "{why}"),
+                CheckpointError::Crc { part, .. } => assert_eq!(*part, "metadata", "{why}"),
+                _ => panic!("{key} {text:?}: {why}"),
+            }
+            assert!(why.to_string().contains("the file"), "{why}");
+        }
+    }
+    // Another step under a CRC that is not its own.
+    let moved = with_metadata(&bytes, |entries| drop(entries.insert("step".into(), "1201".into())));
+    assert!(matches!(read(moved), Err(CheckpointError::Crc { part: "metadata", .. })));
+}
+
+#[test]
+fn a_newer_schema_is_refused_whatever_else_it_has() {
+    let bytes = small().to_bytes().unwrap();
+    for newer in [u64::from(SCHEMA_VERSION) + 1, u64::from(u32::MAX) + 2, u64::MAX] {
+        let file = with_metadata(&bytes, |entries| {
+            entries.clear();
+            entries.insert("schema_version".into(), newer.to_string());
+        });
+        let why = read(file).expect_err("a newer schema");
+        assert!(matches!(why, CheckpointError::Newer { got, .. } if got == newer), "{why}");
+        let said = why.to_string();
+        for part in ["the file", &newer.to_string(), "up to 1", "update"] {
+            assert!(said.contains(part), "{said}");
+        }
+    }
+}
+
+#[test]
+fn wrong_tensors_are_named_in_plain_state_files_too() {
+    let bytes = small().to_bytes().unwrap();
+    let names = TensorFile::from_bytes("x", bytes.clone()).unwrap().names();
+    assert_eq!(names.len(), 14);
+    const STATES: [&str; 6] = [
+        "lifecycle",
+        "blueprint_id",
+        "alpha",
+        "blueprint_type",
+        "blueprint_weights",
+        "blueprint_scales",
+    ];
+    for name in &names {
+        let is = |tensor: &Tensor<'_>| tensor.name == name;
+        let missing = read(rebuilt(&bytes, |all| all.retain(|t| !is(t)), plain));
+        if STATES.contains(&name.as_str()) {
+            let why = missing.expect_err(name);
+            assert!(matches!(&why, CheckpointError::File(FileError::Missing { tensor, .. })
+                if tensor == name));
+        } else {
+            let checkpoint = missing.unwrap();
+            assert_eq!(checkpoint.metadata.schema_version, 0);
+        }
+        let retyped = rebuilt(
+            &bytes,
+            |all| {
+                let tensor = all.iter_mut().find(|t| is(t)).unwrap();
+                tensor.dtype = match tensor.dtype {
+                    Dtype::U8 => Dtype::I8,
+                    Dtype::U16 => Dtype::F16,
+                    Dtype::U32 => Dtype::F32,
+                    _ => Dtype::I32,
+                };
+            },
+            plain,
+        );
+        let why = read(retyped).expect_err(name);
+        assert!(matches!(&why, CheckpointError::File(FileError::Dtype { tensor, .. })
+            if tensor == name));
+        let reshaped =
+            rebuilt(&bytes, |all| all.iter_mut().find(|t| is(t)).unwrap().shape.push(1), plain);
+        let why = read(reshaped).expect_err(name);
+        assert!(matches!(&why, CheckpointError::File(FileError::Shape { tensor, .. })
+            if tensor == name));
+        assert!(why.to_string().contains("the file"), "{why}");
+    }
+}
+
+#[test]
+fn a_plain_state_file_has_the_default_schedules() {
+    let checkpoint = small();
+    let bytes = checkpoint.to_bytes().unwrap();
+    let states_only = |all: &mut Vec<Tensor<'_>>| {
+        all.retain(|t| t.name.starts_with("blueprint") || ["lifecycle", "alpha"].contains(&t.name));
+    };
+    // Other writers leave metadata of their own.
+    let foreign = |entries: &mut BTreeMap<String, String>| {
+        entries.clear();
+        entries.insert("format".into(), "pt".into());
+    };
+    let file = read(rebuilt(&bytes, states_only, foreign)).unwrap();
+    assert_eq!(file.states, checkpoint.states);
+    assert_eq!(format!("{:?}", file.graft), format!("{:?}", GraftStates::new(3)));
+    assert_eq!((file.metadata.schema_version, file.metadata.step), (0, 0));
+}
+
+#[test]
+fn states_that_mean_nothing_are_neither_written_nor_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("checkpoint");
+    small().save(&path).unwrap();
+    let before = fs::read(&path).unwrap();
+    let mut broken = small();
+    broken.states.alpha[1] = f32::NAN;
+    let why = broken.save(&path).expect_err("a NaN");
+    assert!(matches!(why, CheckpointError::State(StateError::NotFinite { array: "alpha", .. })));
+    let mut broken = small();
+    broken.graft.ramp_epochs[2] = 0;
+    assert!(matches!(broken.save(&path), Err(CheckpointError::State(_))));
+    let mut named = small();
+    named.metadata.extra.insert("crc32".into(), "00000000".into());
+    assert!(matches!(named.save(&path), Err(CheckpointError::ReservedKey { .. })));
+    assert_eq!(fs::read(&path).unwrap(), before);
+    // As plain state files, which no CRC protects.
+    let bytes = small().to_bytes().unwrap();
+    for (name, raw) in [("lifecycle", vec![0, 11, 7]), ("schedule", vec![0, 4, 2])] {
+        let wrong = rebuilt(
+            &bytes,
+            |all| {
+                let tensor = all.iter_mut().find(|t| t.name == name).unwrap();
+                tensor.bytes = raw.clone().into();
+            },
+            plain,
+        );
+        let why = read(wrong).expect_err(name);
+        assert!(matches!(why, CheckpointError::File(FileError::State { .. })), "{why}");
+        assert!(why.to_string().contains(&format!("`{name}[1]`")), "{why}");
+    }
+}
+
+#[test]
+fn layers_too_wide_to_count_are_refused() {
+    let mut states = SeedStates { lifecycle: vec![0; 32], ..SeedStates::default() };
+    (states.blueprint_id, states.alpha) = (vec![0; 32], vec![0.0; 32]);
+    states.chunk_size = 1 << 60;
+    let why = states.check().expect_err("2^65 columns");
+    assert!(matches!(why, StateError::TooManyColumns { num_seeds: 32, .. }), "{why}");
+}
+
+#[test]
+fn a_layer_on_a_device_comes_back_bit_for_bit() {
+    for device in [Device::Cpu, Device::simt()] {
+        let checkpoint = small();
+        let layer = checkpoint.to_layer(&device).unwrap();
+        let mut again = Checkpoint::of_layer(&layer, 1200, 17).unwrap();
+        again.metadata.extra = checkpoint.metadata.extra.clone();
+        assert_eq!(bits(&again), bits(&checkpoint));
+    }
+}
+
+fn steps(store: &CheckpointStore) -> Vec<u64> {
+    let files = store.checkpoints().unwrap();
+    files.iter().map(|path| Checkpoint::load(path).unwrap().metadata.step).collect()
+}
+
+#[test]
+fn a_store_keeps_the_last_and_leaves_other_files_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = CheckpointStore::new(folder.path().join("run/checkpoints"), 3).unwrap();
+    assert!(store.recover().unwrap().is_none() && store.latest().unwrap().is_none());
+    let inside = folder.path().join("run/checkpoints");
+    for other in ["checkpoint-x-step-1.safetensors", "checkpoint-1.safetensors", "notes"] {
+        fs::write(inside.join(other), "not ours").unwrap();
+    }
+    for step in [10, 20, 30, 40, 50] {
+        store.save(step, &small()).unwrap();
+    }
+    assert_eq!(steps(&store), [30, 40, 50]);
+    // After a return to step 30 the newest is the last one saved.
+    store.save(35, &small()).unwrap();
+    assert_eq!(steps(&store), [40, 50, 35]);
+    let latest = store.latest().unwrap().unwrap();
+    assert!(latest.to_str().unwrap().ends_with("-000006-step-35.safetensors"), "{latest:?}");
+    assert_eq!(fs::read_dir(&inside).unwrap().count(), 6);
+    assert!(matches!(CheckpointStore::new(&inside, 0), Err(CheckpointError::KeepNone)));
+    let file = inside.join("notes");
+    assert!(matches!(CheckpointStore::new(file, 1), Err(CheckpointError::Folder { .. })));
+}
+
+#[test]
+fn recovery_passes_over_damaged_files_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = CheckpointStore::new(folder.path(), 4).unwrap();
+    let paths: Vec<_> = (1..=4).map(|step| store.save(step, &small()).unwrap()).collect();
+    let whole = fs::read(&paths[3]).unwrap();
+    fs::write(&paths[3], &whole[..whole.len() - 5]).unwrap();
+    let mut flipped = fs::read(&paths[2]).unwrap();
+    *flipped.last_mut().unwrap() ^= 1;
+    fs::write(&paths[2], flipped).unwrap();
+    let recovered = store.recover().unwrap().unwrap();
+    assert_eq!((recovered.checkpoint.metadata.step, &recovered.path), (2, &paths[1]));
+    let [cut, damaged] = &recovered.skipped[..] else { panic!("{:?}", recovered.skipped) };
+    assert_eq!((&cut.path, &damaged.path), (&paths[3], &paths[2]));
+    assert!(matches!(cut.why, CheckpointError::File(FileError::Truncated { .. })), "{cut}");
+    assert!(matches!(damaged.why, CheckpointError::Crc { .. }), "{damaged}");
+    for path in &paths[..2] {
+        fs::write(path, "").unwrap();
+    }
+    let why = store.recover().expect_err("no checkpoint is whole");
+    let CheckpointError::NoneWhole { skipped, .. } = &why else { panic!("{why}") };
+    assert_eq!(skipped.len(), 4);
+    assert!(why.to_string().contains("none of 4") && why.to_string().contains("step-1"), "{why}");
+}
+
+#[test]
+fn what_cannot_be_written_leaves_what_was_there() {
+    let checkpoint = small();
+    let why = checkpoint.save(Path::new("/dev/full")).expect_err("no space");
+    assert!(matches!(why, CheckpointError::Write { .. }), "{why}");
+    assert!(why.to_string().contains("/dev/full"), "{why}");
+    assert!(Path::new("/dev/full").metadata().is_ok_and(|found| !found.is_file()));
+    let folder = tempfile::tempdir().unwrap();
+    for nowhere in [folder.path().join("no/such/folder/x"), folder.path().to_owned()] {
+        let why = checkpoint.save(&nowhere).expect_err("no place for a file");
+        assert!(matches!(why, CheckpointError::Write { .. }), "{why}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+fn states() -> impl Strategy<Value = Checkpoint> {
+    let finite = || any::<f32>().prop_filter("finite", |v| v.is_finite());
+    (1..6_usize, 0..4_usize, 1..7_usize).prop_flat_map(move |(s, p, c)| {
+        use prop::collection::vec;
+        let loss =
+            prop_oneof![finite(), any::<u32>().prop_map(|b| f32::from_bits(b | 0x7fc0_0000))];
+        let seeds = (
+            vec(0..11_u8, s),
+            vec(0..p.max(1) as u16, s),
+            vec(finite(), s),
+            vec(0..4_u8, s),
+            vec(0.0..=1.0_f32, s),
+            vec(1..u32::MAX, s),
+        );
+        let counts = vec(any::<u32>(), 3 * s);
+        let drifts = (vec(loss, s), vec(finite(), 5 * s));
+        let blueprints = (vec(0..5_u8, p), vec(finite(), p * c), vec(finite(), p));
+        let metadata =
+            (any::<u64>(), any::<u64>(), prop::collection::btree_map("x[^\0]{0,3}", ".*", 0..3));
+        (seeds, counts, drifts, blueprints, metadata).prop_map(
+            move |(seeds, counts, drifts, blueprints, metadata)| {
+                let (lifecycle, blueprint_id, alpha, schedule, alpha_target, ramp_epochs) = seeds;
+                let (blueprint_type, blueprint_weights, blueprint_scales) = blueprints;
+                let (baseline_loss, drift_history) = drifts;
+                let states = SeedStates {
+                    lifecycle,
+                    blueprint_id,
+                    alpha,
+                    blueprint_type,
+                    blueprint_weights,
+                    blueprint_scales,
+                    chunk_size: c,
+                };
+                let graft = GraftStates {
+                    schedule,
+                    alpha_target,
+                    ramp_epochs,
+                    epochs_in_state: counts[..s].to_vec(),
+                    baseline_loss,
+                    drift_history,
+                    drift_count: counts[s..2 * s].to_vec(),
+                    embargo_epochs: counts[2 * s..].to_vec(),
+                };
+                let (step, epoch, extra) = metadata;
+                let mut checkpoint = Checkpoint::new(states, graft, step, epoch);
+                checkpoint.metadata.extra = extra;
+                checkpoint
+            },
+        )
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_checkpoint_comes_back_bit_for_bit(checkpoint in states()) {
+        let bytes = checkpoint.to_bytes().unwrap();
+        let again = read(bytes).unwrap();
+        prop_assert_eq!(bits(&again), bits(&checkpoint));
+    }
+
+    #[test]
+    fn any_mutation_is_refused_or_means_the_same(
+        checkpoint in states(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..9),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut bytes = checkpoint.to_bytes().unwrap();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        same_or_refused(&checkpoint, bytes, || "changed bytes".into());
+    }
+
+    #[test]
+    fn any_bytes_are_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(read(bytes).is_err());
+    }
+}
