@@ -3,7 +3,7 @@
 use kasmina_simt::LaunchError;
 
 use crate::driver::DriverError;
-use crate::kasmina::StateError;
+use crate::kasmina::{ConfigError, LayerError, StateError};
 
 /// What an operation can answer instead of a result. The operands are unchanged, outputs unspecified.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,12 @@ pub enum Error {
     /// A layer's state that means nothing.
     #[error(transparent)]
     State(#[from] StateError),
+    /// A command or an input that a layer refuses.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// A layer's configuration that cannot be honoured.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A buffer of the wrong length.
     #[error("{op}: `{buffer}` has {got} elements, expected {expected}")]
     Length {

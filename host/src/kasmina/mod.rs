@@ -4,10 +4,16 @@
 mod blend_forward;
 mod geometry;
 mod graft;
+mod layer;
 mod state;
 mod telemetry;
 
 pub use blend_forward::{BlendForward, LayerElement};
 pub use graft::GraftStates;
+pub use layer::{
+    Blueprint, ConfigError, GradientClipping, KernelChoice, LayerConfig, LayerError,
+    LoadedBlueprint, RegistryStatistics, SeedEpoch, SeedProgress, StabilityMode, TelemetryRecord,
+    TelemetryReduction, TransitionRules, state_checksum,
+};
 pub use state::{LayerState, SeedStates, StateError};
 pub use telemetry::{TelemetryBuffers, TelemetryValues};
