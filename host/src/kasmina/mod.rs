@@ -21,6 +21,6 @@ pub use layer::{
     LoadedBlueprint, RegistryStatistics, SeedEpoch, SeedProgress, StabilityMode, TelemetryRecord,
     TelemetryReduction, TransitionRules, state_checksum,
 };
-pub use options::{BlendOptions, NumericalMode};
+pub use options::{BlendOptions, KernelInfo, NumericalMode};
 pub use state::{LayerState, SeedStates, StateError};
 pub use telemetry::{TelemetryBuffers, TelemetryValues};

@@ -83,6 +83,9 @@ pub struct LayerConfig {
     /// The share of layers, in percent, that use the new kernels where `kernel` is `rollout`; which
     /// those are follows from name and number alone.
     pub rollout_percent: u8,
+    /// Whether every forward pass also runs the other kernels on the same input, and what differs is kept;
+    /// see [`comparison`](super::KasminaLayer::comparison). Slow: it reads both results back.
+    pub compare_kernels: bool,
 
     /// Trades time for memory: plans and outputs of one batch size are kept instead of eight, and a
     /// [`LayerStack`](super::LayerStack) recomputes unless it is told otherwise.
@@ -201,6 +204,7 @@ impl Default for LayerConfig {
             preferred_block_size: None,
             kernel: KernelChoice::default(),
             rollout_percent: 0,
+            compare_kernels: false,
             memory_efficient_mode: false,
             enable_kernel_profiling: false,
             enable_debug_assertions: false,
@@ -375,6 +379,12 @@ impl LayerConfig {
                 return refuse(strategy, "`enable_telemetry` is off");
             }
             _ => {}
+        }
+        if self.numerical_stability_mode == StabilityMode::Adaptive && !self.enable_telemetry {
+            return refuse(
+                "numerical_stability_mode",
+                "`adaptive` looks at the telemetry, and `enable_telemetry` is off; use strict or fast",
+            );
         }
         if self.kernel == KernelChoice::Tma {
             if !self.enable_tma {

@@ -27,7 +27,7 @@ fn both_forms_are_read_back() {
 #[test]
 fn every_wrong_option_is_named() {
     type Break = fn(&mut LayerConfig);
-    let breaks: [(&str, Break); 22] = [
+    let breaks: [(&str, Break); 23] = [
         ("num_seeds", |c| c.num_seeds = 0),
         ("hidden_dim", |c| c.hidden_dim = 63),
         ("hidden_dim", |c| c.hidden_dim = 0),
@@ -44,6 +44,7 @@ fn every_wrong_option_is_named() {
             c.telemetry_reduction_strategy = TelemetryReduction::Max;
             c.enable_telemetry = false;
         }),
+        ("numerical_stability_mode", |c| c.enable_telemetry = false),
         ("stability_epsilon", |c| c.stability_epsilon = 1e-6),
         ("stability_lower_bound", |c| c.stability_lower_bound = Some(f32::NAN)),
         ("stability_upper_bound", |c| {

@@ -36,6 +36,15 @@ pub enum LayerError {
         /// Where it is.
         from: SeedLifecycle,
     },
+    /// A DORMANT seed that was told to advance.
+    #[error("seed {seed} is DORMANT and holds no blueprint; germinate it with one")]
+    NeedsBlueprint {
+        /// The seed.
+        seed: usize,
+    },
+    /// Gradients that are not there.
+    #[error("there are no gradients yet: run a backward pass first")]
+    NoGradients,
     /// A culled seed whose embargo has not ended.
     #[error("seed {seed} is CULLED and under an embargo for {epochs} more epochs")]
     Embargoed {

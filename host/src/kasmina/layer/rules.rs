@@ -97,7 +97,7 @@ impl Default for SeedEpoch {
         let unknown = f32::NAN;
         Self {
             loss: unknown,
-            drift: 0.0,
+            drift: unknown,
             reconstruction_loss: unknown,
             performance_gain: unknown,
             stability: unknown,
