@@ -1,10 +1,16 @@
 //! The kernels' handles by what they do: the tile table, looked up.
 
 use kasmina_device::Kernel;
-use kasmina_types::{BlendBackward, BlendForward, DType, ReduceOp, ReduceSegments};
+use kasmina_types::{
+    BlendBackward, BlendForward, DType, GradientClip, GraftSchedule, ReduceOp, ReduceSegments,
+    ReductionStrategy, StateUpdates, TelemetryReduce,
+};
 
 use crate::kasmina::blend_backward as backward_kernels;
 use crate::kasmina::blend_forward as blend_kernels;
+use crate::kasmina::{
+    gradient_clip, graft_schedule, state_update, telemetry_reduce as telemetry_kernels,
+};
 use crate::reduction::reduce as reduce_kernels;
 
 /// An instance of `blend_forward`.
@@ -93,4 +99,76 @@ pub fn reduce(op: ReduceOp, dtype: DType, team: Team) -> &'static Kernel<ReduceS
     }
     kasmina_types::reduce_tiles!(instance);
     unreachable!("the tile table has every operation and element type")
+}
+
+/// An instance of `telemetry_reduce`.
+#[derive(Clone, Copy)]
+pub struct TelemetryReduceInstance {
+    /// The kernel.
+    pub kernel: &'static Kernel<TelemetryReduce>,
+    /// Element type.
+    pub dtype: DType,
+    /// Elements of one memory access; the chunk size is a multiple of it.
+    pub lanes: u32,
+    /// Accesses that a thread has in flight: rows that a warp takes together.
+    pub vectors: u32,
+}
+
+/// The instances of `telemetry_reduce` for a strategy and `dtype`, the widest access first.
+pub fn telemetry_reduce(
+    strategy: ReductionStrategy,
+    dtype: DType,
+) -> impl Iterator<Item = TelemetryReduceInstance> {
+    let by_rows = strategy != ReductionStrategy::Hierarchical;
+    let mut instances = Vec::new();
+    macro_rules! instance {
+        ($all:ident, $rows:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal,
+         $row_vectors:literal) => {
+            instances.push(TelemetryReduceInstance {
+                kernel: if by_rows {
+                    telemetry_kernels::$rows::handle()
+                } else {
+                    telemetry_kernels::$all::handle()
+                },
+                dtype: DType::$dtype,
+                lanes: $lanes,
+                vectors: if by_rows { $row_vectors } else { $vectors },
+            });
+        };
+    }
+    kasmina_types::telemetry_reduce_tiles!(instance);
+    instances.into_iter().filter(move |instance| instance.dtype == dtype)
+}
+
+/// The kernel of `graft_schedule`.
+pub fn graft_schedule() -> &'static Kernel<GraftSchedule> {
+    graft_schedule::graft_schedule_f32::handle()
+}
+
+/// The kernel of `state_update`.
+pub fn state_update() -> &'static Kernel<StateUpdates> {
+    state_update::state_update_f32::handle()
+}
+
+/// The kernels of `gradient_clip`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clip {
+    /// Clips each value.
+    Value,
+    /// The norm of all.
+    Norm,
+    /// Scales all by what the norm asks for.
+    Scale,
+    /// Clips each unit by its own history.
+    Adaptive,
+}
+
+/// The kernel of `gradient_clip` that does this.
+pub fn gradient_clip(clip: Clip) -> &'static Kernel<GradientClip> {
+    match clip {
+        Clip::Value => gradient_clip::gradient_clip_value_f32::handle(),
+        Clip::Norm => gradient_clip::gradient_clip_norm_f32::handle(),
+        Clip::Scale => gradient_clip::gradient_clip_scale_f32::handle(),
+        Clip::Adaptive => gradient_clip::gradient_clip_adaptive_f32::handle(),
+    }
 }

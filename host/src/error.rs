@@ -98,6 +98,18 @@ pub enum Error {
         /// The most.
         limit: u64,
     },
+    /// A setting that means nothing.
+    #[error("{op}: `{setting}` is {got}, expected {expected}")]
+    Setting {
+        /// The operation.
+        op: &'static str,
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        got: f64,
+        /// What it may be.
+        expected: &'static str,
+    },
     /// No artifact that the GPU and its driver accept.
     #[error(
         "no PTX for {gpu} (compute capability {capability}) under a driver that takes PTX {ptx}; \

@@ -58,6 +58,18 @@ pub const TRANSITIONS: [(SeedLifecycle, SeedLifecycle); 19] = [
     (RolledBack, Dormant),
 ];
 
+/// The states that each state may become, one bit for each: what a kernel reads of [`TRANSITIONS`].
+pub const TRANSITION_MASKS: [u16; SeedLifecycle::ALL.len()] = {
+    let mut masks = [0; SeedLifecycle::ALL.len()];
+    let mut i = 0;
+    while i < TRANSITIONS.len() {
+        let (from, to) = TRANSITIONS[i];
+        masks[from as usize] |= 1 << to as u32;
+        i += 1;
+    }
+    masks
+};
+
 impl SeedLifecycle {
     /// Every state, in the order of its byte.
     pub const ALL: [Self; 11] = [
@@ -105,14 +117,7 @@ impl SeedLifecycle {
 
     /// Whether a seed may pass from this state to `to`.
     pub const fn may_become(self, to: Self) -> bool {
-        let mut i = 0;
-        while i < TRANSITIONS.len() {
-            if TRANSITIONS[i].0 as u8 == self as u8 && TRANSITIONS[i].1 as u8 == to as u8 {
-                return true;
-            }
-            i += 1;
-        }
-        false
+        TRANSITION_MASKS[self as usize] & (1 << to as u32) != 0
     }
 
     /// The name in the field's spelling.
@@ -170,6 +175,17 @@ mod tests {
         for from in SeedLifecycle::ALL {
             let leaves = SeedLifecycle::ALL.into_iter().any(|to| from.may_become(to));
             assert_eq!(leaves, from != SeedLifecycle::Fossilized, "{from}");
+        }
+    }
+
+    #[test]
+    fn the_masks_are_the_table() {
+        for from in SeedLifecycle::ALL {
+            for to in SeedLifecycle::ALL {
+                let listed = TRANSITIONS.contains(&(from, to));
+                assert_eq!(from.may_become(to), listed, "{from} to {to}");
+            }
+            assert_eq!(TRANSITION_MASKS[from as usize] >> SeedLifecycle::ALL.len(), 0, "{from}");
         }
     }
 

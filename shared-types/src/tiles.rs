@@ -89,6 +89,43 @@ macro_rules! reduce_tiles {
     };
 }
 
+/// Hands each pair of instances of `telemetry_reduce` to a macro:
+/// `(entry for all values together, entry for rows, element, DType, lanes, vectors in flight of the one and
+/// of the other)`. Every block has [`TELEMETRY_REDUCE_BLOCK_THREADS`].
+#[macro_export]
+macro_rules! telemetry_reduce_tiles {
+    ($instance:ident) => {
+        $instance! { telemetry_reduce_all_f32_v16, telemetry_reduce_rows_f32_v16, f32, F32, 4, 4, 4 }
+        $instance! { telemetry_reduce_all_f32_v4, telemetry_reduce_rows_f32_v4, f32, F32, 1, 8, 4 }
+        $instance! { telemetry_reduce_all_f16_v16, telemetry_reduce_rows_f16_v16, f16, F16, 8, 4, 2 }
+        $instance! { telemetry_reduce_all_f16_v4, telemetry_reduce_rows_f16_v4, f16, F16, 2, 8, 4 }
+        $instance! { telemetry_reduce_all_f16_v2, telemetry_reduce_rows_f16_v2, f16, F16, 1, 8, 4 }
+        $instance! { telemetry_reduce_all_bf16_v16, telemetry_reduce_rows_bf16_v16, bf16, Bf16, 8, 4, 2 }
+        $instance! { telemetry_reduce_all_bf16_v4, telemetry_reduce_rows_bf16_v4, bf16, Bf16, 2, 8, 4 }
+        $instance! { telemetry_reduce_all_bf16_v2, telemetry_reduce_rows_bf16_v2, bf16, Bf16, 1, 8, 4 }
+    };
+}
+
+/// Hands each kernel that has one instance to a macro: `(entry, family, lanes, block threads)`. The
+/// elements are f32, and one block fits on a multiprocessor, at least.
+#[macro_export]
+macro_rules! single_tiles {
+    ($instance:ident) => {
+        $instance! { graft_schedule_f32, "graft_schedule", 1, 256 }
+        $instance! { state_update_f32, "state_update", 1, 256 }
+        $instance! { gradient_clip_value_f32, "gradient_clip", 1, 256 }
+        $instance! { gradient_clip_norm_f32, "gradient_clip", 1, 256 }
+        $instance! { gradient_clip_scale_f32, "gradient_clip", 1, 256 }
+        $instance! { gradient_clip_adaptive_f32, "gradient_clip", 1, 256 }
+    };
+}
+
+/// Threads of a block of `telemetry_reduce`.
+pub const TELEMETRY_REDUCE_BLOCK_THREADS: u32 = 256;
+
+/// Blocks of `telemetry_reduce` that fit on a multiprocessor, at least.
+pub const TELEMETRY_REDUCE_MIN_BLOCKS: u32 = 3;
+
 /// Threads of a block of `reduce`.
 pub const REDUCE_BLOCK_THREADS: u32 = 256;
 
@@ -159,6 +196,39 @@ const ALL: ([Tile; 256], usize) = {
         };
     }
     reduce_tiles!(reduce);
+    macro_rules! telemetry_reduce {
+        ($all:ident, $rows:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal,
+         $row_vectors:literal) => {
+            telemetry_reduce!(@one stringify!($all), $dtype, $lanes);
+            telemetry_reduce!(@one stringify!($rows), $dtype, $lanes);
+        };
+        (@one $entry:expr, $dtype:ident, $lanes:literal) => {
+            tiles[used] = Tile {
+                entry: $entry,
+                family: "telemetry_reduce",
+                dtype: DType::$dtype,
+                lanes: $lanes,
+                block_threads: TELEMETRY_REDUCE_BLOCK_THREADS,
+                min_blocks_per_sm: TELEMETRY_REDUCE_MIN_BLOCKS,
+            };
+            used += 1;
+        };
+    }
+    telemetry_reduce_tiles!(telemetry_reduce);
+    macro_rules! single {
+        ($entry:ident, $family:literal, $lanes:literal, $block:literal) => {
+            tiles[used] = Tile {
+                entry: stringify!($entry),
+                family: $family,
+                dtype: DType::F32,
+                lanes: $lanes,
+                block_threads: $block,
+                min_blocks_per_sm: 1,
+            };
+            used += 1;
+        };
+    }
+    single_tiles!(single);
     (tiles, used)
 };
 
@@ -168,7 +238,7 @@ mod tests {
 
     #[test]
     fn entries_are_named_once_and_after_family_and_dtype() {
-        assert_eq!(TILES.len(), 8 + 8 + 50);
+        assert_eq!(TILES.len(), 8 + 8 + 50 + 16 + 6);
         for (i, tile) in TILES.iter().enumerate() {
             assert!(tile.entry.starts_with(tile.family), "{}", tile.entry);
             assert!(tile.entry.split('_').any(|part| part == tile.dtype.name()), "{}", tile.entry);

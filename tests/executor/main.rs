@@ -3,7 +3,11 @@
 
 mod blend_backward;
 mod blend_forward;
+mod gradient_clip;
+mod graft_schedule;
 mod reduce;
+mod state_update;
+mod telemetry_reduce;
 
 use kasmina::{Device, Executor};
 

@@ -7,6 +7,7 @@ use kasmina::kasmina::BlendForward;
 use kasmina::reduction::{Reduce, SegmentOffsets, Segments};
 use kasmina::{Buffer, Device, Error};
 use kasmina_tests::kasmina::blend_forward::{self as blend, Case};
+use kasmina_tests::kasmina::{gradient_clip, graft_schedule, state_update, telemetry_reduce};
 use kasmina_tests::reduction::reduce::{self, Cut};
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -28,6 +29,10 @@ fn main() {
         trial("blend_forward::ragged_shapes", blend_ragged_shapes),
         trial("blend_forward::chunk_sizes_at_the_edges", blend_chunk_sizes),
         trial("blend_forward::large", blend_large),
+        trial("graft_schedule::epochs", graft_epochs),
+        trial("state_update::batches", update_batches),
+        trial("gradient_clip::every_mode", clip_every_mode),
+        trial("telemetry_reduce::shapes", telemetry_shapes),
         trial("reduce::whole", reduce_whole),
         trial("reduce::ragged_segments", reduce_segments),
         trial("reduce::rows", reduce_rows),
@@ -71,6 +76,48 @@ fn blend_large(device: &Device) {
     blend_every_dtype(device, case);
     blend_every_dtype(device, Case { batch: 1001, num_seeds: 3, chunk_size: 4096, ..case });
     blend_every_dtype(device, Case { batch: 1, num_seeds: 1000, ..case });
+}
+
+fn graft_epochs(device: &Device) {
+    for (num_seeds, epochs) in [(1, 5), (255, 40), (100_003, 12)] {
+        graft_schedule::check(device, num_seeds, epochs, num_seeds as u64);
+    }
+    graft_schedule::check_refusals(device);
+}
+
+fn update_batches(device: &Device) {
+    for (num_seeds, batch) in [(1, 700), (7, 3000), (1000, 1000), (50_000, 20_000)] {
+        state_update::check(device, num_seeds, batch, batch as u64);
+    }
+    state_update::check_every_transition(device);
+    state_update::check_fields(device);
+    state_update::check_capacity(device);
+}
+
+fn clip_every_mode(device: &Device) {
+    for (num_seeds, chunk_size) in [(1, 1), (1000, 64), (16, 4096), (37, 5001)] {
+        for broken_inputs in [false, true] {
+            let case = Case { batch: 1, num_seeds, chunk_size, seed: 3, broken_inputs };
+            gradient_clip::check_every_mode(device, case);
+        }
+    }
+    gradient_clip::check_large_values(device);
+    gradient_clip::check_refusals(device);
+}
+
+fn telemetry_shapes(device: &Device) {
+    let mut numbers = kasmina_tests::Numbers::new(99);
+    let random = (0..20).map(|_| [300, 40, 300].map(|most| 1 + numbers.below(most)));
+    let chosen = [[4096, 100, 64], [1001, 3, 4096], [1, 1000, 64], [20_000, 5, 12], [37, 13, 4999]];
+    for (seed, [batch, num_seeds, chunk_size]) in chosen.into_iter().chain(random).enumerate() {
+        let case =
+            Case { batch, num_seeds, chunk_size, seed: seed as u64, broken_inputs: seed % 2 == 0 };
+        telemetry_reduce::check::<f32>(device, case);
+        telemetry_reduce::check::<f16>(device, case);
+        telemetry_reduce::check::<bf16>(device, case);
+    }
+    telemetry_reduce::check_large_values(device);
+    telemetry_reduce::check_refusals(device);
 }
 
 fn reduce_every_dtype(device: &Device, case: &reduce::Case) {

@@ -2,3 +2,7 @@
 
 pub mod blend_backward;
 pub mod blend_forward;
+pub mod gradient_clip;
+pub mod graft_schedule;
+pub mod state_update;
+pub mod telemetry_reduce;

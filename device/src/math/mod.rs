@@ -56,6 +56,12 @@ pub fn fma_f64(a: f64, b: f64, c: f64) -> f64 {
     imp::fma_f64(a, b, c)
 }
 
+/// √x in f64, correctly rounded.
+#[inline(always)]
+pub fn sqrt_f64(x: f64) -> f64 {
+    imp::sqrt_f64(x)
+}
+
 /// The smaller number; the other one where one is NaN.
 #[inline(always)]
 pub fn min(a: f32, b: f32) -> f32 {

@@ -51,6 +51,11 @@ pub(super) fn fma_f64(a: f64, b: f64, c: f64) -> f64 {
 }
 
 #[inline(always)]
+pub(super) fn sqrt_f64(x: f64) -> f64 {
+    core::intrinsics::sqrtf64(x)
+}
+
+#[inline(always)]
 pub(super) fn min(a: f32, b: f32) -> f32 {
     f32::min(a, b)
 }

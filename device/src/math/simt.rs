@@ -34,6 +34,10 @@ pub(super) fn fma_f64(a: f64, b: f64, c: f64) -> f64 {
     a.mul_add(b, c)
 }
 
+pub(super) fn sqrt_f64(x: f64) -> f64 {
+    x.sqrt()
+}
+
 pub(super) fn min(a: f32, b: f32) -> f32 {
     a.min(b)
 }

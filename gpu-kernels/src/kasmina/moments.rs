@@ -132,6 +132,12 @@ impl Moments {
         self.nonfinite > 0 || furthest > OUTLIER_DEVIATIONS * deviation
     }
 
+    /// Finite, non-finite and dead values; mean, sum of squared deviations, smallest, largest.
+    #[inline(always)]
+    pub(crate) fn figures(self) -> ([u32; 3], [f32; 4]) {
+        ([self.finite, self.nonfinite, self.dead], [self.mean, self.m2, self.min, self.max])
+    }
+
     /// Leaves the record at `place`, in two 16-byte stores.
     ///
     /// # Safety

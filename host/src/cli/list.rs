@@ -74,6 +74,29 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
             let team = if team.ends_with("_warp") { "warp" } else { "block" };
             Some(format!("{op} of each segment, a {team} for a segment"))
         }
+        "telemetry_reduce" => Some(format!(
+            "telemetry of the input alone, {}, {} bytes an access",
+            if tile.entry.contains("_rows_") {
+                "mean or largest of each row's figures"
+            } else {
+                "of all values together"
+            },
+            tile.lanes as usize * tile.dtype.size_bytes()
+        )),
+        "graft_schedule" => Some("one epoch of every seed: α by its schedule".into()),
+        "state_update" => Some("checked updates of the seeds' state, a batch".into()),
+        "gradient_clip" => {
+            let what = match tile.entry {
+                "gradient_clip_value_f32" => "clips the parameters' gradients by value",
+                "gradient_clip_norm_f32" => "norm of the parameters' gradients, and their factor",
+                "gradient_clip_scale_f32" => "scales the parameters' gradients by that factor",
+                "gradient_clip_adaptive_f32" => {
+                    "clips each blueprint's gradients by their running norm"
+                }
+                _ => return None,
+            };
+            Some(what.into())
+        }
         _ => None,
     }
 }

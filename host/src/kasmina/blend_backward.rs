@@ -72,9 +72,13 @@ impl<T: LayerElement> BlendBackward<T> {
         let numerical = options.numerical.parameters(OP)?;
         device.refuse_capture(OP)?;
         let plan = match KernelDevice::of(device) {
-            Some(kernels) => {
-                Some(Plan::new(device, kernels, T::DTYPE, [batch, num_seeds, chunk_size], &options)?)
-            }
+            Some(kernels) => Some(Plan::new(
+                device,
+                kernels,
+                T::DTYPE,
+                [batch, num_seeds, chunk_size],
+                &options,
+            )?),
             None => None,
         };
         let device = device.clone();

@@ -62,7 +62,7 @@ fn strip(num_seeds: u32, chunk_vectors: u32) -> (u32, u32, u32) {
 
 /// Blocks that share a strip's rows: the fewest whose waves over the device are nearly full, for each
 /// more is one more part to merge.
-fn slabs(strips: u32, groups: u32, resident: u32) -> u32 {
+pub(crate) fn slabs(strips: u32, groups: u32, resident: u32) -> u32 {
     let fill = |slabs: u32| {
         let tiles = u64::from(strips) * u64::from(slabs);
         tiles as f64 / (tiles.div_ceil(u64::from(resident)) * u64::from(resident)) as f64

@@ -4,23 +4,34 @@
 mod blend_backward;
 mod blend_forward;
 mod geometry;
+mod gradient_clip;
 mod gradients;
 mod graft;
+mod graft_schedule;
 mod layer;
 mod options;
 mod state;
+mod state_update;
 mod telemetry;
+mod telemetry_reduce;
 
 pub use blend_backward::BlendBackward;
 pub use blend_forward::{BlendForward, LayerElement};
+pub use gradient_clip::{ClipMode, ClipReport, ClipTargets, GradientClip};
 pub(crate) use gradients::BackwardBuffers;
 pub use gradients::{GradientBuffers, GradientValues};
 pub use graft::GraftStates;
+pub use graft_schedule::{EpochBuffers, EpochInputs, EpochValues, GraftSchedule};
 pub use layer::{
-    Blueprint, ConfigError, GradientClipping, KernelChoice, LayerConfig, LayerError,
-    LoadedBlueprint, RegistryStatistics, SeedEpoch, SeedProgress, StabilityMode, TelemetryRecord,
-    TelemetryReduction, TransitionRules, state_checksum,
+    Blueprint, Checkpointing, ComparedKernel, ConfigError, EpochOutcome, EpochReport, Figure,
+    GradientClipping, KasminaLayer, KasminaLayerBuilder, KernelChoice, KernelComparison,
+    LayerConfig, LayerError, LayerReport, LayerStack, LoadedBlueprint, ParameterAddresses,
+    PerformanceReport, RegistryStatistics, SeedEpoch, SeedProgress, SeedReport, StabilityMode,
+    TelemetryDifference, TelemetryRecord, TelemetryReduction, Transition, TransitionRules,
+    in_rollout, state_checksum,
 };
 pub use options::{BlendOptions, KernelInfo, NumericalMode};
 pub use state::{LayerState, SeedStates, StateError};
+pub use state_update::{Refusal, StateUpdates, UpdateReport};
 pub use telemetry::{TelemetryBuffers, TelemetryValues};
+pub use telemetry_reduce::TelemetryReduce;

@@ -334,7 +334,6 @@ impl LayerState {
     }
 
     /// Every per-seed array as a kernel writes it.
-    #[expect(dead_code, reason = "the kernels that write the state follow")]
     pub(crate) fn seed_arrays(&mut self) -> SeedArrays {
         SeedArrays {
             lifecycle: self.lifecycle.view_mut(),

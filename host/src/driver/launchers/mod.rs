@@ -3,7 +3,11 @@
 
 pub(crate) mod blend_backward;
 pub(crate) mod blend_forward;
+pub(crate) mod gradient_clip;
+pub(crate) mod graft_schedule;
 pub(crate) mod reduce;
+pub(crate) mod state_update;
+pub(crate) mod telemetry_reduce;
 
 use kasmina_device::Kernel;
 use kasmina_simt::Executor;

@@ -109,8 +109,8 @@ impl<T: LayerElement> KasminaLayer<T> {
         let embargo_epochs = graft.embargo_epochs.to_vec()?;
         let mut transitions = Vec::new();
         for (seed, epoch) in report.seeds.iter().enumerate() {
-            let from = SeedLifecycle::from_u8(lifecycle[seed])
-                .expect("only the layer writes the states");
+            let from =
+                SeedLifecycle::from_u8(lifecycle[seed]).expect("only the layer writes the states");
             let progress = SeedProgress {
                 lifecycle: from,
                 alpha: alpha[seed],

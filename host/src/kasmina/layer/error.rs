@@ -119,6 +119,12 @@ pub enum LayerError {
         /// The CRC of what is there.
         got: u32,
     },
+    /// A state that does not fit the layer.
+    #[error("the state does not fit the layer: {why}")]
+    OtherShape {
+        /// What does not fit.
+        why: String,
+    },
     /// Something that the configuration turned off.
     #[error("{what} is not available: `{option}` is off in the layer's configuration")]
     TurnedOff {
@@ -131,14 +137,6 @@ pub enum LayerError {
     #[error("epoch report: {why}")]
     EpochReport {
         /// What is wrong.
-        why: String,
-    },
-    /// A kernel that was forced and cannot be had.
-    #[error("kernel `{kernel}` cannot be used here: {why}")]
-    NoSuchKernel {
-        /// The kernel.
-        kernel: String,
-        /// Why not.
         why: String,
     },
     /// A backward pass of a stack without a forward pass of the same batch before it.

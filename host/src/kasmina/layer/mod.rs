@@ -20,9 +20,7 @@ mod stack;
 
 pub use blueprints::ParameterAddresses;
 pub use builder::KasminaLayerBuilder;
-pub use config::{
-    GradientClipping, KernelChoice, LayerConfig, StabilityMode, TelemetryReduction,
-};
+pub use config::{GradientClipping, KernelChoice, LayerConfig, StabilityMode, TelemetryReduction};
 pub use epoch::{EpochOutcome, EpochReport, Transition};
 pub use error::{ConfigError, LayerError};
 pub use integrity::state_checksum;
@@ -121,8 +119,11 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// [`Error::Config`] with the first option that cannot be honoured; memory exhausted, or a failed call.
     pub fn new(device: &Device, config: LayerConfig) -> Result<Self, Error> {
         config.check()?;
-        let registry =
-            Registry::new(config.max_blueprints, config.chunk_size(), config.blueprint_budget_bytes);
+        let registry = Registry::new(
+            config.max_blueprints,
+            config.chunk_size(),
+            config.blueprint_budget_bytes,
+        );
         let state = load::empty_state(device, &config, &registry)?;
         let (options, num_seeds) = (selection::options::<T>(device, &config)?, config.num_seeds);
         let kept = if config.enable_telemetry { config.telemetry_ring_capacity } else { 1 };

@@ -62,8 +62,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             return Ok(());
         }
         let (seeds, chunk) = (self.config.num_seeds, self.state.chunk_size());
-        let forward =
-            BlendForward::with_options(&self.device, batch, seeds, chunk, self.options)?;
+        let forward = BlendForward::with_options(&self.device, batch, seeds, chunk, self.options)?;
         let strategy = match self.config.telemetry_reduction_strategy {
             TelemetryReduction::Mean => Some(ReductionStrategy::Mean),
             TelemetryReduction::Max => Some(ReductionStrategy::Max),

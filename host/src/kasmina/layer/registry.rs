@@ -152,6 +152,7 @@ impl Registry {
     }
 
     /// Whether the id is loaded.
+    #[cfg(test)]
     pub(crate) fn is_loaded(&self, id: u16) -> bool {
         self.slot(id).is_ok()
     }
