@@ -83,7 +83,7 @@ pub struct LayerConfig {
     /// The share of layers, in percent, that use the new kernels where `kernel` is `rollout`; which
     /// those are follows from name and number alone.
     pub rollout_percent: u8,
-    /// Whether every forward pass also runs the other kernels on the same input, and what differs is kept;
+    /// Whether every forward pass also runs the reference on the same input, and what differs is kept;
     /// see [`comparison`](super::KasminaLayer::comparison). Slow: it reads both results back.
     pub compare_kernels: bool,
 

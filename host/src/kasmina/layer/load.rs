@@ -162,3 +162,60 @@ fn place(
     states.blueprint_scales.resize(max_blueprints, 0.0);
     LayerState::in_arena(device, &states, graft, &offsets, &arena)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kasmina::{Blueprint, KasminaLayer};
+    use kasmina_types::BlueprintType;
+
+    fn layer() -> KasminaLayer<f32> {
+        let mut layer = KasminaLayer::builder(2, 8).build(&Device::Cpu).expect("a layer");
+        let blueprint =
+            Blueprint { kind: BlueprintType::MlpExpansion, weights: vec![1.0; 4], scale: 1.0 };
+        let id = layer.load_blueprint(&blueprint).expect("room").id;
+        layer.germinate(1, id).expect("DORMANT");
+        layer
+    }
+
+    /// A bit of any array that something else than the layer flips is found.
+    #[test]
+    fn foreign_changes_are_found() {
+        type Spoil = fn(&mut LayerState) -> Result<(), Error>;
+        let spoils: [(&str, Spoil); 6] = [
+            ("lifecycle", |s| s.lifecycle.copy_range_from_slice(1, &[2])),
+            ("blueprint_id", |s| s.blueprint_id.copy_range_from_slice(0, &[1])),
+            ("alpha", |s| s.alpha.copy_range_from_slice(0, &[f32::MIN_POSITIVE])),
+            ("ramp_epochs", |s| s.graft.ramp_epochs.copy_range_from_slice(1, &[31])),
+            ("blueprint_type", |s| s.blueprint_type.copy_range_from_slice(1, &[4])),
+            ("blueprint_offset", |s| s.blueprint_offset.copy_range_from_slice(1, &[0])),
+        ];
+        for (array, spoil) in spoils {
+            let mut layer = layer();
+            layer.verify_integrity().expect("nothing has changed");
+            spoil(&mut layer.state).expect("a copy");
+            let why = layer.verify_integrity().expect_err(array);
+            assert!(matches!(why, Error::Layer(LayerError::Integrity { .. })), "{array}: {why}");
+        }
+    }
+
+    /// What an optimiser changes is its own.
+    #[test]
+    fn parameters_are_an_optimisers() {
+        let mut layer = layer();
+        layer.state.weights.copy_range_from_slice(4, &[9.0]).expect("a copy");
+        layer.verify_integrity().expect("parameters are not covered");
+    }
+
+    /// With debug assertions a pass finds a code that is none; without them it has no reason to look.
+    #[test]
+    fn debug_assertions_look_at_the_state() {
+        let config = LayerConfig { enable_debug_assertions: true, ..LayerConfig::new(2, 8) };
+        let mut layer = KasminaLayer::<f32>::new(&Device::Cpu, config).expect("a layer");
+        let x = crate::Buffer::zeroed(&Device::Cpu, 8).expect("memory");
+        layer.forward(&x).map(drop).expect("a good state");
+        layer.state.lifecycle.copy_range_from_slice(0, &[11]).expect("a copy");
+        let why = layer.forward(&x).map(drop).expect_err("no such state").to_string();
+        assert!(why.contains("lifecycle[0]"), "{why}");
+    }
+}

@@ -36,8 +36,6 @@ pub fn in_rollout(name: &str, layer_id: u32, percent: u8) -> bool {
 pub enum ComparedKernel {
     /// The one that the layer uses.
     Own,
-    /// The plain one.
-    Plain,
     /// The reference mathematics on the CPU.
     Reference,
 }
@@ -97,8 +95,7 @@ impl<T: LayerElement> KasminaLayer<T> {
         Ok(KernelComparison::of(&one?, &other?))
     }
 
-    /// What `compare_kernels` has found in all passes so far: the layer's kernel against the plain one,
-    /// or, where that is its own, against the reference.
+    /// What `compare_kernels` has found in all passes so far: the layer's kernel against the reference.
     ///
     /// # Errors
     /// [`LayerError::TurnedOff`].
@@ -110,16 +107,12 @@ impl<T: LayerElement> KasminaLayer<T> {
     }
 
     pub(crate) fn compare_and_keep(&mut self, x: &Buffer<T>) -> Result<(), Error> {
-        let found = self.compare_kernels(x, ComparedKernel::Own, self.other_kernel())?;
+        let found = self.compare_kernels(x, ComparedKernel::Own, ComparedKernel::Reference)?;
         match &mut self.comparison {
             Some(kept) => kept.merge(&found),
             None => self.comparison = Some(found),
         }
         Ok(())
-    }
-
-    fn other_kernel(&self) -> ComparedKernel {
-        ComparedKernel::Reference
     }
 
     fn result_of(
@@ -231,12 +224,9 @@ fn relative(a: f64, b: f64) -> f64 {
 }
 
 /// The options of the passes that a configuration asks for.
-pub(crate) fn options<T: LayerElement>(
-    _device: &Device,
-    config: &LayerConfig,
-) -> Result<BlendOptions, ConfigError> {
-    if config.kernel == KernelChoice::Tma {
-        let why = "this build has no kernels that load by tensor maps".into();
+pub(crate) fn options<T: LayerElement>(config: &LayerConfig) -> Result<BlendOptions, ConfigError> {
+    if matches!(config.kernel, KernelChoice::Tma | KernelChoice::Rollout) {
+        let why = "this build has the plain kernels only, none that load by tensor maps".into();
         return Err(ConfigError::Refused { option: "kernel", why });
     }
     // The largest finite values of the element type.

@@ -19,7 +19,7 @@ pub fn check_comparison<T: Narrow + LayerElement>(device: &Device) {
     assert_eq!((same.differing, same.max_absolute, same.elements), (0, 0.0, 9 * 48));
     assert!(same.telemetry.iter().all(|figure| figure.differing == 0));
     let other =
-        layer.compare_kernels(&x, ComparedKernel::Plain, ComparedKernel::Reference).expect("one");
+        layer.compare_kernels(&x, ComparedKernel::Own, ComparedKernel::Reference).expect("one");
     assert_eq!(other.second, "reference");
     assert!(other.max_relative <= T::TOLERANCE, "{other:?}");
     assert_eq!(other.nonfinite_differing, 0);
@@ -79,4 +79,8 @@ pub fn check_forced_kernel(device: &Device) {
     assert!(layer(KernelChoice::Plain, false).is_ok());
     let Err(why) = layer(KernelChoice::Tma, false) else { panic!("tma is off") };
     assert!(why.to_string().contains("enable_tma"), "{why}");
+    for choice in [KernelChoice::Tma, KernelChoice::Rollout] {
+        let Err(why) = layer(choice, true) else { panic!("there are plain kernels only") };
+        assert!(why.to_string().contains("`kernel` is refused"), "{why}");
+    }
 }

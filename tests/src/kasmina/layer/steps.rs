@@ -1,5 +1,6 @@
 //! What a step costs, what it leaves, and what it refuses.
 
+use kasmina::driver::Graph;
 use kasmina::kasmina::{
     GradientClipping, KasminaLayer, LayerElement, TelemetryReduce, TelemetryReduction,
 };
@@ -206,5 +207,33 @@ pub fn check_batch_sizes(device: &Device) {
         }
         let planned = layer.report().expect("a report").planned_batches;
         assert!(planned.len() <= most && planned.ends_with(&[1]), "{planned:?}");
+    }
+}
+
+/// A step captured into a graph gives the bits that it gives otherwise, and follows its input.
+#[track_caller]
+pub fn check_capture(device: &Device) {
+    let Device::Cuda(gpu) = device else { unreachable!("a GPU's test") };
+    let mut layer = busy_layer::<f32>(device, 8, |b| b.enable_kernel_profiling(true));
+    let mut x = inputs::<f32>(device, 96, 1);
+    let mut outputs = [0, 1].map(|_| Buffer::<f32>::zeroed(device, 96).expect("memory"));
+    let [y, dx] = &mut outputs;
+    let mut step = |layer: &mut KasminaLayer<f32>, x: &Buffer<f32>| -> Result<(), Error> {
+        layer.forward_into(x, y)?;
+        layer.backward_into(x, x, dx)
+    };
+    step(&mut layer, &x).expect("a first step");
+    let graph = Graph::capture::<Error>(gpu.stream(), |_| step(&mut layer, &x));
+    let exec = graph.and_then(|graph| Ok(graph.instantiate()?)).expect("a graph");
+    for seed in 2..4 {
+        let values = inputs::<f32>(device, 96, seed).to_vec().expect("a read");
+        x.copy_from_slice(&values).expect("a copy");
+        exec.launch(gpu.stream()).expect("a replay");
+        let got = outputs.each_ref().map(bits);
+        let expected = [
+            bits(layer.forward(&x).expect("a pass")),
+            bits(layer.backward(&x, &x).expect("a pass")),
+        ];
+        assert!(got == expected, "input {seed}");
     }
 }

@@ -92,8 +92,9 @@ pub fn check_life(device: &Device) {
     assert_eq!(path, expected, "losses: {losses:?}");
     let after = *losses.last().expect("epochs");
     assert!(after < 1e-3 * before, "the loss fell from {before} to {after}: {losses:?}");
-    // While α rises the loss falls from epoch to epoch.
-    assert!(losses.windows(2).all(|pair| pair[1] <= pair[0] + 1e-6), "{losses:?}");
+    // The graft alone, before fine-tuning, has brought most of it.
+    let grafted = losses[losses.len() - 4];
+    assert!(grafted < 0.3 * before, "{grafted} of {before} before fine-tuning: {losses:?}");
     let Blueprint { weights, scale, .. } = layer.blueprint(id).expect("loaded");
     for (weight, wanted) in weights.iter().zip(WANTED) {
         assert!((scale * weight - wanted).abs() < 0.05, "{scale} · {weight} for {wanted}");
