@@ -68,6 +68,10 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
             "layer forward pass with telemetry, {} bytes an access",
             tile.lanes as usize * tile.dtype.size_bytes()
         )),
+        "blend_backward" => Some(format!(
+            "layer backward pass: input, blueprints, blend factors, {} bytes an access",
+            tile.lanes as usize * tile.dtype.size_bytes()
+        )),
         "reduce" => {
             let (op, team) = tile.entry.strip_prefix("reduce_")?.split_once('_')?;
             let op = ReduceOp::ALL.into_iter().find(|known| known.name() == op)?;
