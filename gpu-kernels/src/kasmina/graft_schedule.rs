@@ -144,13 +144,7 @@ unsafe fn performance(p: &GraftSchedule, seed: usize, loss: f32) -> f64 {
     }
     let gain = 2.0 * (f64::from(baseline) - f64::from(loss)) / f64::from(baseline);
     // A loss that rose has a negative gain, and the smallest share as well.
-    if gain < 0.5 {
-        0.5
-    } else if gain > 3.0 {
-        3.0
-    } else {
-        gain
-    }
+    gain.clamp(0.5, 3.0)
 }
 
 /// Puts the drift in its place in the ring, and takes the mean of those that are there.

@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(names("reduce_sum f64"), ["reduce_sum f64"]);
         assert_eq!(names("sum_bf16"), ["reduce_sum bf16"]);
         assert_eq!(names("blend").len(), 3);
-        assert_eq!(names("reduce").len(), 25);
+        assert_eq!(names("reduce").len(), 25 + 9);
     }
 
     #[test]

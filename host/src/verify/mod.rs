@@ -17,10 +17,15 @@
 
 mod blend_backward;
 mod blend_forward;
+mod gradient_clip;
+mod graft_schedule;
 mod random;
 mod reduction;
+mod state_update;
 mod tally;
+mod telemetry_reduce;
 mod time;
+mod units;
 
 use std::sync::Arc;
 
@@ -45,10 +50,18 @@ enum Inputs {
 
 /// The rows of every family, in the order of a report.
 pub fn checks() -> Vec<Check> {
-    [blend_forward::checks(), blend_backward::checks(), reduction::checks()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        blend_forward::checks(),
+        blend_backward::checks(),
+        telemetry_reduce::checks(),
+        graft_schedule::checks(),
+        state_update::checks(),
+        gradient_clip::checks(),
+        reduction::checks(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// A row that can be had: one kernel for one element type.

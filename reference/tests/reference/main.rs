@@ -2,6 +2,10 @@
 
 mod blend_backward;
 mod blend_forward;
+mod gradient_clip;
+mod graft_schedule;
 mod numeric;
 mod reduce;
+mod state_update;
 mod telemetry;
+mod telemetry_reduce;
