@@ -205,7 +205,7 @@ impl<T: LayerElement> KasminaLayer<T> {
         let plan = self.plans.last().expect("just planned");
         let backward = plan.backward.as_mut().expect("just planned");
         let Training { gradients, clip } = self.training.as_mut().expect("just prepared");
-        backward.run(&mut self.state, x, grad_output, grad_input, gradients)?;
+        backward.run(&self.state, x, grad_output, grad_input, gradients)?;
         clip.run(
             &self.state,
             ClipTargets {
