@@ -1,5 +1,7 @@
 //! Memory on a device.
 
+mod statistics;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,12 +11,15 @@ use kasmina_types::{In, Out};
 use crate::device::{Device, Gpu};
 use crate::driver::{CudaBuffer, Stream};
 use crate::error::Error;
+pub use statistics::BufferStatistics;
+use statistics::{Counted, change};
 
 /// `len` elements in a device's memory: a GPU's, or the host's, aligned to 16 bytes.
 ///
 /// On a GPU it comes from the device's pool and goes back to it when it is dropped.
 pub struct Buffer<T: Pod> {
     storage: Storage<T>,
+    _counted: Counted,
 }
 
 enum Storage<T: Pod> {
@@ -58,7 +63,7 @@ impl<T: Pod> Buffer<T> {
             }
             Device::Cpu | Device::Simt(_) => Storage::Host(HostMemory::zeroed(len)),
         };
-        Ok(Self { storage })
+        Ok(Self { storage, _counted: Counted::new::<T>(len) })
     }
 
     /// A copy of `values`.
@@ -76,7 +81,8 @@ impl<T: Pod> Buffer<T> {
                 Storage::Host(memory)
             }
         };
-        Ok(Self { storage })
+        change(|s| s.copies_in += 1);
+        Ok(Self { storage, _counted: Counted::new::<T>(values.len()) })
     }
 
     /// Elements.
@@ -98,9 +104,65 @@ impl<T: Pod> Buffer<T> {
     /// Another length, or a failed call.
     pub fn copy_from_slice(&mut self, values: &[T]) -> Result<(), Error> {
         check_length("copy to a buffer", "values", self.len(), values.len())?;
+        change(|s| s.copies_in += 1);
         match &mut self.storage {
             Storage::Host(memory) => memory.as_mut_slice().copy_from_slice(values),
             Storage::Cuda(gpu, buffer) => buffer.copy_from_slice(values, gpu.stream())?,
+        }
+        Ok(())
+    }
+
+    /// Copies `values` to the elements from `start` on, after what is queued before; complete on return.
+    ///
+    /// # Errors
+    /// A range that is not inside, or a failed call.
+    pub fn copy_range_from_slice(&mut self, start: usize, values: &[T]) -> Result<(), Error> {
+        self.check_range(start, values.len())?;
+        change(|s| s.copies_in += 1);
+        match &mut self.storage {
+            Storage::Host(memory) => {
+                memory.as_mut_slice()[start..][..values.len()].copy_from_slice(values);
+            }
+            Storage::Cuda(gpu, buffer) => {
+                buffer.copy_range_from_slice(start, values, gpu.stream())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `len` elements from `start` on, once everything queued before is done.
+    ///
+    /// # Errors
+    /// A range that is not inside, what the queued work ran into, or a failed call.
+    pub fn range_to_vec(&self, start: usize, len: usize) -> Result<Vec<T>, Error> {
+        self.check_range(start, len)?;
+        change(|s| s.copies_out += 1);
+        match &self.storage {
+            Storage::Host(memory) => Ok(memory.as_slice()[start..][..len].to_vec()),
+            Storage::Cuda(gpu, buffer) => {
+                let mut values = vec![T::zeroed(); len];
+                buffer.copy_range_to_slice(start, &mut values, gpu.stream())?;
+                Ok(values)
+            }
+        }
+    }
+
+    /// Queues a copy of `source`, a buffer of the same length on the same device; nothing crosses to
+    /// the host.
+    ///
+    /// # Errors
+    /// Another length or device, or a failed call.
+    pub fn copy_from_buffer(&mut self, source: &Self) -> Result<(), Error> {
+        const OP: &str = "copy between buffers";
+        check_length(OP, "source", self.len(), source.len())?;
+        source.check_device(OP, "source", &self.device())?;
+        change(|s| s.copies_on_device += 1);
+        match (&mut self.storage, &source.storage) {
+            (Storage::Host(to), Storage::Host(from)) => to.words.copy_from_slice(&from.words),
+            (Storage::Cuda(gpu, to), Storage::Cuda(_, from)) => {
+                to.copy_from_device(from, gpu.stream())?;
+            }
+            _ => unreachable!("`check_device` refuses a buffer of other memory"),
         }
         Ok(())
     }
@@ -122,6 +184,7 @@ impl<T: Pod> Buffer<T> {
     /// # Errors
     /// What the queued work ran into, or a failed call.
     pub fn to_vec(&self) -> Result<Vec<T>, Error> {
+        change(|s| s.copies_out += 1);
         match &self.storage {
             Storage::Host(memory) => Ok(memory.as_slice().to_vec()),
             Storage::Cuda(gpu, buffer) => Ok(buffer.to_vec(gpu.stream())?),
@@ -187,6 +250,23 @@ impl<T: Pod> Buffer<T> {
         }
     }
 
+    /// Where the memory is; for the host's, the CPU, whose buffers are the executor's too.
+    fn device(&self) -> Device {
+        match &self.storage {
+            Storage::Host(_) => Device::Cpu,
+            Storage::Cuda(gpu, _) => Device::Cuda(Arc::clone(gpu)),
+        }
+    }
+
+    fn check_range(&self, start: usize, count: usize) -> Result<(), Error> {
+        let end = start.saturating_add(count);
+        if end <= self.len() {
+            return Ok(());
+        }
+        let expected = format!("{end} or more, for the range from {start} of {count}");
+        Err(Error::Length { op: "copy a range", buffer: "the buffer", expected, got: self.len() })
+    }
+
     /// Refuses a buffer that the operation's device cannot reach.
     pub(crate) fn check_device(
         &self,
@@ -194,10 +274,7 @@ impl<T: Pod> Buffer<T> {
         buffer: &'static str,
         device: &Device,
     ) -> Result<(), Error> {
-        let own = match &self.storage {
-            Storage::Host(_) => Device::Cpu,
-            Storage::Cuda(gpu, _) => Device::Cuda(Arc::clone(gpu)),
-        };
+        let own = self.device();
         if own.shares_memory_with(device) {
             return Ok(());
         }

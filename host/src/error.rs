@@ -3,7 +3,7 @@
 use kasmina_simt::LaunchError;
 
 use crate::driver::DriverError;
-use crate::kasmina::StateError;
+use crate::kasmina::{ConfigError, LayerError, StateError};
 use crate::normalization::NormalizationError;
 
 /// What an operation can answer instead of a result. The operands are unchanged, outputs unspecified.
@@ -22,6 +22,12 @@ pub enum Error {
     /// Options or operands of a normalisation that mean nothing.
     #[error(transparent)]
     Normalization(#[from] NormalizationError),
+    /// A command or an input that a layer refuses.
+    #[error(transparent)]
+    Layer(#[from] LayerError),
+    /// A layer's configuration that cannot be honoured.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// A buffer of the wrong length.
     #[error("{op}: `{buffer}` has {got} elements, expected {expected}")]
     Length {

@@ -41,7 +41,7 @@ pub mod profile;
 pub mod reduction;
 pub mod verify;
 
-pub use buffer::Buffer;
+pub use buffer::{Buffer, BufferStatistics};
 pub use device::{Device, Gpu};
 pub use error::Error;
 pub use kasmina_simt::Executor;

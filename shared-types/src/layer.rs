@@ -15,7 +15,8 @@ pub struct LayerArrays {
     pub alpha: In<f32>,
     /// [`BlueprintType`](crate::BlueprintType), `[num_blueprints]`.
     pub blueprint_type: In<u8>,
-    /// Where each blueprint's weights begin in `weights`, in elements, `[num_blueprints]`.
+    /// Where each blueprint's weights begin in `weights`, in elements, `[num_blueprints]`. An id that is not
+    /// loaded has the offset of 'none'; all others are disjoint.
     pub blueprint_offset: In<u32>,
     /// Scale s, `[num_blueprints]`.
     pub blueprint_scale: In<f32>,

@@ -8,6 +8,7 @@ use kasmina::reduction::{Reduce, SegmentOffsets, Segments};
 use kasmina::{Buffer, Device, Error};
 use kasmina_tests::kasmina::blend_backward as backward;
 use kasmina_tests::kasmina::blend_forward::{self as blend, Case};
+use kasmina_tests::kasmina::layer::{blueprints, kernels, lifecycle, stack, steps, training};
 use kasmina_tests::kasmina::{gradient_clip, graft_schedule, state_update, telemetry_reduce};
 use kasmina_tests::normalization::activation_norm as norm;
 use kasmina_tests::reduction::reduce::{self, Cut};
@@ -53,6 +54,51 @@ fn main() {
         trial("graphs_replay_what_was_captured", graphs),
         trial("scratch_is_not_made_inside_a_graph", scratch_inside_a_graph),
         trial("two_handles_of_one_gpu_share_buffers", two_handles),
+        trial("layer::commands", |device| {
+            for seed in 0..4 {
+                lifecycle::check_commands(device, seed, 150);
+            }
+            lifecycle::check_messages(device);
+            lifecycle::check_end_of_epoch(device);
+        }),
+        trial("layer::steady_steps_allocate_and_copy_nothing", |device| {
+            steps::check_steady_steps::<f32>(device);
+            steps::check_steady_steps::<f16>(device);
+            steps::check_steady_steps::<bf16>(device);
+        }),
+        trial("layer::telemetry", |device| {
+            steps::check_telemetry_ring(device);
+            steps::check_telemetry_strategies(device);
+        }),
+        trial("layer::inputs", |device| {
+            steps::check_refusals(device);
+            steps::check_numerical_modes(device);
+            steps::check_batch_sizes(device);
+        }),
+        trial("layer::blueprints", |device| {
+            blueprints::check_eviction(device);
+            blueprints::check_replacement_in_flight(device);
+            blueprints::check_unfit(device);
+            blueprints::check_loading(device);
+        }),
+        trial("layer::stacks", |device| {
+            stack::check_same_bits::<f32>(device);
+            stack::check_same_bits::<f16>(device);
+            stack::check_refusals(device);
+        }),
+        // Each handle has a pool of its own, whose statistics begin at nothing.
+        trial("layer::stacks_that_recompute_take_less_memory", |_| {
+            stack::check_memory(|| Device::cuda(0).expect("a GPU"));
+        }),
+        trial("layer::kernels", |device| {
+            kernels::check_comparison::<f32>(device);
+            kernels::check_comparison::<bf16>(device);
+            kernels::check_comparison_mode(device);
+            kernels::check_grids(device);
+            kernels::check_forced_kernel(device);
+        }),
+        trial("layer::a_seed_lives_and_the_loss_falls", training::check_life),
+        trial("layer::steps_are_captured", steps::check_capture),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -297,8 +297,11 @@ pub(crate) unsafe fn clear_untrained(p: &BlendBackward, strip: &Strip) {
         unsafe {
             if id == u32::from(BLUEPRINT_NONE) || rank(p, id as u16, 0).count == 0 {
                 let offset = p.layer.blueprint_offset.load(id as usize) as usize;
+                let none = p.layer.blueprint_offset.load(usize::from(BLUEPRINT_NONE)) as usize;
+                // An id that is not loaded lies where 'none' does: its zeros are written with those.
+                let own = id == u32::from(BLUEPRINT_NONE) || offset != none;
                 let mut i = thread::lane_idx();
-                while i < p.chunk_size {
+                while own && i < p.chunk_size {
                     p.gradients.weights.store(offset + i as usize, 0.0);
                     i += warp::WARP_SIZE;
                 }

@@ -241,9 +241,13 @@ unsafe fn visit<const STORE: bool>(
     if unit < p.num_blueprints as usize {
         // SAFETY: `unit < num_blueprints`.
         let row = unsafe { p.blueprint_offset.load(unit) } as usize;
+        // SAFETY: there is a blueprint, hence a first one.
+        let none = unsafe { p.blueprint_offset.load(0) } as usize;
+        // An id that is not loaded lies where 'none' does, whose unit has the row.
+        let own = unit == 0 || row != none;
         let chunk = p.chunk_size as usize;
         let mut first = t;
-        while first < chunk {
+        while own && first < chunk {
             let mut values = [0.0; IN_FLIGHT];
             unroll!(k in IN_FLIGHT => {
                 if first + k * BLOCK < chunk {

@@ -18,6 +18,7 @@ use super::pinned::{PinnedBuffer, byte_len};
 use super::pool::PoolMemory;
 use super::raw::driver_call;
 use super::stream::Stream;
+use super::transfers::Direction;
 
 /// `len` elements of GPU memory.
 pub struct CudaBuffer<T> {
@@ -116,6 +117,66 @@ impl<T: Pod> CudaBuffer<T> {
                 ))
             }
         });
+        stream.count_transfer(Direction::HostToDevice, self.byte_len());
+        // Also where the call failed: what it queued must not outlive the borrow.
+        let waited = stream.synchronize();
+        queued.and(waited)
+    }
+
+    /// Copies `values` to the elements from `start` on; complete on return, and ordered after what is queued.
+    ///
+    /// # Errors
+    /// [`DriverError::Length`] for a range that is not inside, a capture on `stream`, or a failed call.
+    pub fn copy_range_from_slice(
+        &mut self,
+        start: usize,
+        values: &[T],
+        stream: &Stream,
+    ) -> Result<(), DriverError> {
+        let offset = self.check_range("copy from a slice to a range", start, values.len())?;
+        stream.refuse_capture("a copy from a slice")?;
+        let queued = self.queue(stream, |address, _| {
+            // SAFETY: the range of `size_of_val(values)` bytes is inside the allocation by `check_range`; the source
+            // is borrowed until the wait below.
+            unsafe {
+                driver_call!(cuMemcpyHtoDAsync_v2(
+                    address + offset,
+                    values.as_ptr().cast(),
+                    size_of_val(values),
+                    stream.raw()
+                ))
+            }
+        });
+        stream.count_transfer(Direction::HostToDevice, size_of_val(values));
+        // Also where the call failed: what it queued must not outlive the borrow.
+        let waited = stream.synchronize();
+        queued.and(waited)
+    }
+
+    /// Copies the elements from `start` on out to `values`; complete on return.
+    ///
+    /// # Errors
+    /// As [`Self::copy_range_from_slice`].
+    pub fn copy_range_to_slice(
+        &self,
+        start: usize,
+        values: &mut [T],
+        stream: &Stream,
+    ) -> Result<(), DriverError> {
+        let offset = self.check_range("copy from a range to a slice", start, values.len())?;
+        stream.refuse_capture("a copy to a slice")?;
+        let queued = self.queue(stream, |address, _| {
+            // SAFETY: as in `copy_range_from_slice`, with source and destination exchanged; `Pod` takes any bytes.
+            unsafe {
+                driver_call!(cuMemcpyDtoHAsync_v2(
+                    values.as_mut_ptr().cast(),
+                    address + offset,
+                    size_of_val(values),
+                    stream.raw()
+                ))
+            }
+        });
+        stream.count_transfer(Direction::DeviceToHost, size_of_val(values));
         // Also where the call failed: what it queued must not outlive the borrow.
         let waited = stream.synchronize();
         queued.and(waited)
@@ -140,6 +201,7 @@ impl<T: Pod> CudaBuffer<T> {
                 ))
             }
         });
+        stream.count_transfer(Direction::DeviceToHost, self.byte_len());
         // Also where the call failed: what it queued must not outlive the borrow.
         let waited = stream.synchronize();
         queued.and(waited)
@@ -165,6 +227,7 @@ impl<T: Pod> CudaBuffer<T> {
         stream: &Stream,
     ) -> Result<PendingCopy<T>, DriverError> {
         same_len("copy from pinned memory", self.len, source.len())?;
+        stream.count_transfer(Direction::HostToDevice, self.byte_len());
         self.queue_pinned(source, stream, |pinned, address, bytes| {
             // SAFETY: source and destination hold `bytes` bytes; the pending copy owns the one and shares the other
             // until it has waited.
@@ -189,6 +252,7 @@ impl<T: Pod> CudaBuffer<T> {
         stream: &Stream,
     ) -> Result<PendingCopy<T>, DriverError> {
         same_len("copy to pinned memory", destination.len(), self.len)?;
+        stream.count_transfer(Direction::DeviceToHost, self.byte_len());
         self.queue_pinned(destination, stream, |pinned, address, bytes| {
             // SAFETY: as in `copy_from_pinned`, with source and destination exchanged; `Pod` takes any bytes.
             unsafe {
@@ -212,6 +276,7 @@ impl<T: Pod> CudaBuffer<T> {
         stream: &Stream,
     ) -> Result<(), DriverError> {
         same_len("copy on the device", self.len, source.len)?;
+        stream.count_transfer(Direction::OnDevice, self.byte_len());
         source.queue(stream, |from, _| {
             self.queue(stream, |to, bytes| {
                 // SAFETY: both are live allocations of `bytes` bytes of the stream's GPU, ordered with their homes.
@@ -248,6 +313,20 @@ impl<T: Pod> CudaBuffer<T> {
 
     pub(super) fn from_allocation(allocation: Allocation, len: usize) -> Self {
         Self { allocation: Arc::new(allocation), len, elements: PhantomData }
+    }
+
+    /// The byte offset of `start`, if `count` elements from there on are inside.
+    fn check_range(
+        &self,
+        what: &'static str,
+        start: usize,
+        count: usize,
+    ) -> Result<u64, DriverError> {
+        let end = start.saturating_add(count);
+        if end > self.len {
+            return Err(DriverError::Length { what, expected: self.len, got: end });
+        }
+        Ok((start * size_of::<T>()) as u64)
     }
 
     /// Queues work on the buffer's address and bytes, ordered with its home stream; nothing where it is empty.

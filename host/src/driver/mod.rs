@@ -25,6 +25,7 @@ mod quiet;
 mod raw;
 mod stream;
 mod tensor_map;
+mod transfers;
 mod version;
 
 pub use device::{
@@ -46,4 +47,5 @@ pub use tensor_map::{
     Interleave, L2Promotion, MAX_BOX, MAX_RANK, OutOfBoundsFill, Swizzle, TensorDataType,
     TensorMap, TensorMapError, TensorMapSpec,
 };
+pub use transfers::TransferStatistics;
 pub use version::{DriverVersion, PtxVersion};

@@ -13,6 +13,7 @@ use super::device::CudaDevice;
 use super::error::{DriverError, code};
 use super::event::Event;
 use super::raw::driver_call;
+use super::transfers::{Direction, TransferCounters, TransferStatistics};
 
 /// `CU_STREAM_NON_BLOCKING`: no hidden ordering with the legacy default stream.
 const NON_BLOCKING: u32 = 1;
@@ -37,6 +38,7 @@ struct Inner {
     capturing: AtomicBool,
     /// What the work captured so far needs alive.
     kept: Mutex<Vec<Kept>>,
+    transfers: TransferCounters,
 }
 
 // SAFETY: a `CUstream` may be used from any thread; the driver locks it.
@@ -137,6 +139,15 @@ impl Stream {
         self.inner.capturing.load(Ordering::Acquire)
     }
 
+    /// The copies that were queued on this stream so far.
+    pub fn transfers(&self) -> TransferStatistics {
+        self.inner.transfers.read()
+    }
+
+    pub(super) fn count_transfer(&self, direction: Direction, bytes: usize) {
+        self.inner.transfers.add(direction, bytes);
+    }
+
     pub(super) fn raw(&self) -> CUstream {
         self.inner.raw
     }
@@ -181,7 +192,8 @@ impl Stream {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let (capturing, kept) = (AtomicBool::new(false), Mutex::default());
-        Self { inner: Arc::new(Inner { raw, device: device.clone(), id, owned, capturing, kept }) }
+        let (device, transfers) = (device.clone(), TransferCounters::default());
+        Self { inner: Arc::new(Inner { raw, device, id, owned, capturing, kept, transfers }) }
     }
 }
 

@@ -10,7 +10,7 @@ use ndarray::ArrayView2;
 use super::blend_forward::{LayerElement, check_shape};
 use super::geometry;
 use super::gradients::{BackwardBuffers, GradientBuffers, GradientValues};
-use super::options::BlendOptions;
+use super::options::{BlendOptions, KernelInfo};
 use super::state::LayerState;
 use crate::buffer::{Buffer, check_length};
 use crate::device::Device;
@@ -72,9 +72,13 @@ impl<T: LayerElement> BlendBackward<T> {
         let numerical = options.numerical.parameters(OP)?;
         device.refuse_capture(OP)?;
         let plan = match KernelDevice::of(device) {
-            Some(kernels) => {
-                Some(Plan::new(device, kernels, T::DTYPE, batch, num_seeds, chunk_size)?)
-            }
+            Some(kernels) => Some(Plan::new(
+                device,
+                kernels,
+                T::DTYPE,
+                [batch, num_seeds, chunk_size],
+                &options,
+            )?),
             None => None,
         };
         let device = device.clone();
@@ -129,6 +133,16 @@ impl<T: LayerElement> BlendBackward<T> {
             plan.scratch.recover(&self.device)?;
         }
         launched
+    }
+
+    /// The kernel that the pass launches; none on the CPU.
+    pub fn kernel(&self) -> Option<KernelInfo> {
+        self.plan.as_ref().map(|plan| KernelInfo {
+            entry: plan.instance.kernel.name(),
+            block_threads: plan.instance.kernel.bounds().block_threads,
+            lanes: plan.instance.lanes,
+            grid: plan.grid,
+        })
     }
 
     fn run_on_cpu(
@@ -191,19 +205,20 @@ impl Plan {
         device: &Device,
         kernels: KernelDevice<'_>,
         dtype: DType,
-        batch: usize,
-        num_seeds: usize,
-        chunk_size: usize,
+        [batch, num_seeds, chunk_size]: [usize; 3],
+        options: &BlendOptions,
     ) -> Result<Self, Error> {
+        // The first of those that are equally near: the widest access.
         let instance = instances::blend_backward(dtype)
-            .find(|instance| chunk_size.is_multiple_of(instance.lanes as usize))
+            .filter(|instance| chunk_size.is_multiple_of(instance.lanes as usize))
+            .min_by_key(|instance| options.distance(instance.kernel.bounds().block_threads))
             .expect("every dtype has an instance of one lane");
         let resident = kernels.resident_blocks(instance.kernel)?;
         let chunk_vectors = (chunk_size / instance.lanes as usize) as u32;
         let geometry =
             geometry::cut(batch as u32, num_seeds as u32, chunk_vectors, instance.rows, resident);
         let tiles = u64::from(geometry.strips) * u64::from(geometry.slabs);
-        let grid = tiles.min(u64::from(resident)) as u32;
+        let grid = options.grid(tiles, resident);
         let scratch =
             BackwardBuffers::new(device, num_seeds, chunk_size, instance.lanes, geometry)?;
         Ok(Self { instance, geometry, grid, scratch })

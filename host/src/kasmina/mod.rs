@@ -10,6 +10,7 @@ mod gradient_clip;
 mod gradients;
 mod graft;
 mod graft_schedule;
+mod layer;
 mod options;
 mod state;
 mod state_update;
@@ -23,7 +24,15 @@ pub(crate) use gradients::BackwardBuffers;
 pub use gradients::{GradientBuffers, GradientValues};
 pub use graft::GraftStates;
 pub use graft_schedule::{EpochBuffers, EpochInputs, EpochValues, GraftSchedule};
-pub use options::{BlendOptions, NumericalMode};
+pub use layer::{
+    Blueprint, Checkpointing, ComparedKernel, ConfigError, EpochOutcome, EpochReport, Figure,
+    GradientClipping, KasminaLayer, KasminaLayerBuilder, KernelChoice, KernelComparison,
+    LayerConfig, LayerError, LayerReport, LayerStack, LoadedBlueprint, ParameterAddresses,
+    PerformanceReport, RegistryStatistics, SeedEpoch, SeedProgress, SeedReport, StabilityMode,
+    TelemetryDifference, TelemetryRecord, TelemetryReduction, Transition, TransitionRules,
+    in_rollout, state_checksum,
+};
+pub use options::{BlendOptions, KernelInfo, NumericalMode};
 pub use state::{LayerState, SeedStates, StateError};
 pub use state_update::{Refusal, StateUpdates, UpdateReport};
 pub use telemetry::{TelemetryBuffers, TelemetryValues};

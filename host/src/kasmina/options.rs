@@ -12,12 +12,48 @@ pub struct BlendOptions {
     pub telemetry: bool,
     /// What happens to the values that active seeds write.
     pub numerical: NumericalMode,
+    /// Whether the grid has no more blocks than the device holds at once, which then take tile after tile;
+    /// otherwise it has a block for each tile. The results are the same bits.
+    pub persistent: bool,
+    /// Threads of a block that are preferred: of the instances that fit the chunk, the nearest is taken.
+    pub block_threads: Option<u32>,
 }
 
 impl Default for BlendOptions {
     /// Telemetry, and numbers as they come.
     fn default() -> Self {
-        Self { telemetry: true, numerical: NumericalMode::Fast }
+        Self {
+            telemetry: true,
+            numerical: NumericalMode::Fast,
+            persistent: true,
+            block_threads: None,
+        }
+    }
+}
+
+/// The kernel that a pass launches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct KernelInfo {
+    /// Its name in the PTX.
+    pub entry: &'static str,
+    /// Threads of a block.
+    pub block_threads: u32,
+    /// Elements of one memory access.
+    pub lanes: u32,
+    /// Blocks.
+    pub grid: u32,
+}
+
+impl BlendOptions {
+    /// Blocks of a grid over `tiles`, on a device that holds `resident` at once.
+    pub(crate) fn grid(&self, tiles: u64, resident: u32) -> u32 {
+        let most = if self.persistent { resident } else { i32::MAX as u32 };
+        tiles.min(u64::from(most)) as u32
+    }
+
+    /// How far a block is from the one that is preferred.
+    pub(crate) fn distance(&self, block_threads: u32) -> u32 {
+        self.block_threads.map_or(0, |preferred| preferred.abs_diff(block_threads))
     }
 }
 

@@ -243,18 +243,36 @@ impl LayerState {
         graft.check(states.num_seeds())?;
         let offsets: Vec<u32> =
             (0..states.num_blueprints()).map(|id| (id * states.chunk_size) as u32).collect();
+        Self::in_arena(device, &states, &graft, &offsets, &states.blueprint_weights)
+    }
+
+    /// A state whose weights lie in an arena, those of a blueprint from its offset on. The weights of
+    /// `states` are not looked at; the rest has been checked.
+    pub(crate) fn in_arena(
+        device: &Device,
+        states: &SeedStates,
+        graft: &GraftStates,
+        offsets: &[u32],
+        arena: &[f32],
+    ) -> Result<Self, Error> {
+        let blueprints = states.num_blueprints();
+        assert_eq!(offsets.len(), blueprints, "an offset for each blueprint");
+        assert!(
+            offsets.iter().all(|&start| start as usize + states.chunk_size <= arena.len()),
+            "every blueprint's weights are inside the arena"
+        );
         Ok(Self {
             num_seeds: states.num_seeds(),
             chunk_size: states.chunk_size,
             lifecycle: Buffer::from_slice(device, &states.lifecycle)?,
             blueprint_id: Buffer::from_slice(device, &states.blueprint_id)?,
             alpha: Buffer::from_slice(device, &states.alpha)?,
-            graft: GraftBuffers::from_states(device, &graft)?,
+            graft: GraftBuffers::from_states(device, graft)?,
             unstable: Buffer::zeroed(device, states.num_seeds())?,
             blueprint_type: Buffer::from_slice(device, &states.blueprint_type)?,
-            blueprint_offset: Buffer::from_slice(device, &offsets)?,
+            blueprint_offset: Buffer::from_slice(device, offsets)?,
             blueprint_scale: Buffer::from_slice(device, &states.blueprint_scales)?,
-            weights: Buffer::from_slice(device, &states.blueprint_weights)?,
+            weights: Buffer::from_slice(device, arena)?,
         })
     }
 

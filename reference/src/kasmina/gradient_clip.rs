@@ -70,7 +70,8 @@ pub fn gradient_clip(
     units.resize_with(gradients.scales.len().max(1), Vec::new);
     // Each weight is handed out once: rows do not overlap.
     let mut row_of = vec![usize::MAX; gradients.weights.len()];
-    for (unit, &offset) in gradients.blueprint_offset.iter().enumerate() {
+    // Backwards, so that a row that several ids share, as those that are not loaded do, is the first's.
+    for (unit, &offset) in gradients.blueprint_offset.iter().enumerate().rev() {
         row_of[offset as usize..][..gradients.chunk_size].fill(unit);
     }
     for (weight, &unit) in gradients.weights.iter_mut().zip(&row_of) {

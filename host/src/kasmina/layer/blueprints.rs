@@ -1,0 +1,219 @@
+//! Loading, replacing and evicting blueprints while the layer runs.
+//!
+//! The copies are queued on the stream that the passes run on, so a pass that is in flight still reads
+//! what was there when it was queued.
+
+use kasmina_types::seed_state::field;
+use kasmina_types::{BlueprintType, SeedLifecycle, StateUpdate};
+
+use super::error::LayerError;
+use super::registry::{Blueprint, LoadedBlueprint, RegistryStatistics};
+use super::{KasminaLayer, LayerElement};
+use crate::error::Error;
+
+impl<T: LayerElement> KasminaLayer<T> {
+    /// Loads a blueprint into the arena. Where the budget is used up, the one goes that was used least
+    /// recently of those that no seed uses; a seed that is not DORMANT uses its blueprint.
+    ///
+    /// # Errors
+    /// Weights or a type that do not fit the layer; a budget that is used up by blueprints in use; or a
+    /// failed call.
+    pub fn load_blueprint(&mut self, blueprint: &Blueprint) -> Result<LoadedBlueprint, Error> {
+        let weights = self.check_blueprint(blueprint)?;
+        let users = self.users()?;
+        let placement = self.registry.place(|id| user_of(&users, id).is_some())?;
+        if let Some(victim) = placement.evicts {
+            self.clear(victim, &users)?;
+        }
+        self.write_blueprint(placement.id, placement.slot, blueprint, &weights)?;
+        let loaded = self.registry.record(placement);
+        self.refresh_guard()?;
+        Ok(loaded)
+    }
+
+    /// Puts another blueprint in the place of one that is loaded. It keeps its id, and the seeds that use
+    /// it go on with the new one.
+    ///
+    /// # Errors
+    /// An id that is not loaded, weights or a type that do not fit the layer, or a failed call.
+    pub fn replace_blueprint(&mut self, id: u16, blueprint: &Blueprint) -> Result<(), Error> {
+        let weights = self.check_blueprint(blueprint)?;
+        let slot = self.registry.slot(id)?;
+        self.write_blueprint(id, slot, blueprint, &weights)?;
+        self.registry.replaced(id);
+        self.refresh_guard()
+    }
+
+    /// Gives a blueprint's place back.
+    ///
+    /// # Errors
+    /// An id that is not loaded, or that a seed uses; or a failed call.
+    pub fn unload_blueprint(&mut self, id: u16) -> Result<(), Error> {
+        self.registry.slot(id)?;
+        let users = self.users()?;
+        if let Some((seed, lifecycle)) = user_of(&users, id) {
+            return Err(LayerError::InUse { id, seed, lifecycle }.into());
+        }
+        self.clear(id, &users)?;
+        self.registry.give_up(id);
+        self.refresh_guard()
+    }
+
+    /// Marks a blueprint as used just now, so that others go first.
+    ///
+    /// # Errors
+    /// An id that is not loaded.
+    pub fn touch_blueprint(&mut self, id: u16) -> Result<(), Error> {
+        self.registry.slot(id)?;
+        self.registry.touch(id);
+        Ok(())
+    }
+
+    /// A loaded blueprint as it is on the device, once everything queued before is done.
+    ///
+    /// # Errors
+    /// An id that is not loaded, or a failed call.
+    pub fn blueprint(&self, id: u16) -> Result<Blueprint, Error> {
+        let start = self.registry.slot(id)? * self.state.chunk_size();
+        let (state, at) = (&self.state, usize::from(id));
+        let byte = state.blueprint_type.range_to_vec(at, 1)?[0];
+        Ok(Blueprint {
+            kind: BlueprintType::from_u8(byte).expect("only the layer writes the types"),
+            weights: state.weights.range_to_vec(start, state.chunk_size())?,
+            scale: state.blueprint_scale.range_to_vec(at, 1)?[0],
+        })
+    }
+
+    /// The ids that are loaded, ascending.
+    pub fn blueprints(&self) -> Vec<u16> {
+        self.registry.ids()
+    }
+
+    /// What the registry holds and has done.
+    pub fn registry(&self) -> RegistryStatistics {
+        self.registry.statistics()
+    }
+
+    /// One step of gradient descent on the weights and scales of every loaded blueprint, by the gradients
+    /// of the last backward pass. It goes over the host: an optimiser that stays on the device takes the
+    /// addresses of [`Self::parameters`] instead.
+    ///
+    /// # Errors
+    /// No backward pass yet, a parameter that would not be finite (nothing is changed then), or a failed
+    /// call.
+    pub fn descend(&mut self, learning_rate: f32) -> Result<(), Error> {
+        let Some(training) = &self.training else { return Err(LayerError::NoGradients.into()) };
+        let mut weights = self.state.weights.to_vec()?;
+        let mut scales = self.state.blueprint_scale.to_vec()?;
+        let grad_weights = training.gradients.grad_weights.to_vec()?;
+        let grad_scales = training.gradients.grad_scales.to_vec()?;
+        let chunk_size = self.state.chunk_size();
+        for id in self.registry.ids() {
+            let start = self.registry.slot(id)? * chunk_size;
+            for i in start..start + chunk_size {
+                weights[i] -= learning_rate * grad_weights[i];
+            }
+            let scale = &mut scales[usize::from(id)];
+            *scale -= learning_rate * grad_scales[usize::from(id)];
+            let row = &weights[start..start + chunk_size];
+            if let Some(bad) = row.iter().chain([&*scale]).find(|value| !value.is_finite()) {
+                let what = format!("a parameter of blueprint {id} after the step");
+                let (got, expected) = ((*bad).into(), "a finite number");
+                return Err(LayerError::OutOfRange { what, got, expected }.into());
+            }
+        }
+        self.state.weights.copy_from_slice(&weights)?;
+        self.state.blueprint_scale.copy_from_slice(&scales)
+    }
+
+    /// Where the parameters lie on the device, for an optimiser there. Nothing moves while the layer
+    /// lives, except by [`Self::load_state`].
+    pub fn parameters(&self) -> ParameterAddresses {
+        ParameterAddresses {
+            weights: self.state.weights.device_address(),
+            num_weights: self.state.weights.len(),
+            scales: self.state.blueprint_scale.device_address(),
+            num_scales: self.state.blueprint_scale.len(),
+        }
+    }
+
+    /// The blueprint's weights, as long as a chunk, if it fits the layer.
+    fn check_blueprint(&self, blueprint: &Blueprint) -> Result<Vec<f32>, LayerError> {
+        let wrong = |why| Err(LayerError::Blueprint { why });
+        let (kind, chunk_size) = (blueprint.kind, self.state.chunk_size());
+        if kind as u8 >= self.config.max_blueprint_types {
+            let most = self.config.max_blueprint_types;
+            return wrong(format!("{kind} is none of the first {most} types that may be loaded"));
+        }
+        let taps = kasmina_types::blueprint::CONV_TAPS.min(chunk_size);
+        let got = blueprint.weights.len();
+        let fits = got == chunk_size || kind == BlueprintType::ConvFilter && got == taps;
+        if !fits {
+            return wrong(format!("it has {got} weights, expected {chunk_size}, a seed's columns"));
+        }
+        let numbers = blueprint.weights.iter().chain([&blueprint.scale]);
+        if let Some(bad) = numbers.into_iter().find(|value| !value.is_finite()) {
+            return wrong(format!("{bad} among its numbers; all must be finite"));
+        }
+        let mut weights = blueprint.weights.clone();
+        weights.resize(chunk_size, 0.0);
+        Ok(weights)
+    }
+
+    fn write_blueprint(
+        &mut self,
+        id: u16,
+        slot: usize,
+        blueprint: &Blueprint,
+        weights: &[f32],
+    ) -> Result<(), Error> {
+        let (at, start) = (usize::from(id), slot * self.state.chunk_size());
+        let state = &mut self.state;
+        state.weights.copy_range_from_slice(start, weights)?;
+        state.blueprint_type.copy_range_from_slice(at, &[blueprint.kind as u8])?;
+        state.blueprint_scale.copy_range_from_slice(at, &[blueprint.scale])?;
+        state.blueprint_offset.copy_range_from_slice(at, &[start as u32])
+    }
+
+    /// Lets an id mean nothing, also for DORMANT seeds that hold it.
+    fn clear(&mut self, id: u16, users: &[(SeedLifecycle, u16)]) -> Result<(), Error> {
+        let holders: Vec<StateUpdate> = (0..)
+            .zip(users)
+            .filter(|(_, (_, held))| *held == id)
+            .map(|(seed, _)| StateUpdate { mask: field::BLUEPRINT_ID, ..StateUpdate::of(seed) })
+            .collect();
+        self.apply(&holders)?;
+        let at = usize::from(id);
+        let state = &mut self.state;
+        state.blueprint_type.copy_range_from_slice(at, &[0])?;
+        state.blueprint_scale.copy_range_from_slice(at, &[0.0])?;
+        state.blueprint_offset.copy_range_from_slice(at, &[0])
+    }
+
+    /// State and blueprint of each seed.
+    fn users(&self) -> Result<Vec<(SeedLifecycle, u16)>, Error> {
+        let lifecycle = self.state.lifecycle.to_vec()?;
+        let ids = self.state.blueprint_id.to_vec()?;
+        let known = |byte| SeedLifecycle::from_u8(byte).expect("only the layer writes the states");
+        Ok(lifecycle.into_iter().map(known).zip(ids).collect())
+    }
+}
+
+/// Where a layer's parameters lie in the device's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ParameterAddresses {
+    /// Weights, f32; those of a blueprint begin at its offset.
+    pub weights: u64,
+    /// How many.
+    pub num_weights: usize,
+    /// Scales, f32, by blueprint id.
+    pub scales: u64,
+    /// How many.
+    pub num_scales: usize,
+}
+
+/// A seed that is not DORMANT and holds the blueprint.
+fn user_of(users: &[(SeedLifecycle, u16)], id: u16) -> Option<(usize, SeedLifecycle)> {
+    let uses = |&(lifecycle, held): &(_, u16)| held == id && lifecycle != SeedLifecycle::Dormant;
+    users.iter().position(uses).map(|seed| (seed, users[seed].0))
+}

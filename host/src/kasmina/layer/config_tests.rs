@@ -1,0 +1,84 @@
+//! Every option is read back from both forms, and every wrong one is named.
+
+use super::*;
+
+fn good() -> LayerConfig {
+    LayerConfig::new(4, 64)
+}
+
+#[test]
+fn both_forms_are_read_back() {
+    let mut config = good();
+    config.blueprint_budget_bytes = Some(1 << 20);
+    config.stability_lower_bound = Some(-10.0);
+    config.preferred_block_size = Some(128);
+    config.schedule = BlendSchedule::DriftControlled;
+    for clip in [
+        GradientClipping::None,
+        GradientClipping::Value { limit: 0.5 },
+        GradientClipping::Adaptive { factor: 2.0, decay: 0.9 },
+    ] {
+        config.gradient_clip = clip;
+        assert_eq!(LayerConfig::from_json(&config.to_json()), Ok(config.clone()));
+        assert_eq!(LayerConfig::from_toml(&config.to_toml()), Ok(config.clone()));
+    }
+}
+
+#[test]
+fn every_wrong_option_is_named() {
+    type Break = fn(&mut LayerConfig);
+    let breaks: [(&str, Break); 23] = [
+        ("num_seeds", |c| c.num_seeds = 0),
+        ("hidden_dim", |c| c.hidden_dim = 63),
+        ("hidden_dim", |c| c.hidden_dim = 0),
+        ("max_blueprints", |c| c.max_blueprints = 1),
+        ("max_blueprints", |c| c.max_blueprints = 65537),
+        ("max_blueprint_types", |c| c.max_blueprint_types = 0),
+        ("blueprint_budget_bytes", |c| c.blueprint_budget_bytes = Some(63)),
+        ("telemetry_metrics_per_seed", |c| c.telemetry_metrics_per_seed = 9),
+        ("telemetry_ring_capacity", |c| c.telemetry_ring_capacity = 0),
+        ("telemetry_reduction_strategy", |c| {
+            c.telemetry_reduction_strategy = TelemetryReduction::Atomic;
+        }),
+        ("telemetry_reduction_strategy", |c| {
+            c.telemetry_reduction_strategy = TelemetryReduction::Max;
+            c.enable_telemetry = false;
+        }),
+        ("numerical_stability_mode", |c| c.enable_telemetry = false),
+        ("stability_epsilon", |c| c.stability_epsilon = 1e-6),
+        ("stability_lower_bound", |c| c.stability_lower_bound = Some(f32::NAN)),
+        ("stability_upper_bound", |c| {
+            c.stability_lower_bound = Some(2.0);
+            c.stability_upper_bound = Some(1.0);
+        }),
+        ("gradient_clip.limit", |c| c.gradient_clip = GradientClipping::Value { limit: 0.0 }),
+        ("gradient_clip.decay", |c| {
+            c.gradient_clip = GradientClipping::Adaptive { factor: 1.0, decay: 1.0 };
+        }),
+        ("kernel", |c| {
+            c.kernel = KernelChoice::Tma;
+            c.enable_warp_specialization = false;
+        }),
+        ("rollout_percent", |c| c.rollout_percent = 101),
+        ("ramp_epochs", |c| c.ramp_epochs = 0),
+        ("alpha_target", |c| c.alpha_target = f32::NAN),
+        ("preferred_block_size", |c| c.preferred_block_size = Some(0)),
+        ("rules.error_rate", |c| c.rules.error_rate = f32::INFINITY),
+    ];
+    assert_eq!(good().check(), Ok(()));
+    for (option, spoil) in breaks {
+        let mut config = good();
+        spoil(&mut config);
+        let why = config.check().expect_err(option).to_string();
+        assert!(why.contains(option), "{option}: {why}");
+    }
+}
+
+#[test]
+fn text_that_is_no_configuration_is_refused() {
+    for text in ["num_seeds = \"four\"", "seeds = 4", "schedule = \"sudden\"", "= 3"] {
+        let why = LayerConfig::from_toml(text).expect_err(text);
+        assert!(matches!(why, ConfigError::Parse { format: "TOML", .. }), "{why}");
+    }
+    assert!(matches!(LayerConfig::from_json("{"), Err(ConfigError::Parse { .. })));
+}

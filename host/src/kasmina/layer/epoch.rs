@@ -1,0 +1,127 @@
+//! The end of an epoch: schedules move α, and seeds pass to their next states.
+
+use kasmina_types::SeedLifecycle;
+use serde::Serialize;
+
+use super::error::LayerError;
+use super::report::lifecycle_name;
+use super::rules::{SeedEpoch, SeedProgress};
+use super::{KasminaLayer, LayerElement};
+use crate::error::Error;
+use crate::kasmina::{EpochInputs, EpochValues};
+
+/// What an epoch says of each seed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EpochReport {
+    /// One for each seed.
+    pub seeds: Vec<SeedEpoch>,
+    /// The norms of the seeds' gradients, for schedules that are GRAD_NORM_GATED; none for those of the
+    /// last backward pass, as they are on the device.
+    pub gradient_norm: Option<Vec<f32>>,
+}
+
+impl EpochReport {
+    /// The same of every seed.
+    pub fn uniform(num_seeds: usize, epoch: SeedEpoch) -> Self {
+        Self { seeds: vec![epoch; num_seeds], gradient_norm: None }
+    }
+}
+
+/// What the end of an epoch did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct EpochOutcome {
+    /// Epochs that have ended, this one among them.
+    pub epoch: u64,
+    /// Seeds that passed to another state, in their order.
+    pub transitions: Vec<Transition>,
+    /// Grafting seeds whose α stood still, because the figure that their schedule reads was not finite.
+    pub skipped: u32,
+}
+
+/// A seed's passage from one state to another.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Transition {
+    /// The seed.
+    pub seed: usize,
+    /// Where it was.
+    #[serde(serialize_with = "lifecycle_name")]
+    pub from: SeedLifecycle,
+    /// Where it is.
+    #[serde(serialize_with = "lifecycle_name")]
+    pub to: SeedLifecycle,
+    /// Why.
+    pub reason: &'static str,
+}
+
+impl<T: LayerElement> KasminaLayer<T> {
+    /// Ends an epoch: takes the schedules one step on the device, reads the seeds' small arrays back,
+    /// decides by the configuration's [`TransitionRules`](super::TransitionRules) who passes on, and
+    /// applies that.
+    ///
+    /// # Errors
+    /// A report that does not fit the layer, which changes nothing; or a failed call.
+    pub fn end_epoch(&mut self, report: &EpochReport) -> Result<EpochOutcome, Error> {
+        self.check_report(report)?;
+        self.step_schedules(report)?;
+        let skipped = self.schedule.skipped()?;
+        let decided = self.decide(report)?;
+        let updates: Vec<_> = decided.iter().map(|t| self.update_to(t.seed, t.to)).collect();
+        self.apply(&updates)?;
+        self.epochs += 1;
+        Ok(EpochOutcome { epoch: self.epochs, transitions: decided, skipped })
+    }
+
+    fn check_report(&self, report: &EpochReport) -> Result<(), LayerError> {
+        let expected = self.config.num_seeds;
+        let norms = report.gradient_norm.as_ref().map_or(expected, Vec::len);
+        for (what, got) in [("seeds", report.seeds.len()), ("gradient_norm", norms)] {
+            if got != expected {
+                let why = format!("`{what}` has {got} elements, expected {expected}, one a seed");
+                return Err(LayerError::EpochReport { why });
+            }
+        }
+        Ok(())
+    }
+
+    fn step_schedules(&mut self, report: &EpochReport) -> Result<(), Error> {
+        self.epoch.write(&EpochValues {
+            loss: report.seeds.iter().map(|seed| seed.loss).collect(),
+            drift: report.seeds.iter().map(|seed| seed.drift).collect(),
+            // Not finite where nobody knows: such a schedule stands still.
+            gradient_norm: report
+                .gradient_norm
+                .clone()
+                .unwrap_or_else(|| vec![f32::NAN; self.config.num_seeds]),
+        })?;
+        let mut inputs = EpochInputs::from(&self.epoch);
+        if let (None, Some(training)) = (&report.gradient_norm, &self.training) {
+            inputs.gradient_norm = &training.gradients.gradient_norm;
+        }
+        self.schedule.run(&mut self.state, inputs)
+    }
+
+    fn decide(&self, report: &EpochReport) -> Result<Vec<Transition>, Error> {
+        let lifecycle = self.state.lifecycle.to_vec()?;
+        let alpha = self.state.alpha.to_vec()?;
+        let graft = &self.state.graft;
+        let alpha_target = graft.alpha_target.to_vec()?;
+        let epochs_in_state = graft.epochs_in_state.to_vec()?;
+        let embargo_epochs = graft.embargo_epochs.to_vec()?;
+        let mut transitions = Vec::new();
+        for (seed, epoch) in report.seeds.iter().enumerate() {
+            let from =
+                SeedLifecycle::from_u8(lifecycle[seed]).expect("only the layer writes the states");
+            let progress = SeedProgress {
+                lifecycle: from,
+                alpha: alpha[seed],
+                alpha_target: alpha_target[seed],
+                epochs_in_state: epochs_in_state[seed],
+                embargo_epochs: embargo_epochs[seed],
+            };
+            if let Some((to, reason)) = self.config.rules.decide(&progress, epoch) {
+                transitions.push(Transition { seed, from, to, reason });
+            }
+        }
+        Ok(transitions)
+    }
+}

@@ -1,0 +1,226 @@
+//! Forward and backward.
+
+use super::config::GradientClipping;
+use super::error::LayerError;
+use super::performance::Pass;
+use super::ring::TelemetryRecord;
+use super::{KasminaLayer, LayerElement, Training};
+use crate::buffer::Buffer;
+use crate::error::Error;
+use crate::kasmina::{
+    ClipMode, ClipReport, ClipTargets, GradientBuffers, GradientClip, TelemetryBuffers,
+    TelemetryValues,
+};
+
+const FORWARD: &str = "KasminaLayer::forward";
+const BACKWARD: &str = "KasminaLayer::backward";
+
+impl<T: LayerElement> KasminaLayer<T> {
+    /// The layer's output for `x`, `[batch, hidden_dim]` row-major of any batch, in a buffer of the layer
+    /// that the next pass of this batch size overwrites.
+    ///
+    /// Plan, scratch memory and output are made at the first pass of a batch size, and kept for the last
+    /// eight sizes.
+    ///
+    /// # Errors
+    /// An input of no rows, of a broken row or on another device; memory exhausted, or a failed call.
+    pub fn forward(&mut self, x: &Buffer<T>) -> Result<&Buffer<T>, Error> {
+        let batch = self.batch_of(FORWARD, x)?;
+        self.plan(batch)?;
+        let plan = self.plans.last().expect("just planned");
+        let mut output = match plan.output.take() {
+            Some(output) => output,
+            None => Buffer::zeroed(&self.device, x.len())?,
+        };
+        let done = self.forward_into(x, &mut output);
+        let output = self.plans.last().expect("just planned").output.insert(output);
+        done.map(|()| &*output)
+    }
+
+    /// As [`Self::forward`], into a buffer of the caller.
+    ///
+    /// # Errors
+    /// As [`Self::forward`]; an output of another length or device.
+    pub fn forward_into(&mut self, x: &Buffer<T>, output: &mut Buffer<T>) -> Result<(), Error> {
+        let done = self.forward_counted(x, output);
+        self.performance.count(&done);
+        done
+    }
+
+    /// The gradient at the layer's input, from the input and the gradient at the output, `[batch,
+    /// hidden_dim]` each; it is in a buffer of the layer, which the next backward pass of this batch size
+    /// overwrites. The parameters' gradients are in [`Self::gradients`], clipped as configured.
+    ///
+    /// # Errors
+    /// Buffers of no rows, broken rows, different lengths or another device; memory exhausted, or a failed
+    /// call.
+    pub fn backward(
+        &mut self,
+        x: &Buffer<T>,
+        grad_output: &Buffer<T>,
+    ) -> Result<&Buffer<T>, Error> {
+        let batch = self.batch_of(BACKWARD, x)?;
+        self.plan(batch)?;
+        let plan = self.plans.last().expect("just planned");
+        let mut grad_input = match plan.grad_input.take() {
+            Some(grad_input) => grad_input,
+            None => Buffer::zeroed(&self.device, x.len())?,
+        };
+        let done = self.backward_into(x, grad_output, &mut grad_input);
+        let grad_input = self.plans.last().expect("just planned").grad_input.insert(grad_input);
+        done.map(|()| &*grad_input)
+    }
+
+    /// As [`Self::backward`], into a buffer of the caller.
+    ///
+    /// # Errors
+    /// As [`Self::backward`].
+    pub fn backward_into(
+        &mut self,
+        x: &Buffer<T>,
+        grad_output: &Buffer<T>,
+        grad_input: &mut Buffer<T>,
+    ) -> Result<(), Error> {
+        let done = self.backward_counted(x, grad_output, grad_input);
+        self.performance.count(&done);
+        done
+    }
+
+    /// The telemetry of the last forward pass, once it is done.
+    ///
+    /// # Errors
+    /// [`LayerError::TurnedOff`], or a failed call.
+    pub fn telemetry(&self) -> Result<Option<TelemetryValues>, Error> {
+        self.check_telemetry()?;
+        self.ring.latest().map(TelemetryBuffers::read).transpose()
+    }
+
+    /// The telemetry of the passes that the ring holds, oldest first. They count as read from now on.
+    ///
+    /// # Errors
+    /// As [`Self::telemetry`].
+    pub fn telemetry_history(&mut self) -> Result<Vec<TelemetryRecord>, Error> {
+        self.check_telemetry()?;
+        self.ring.history()
+    }
+
+    /// Passes whose telemetry was overwritten before anyone read it.
+    pub fn telemetry_overruns(&self) -> u64 {
+        self.ring.overruns()
+    }
+
+    /// What the last clipping found and did; none before the first backward pass.
+    ///
+    /// # Errors
+    /// [`LayerError::TurnedOff`] where gradients are not clipped, or a failed call.
+    pub fn clip_report(&self) -> Result<Option<ClipReport>, Error> {
+        if self.config.gradient_clip == GradientClipping::None {
+            let (what, option) = ("a report of the clipping", "gradient_clip");
+            return Err(LayerError::TurnedOff { what, option }.into());
+        }
+        self.training.as_ref().map(|training| training.clip.report()).transpose()
+    }
+
+    /// The forward pass again, with the flags of the adaptive mode as they were, for a layer stack. It
+    /// leaves no telemetry and no flags.
+    pub(crate) fn recompute(
+        &mut self,
+        x: &Buffer<T>,
+        output: &mut Buffer<T>,
+        flags: &mut Buffer<u8>,
+        scratch: &mut TelemetryBuffers,
+    ) -> Result<(), Error> {
+        let batch = self.batch_of(FORWARD, x)?;
+        self.plan(batch)?;
+        // What this pass does to the flags is done to those that nobody needs any more.
+        std::mem::swap(&mut self.state.unstable, flags);
+        let plan = self.plans.last().expect("just planned");
+        let done = plan.forward.run(&mut self.state, x, output, scratch);
+        std::mem::swap(&mut self.state.unstable, flags);
+        done
+    }
+
+    /// The flags of the adaptive mode, `[num_seeds]`.
+    pub(crate) fn flags(&self) -> &Buffer<u8> {
+        &self.state.unstable
+    }
+
+    pub(crate) fn batch_of(&self, op: &'static str, x: &Buffer<T>) -> Result<usize, Error> {
+        let (hidden, got) = (self.config.hidden_dim, x.len());
+        if got == 0 || !got.is_multiple_of(hidden) {
+            let expected = format!("rows of {hidden}, at least one");
+            return Err(Error::Length { op, buffer: "x", expected, got });
+        }
+        x.check_device(op, "x", &self.device)?;
+        Ok(got / hidden)
+    }
+
+    pub(crate) fn prepare_training(&mut self) -> Result<(), Error> {
+        if self.training.is_some() {
+            return Ok(());
+        }
+        let (state, config) = (&self.state, &self.config);
+        let mode = match config.gradient_clip {
+            GradientClipping::None => ClipMode::None,
+            GradientClipping::Value { limit } => ClipMode::ByValue(limit),
+            GradientClipping::GlobalNorm { limit } => ClipMode::GlobalNorm(limit),
+            GradientClipping::Adaptive { factor, decay } => ClipMode::Adaptive { factor, decay },
+        };
+        let (seeds, blueprints) = (state.num_seeds(), state.num_blueprints());
+        let clip = GradientClip::new(&self.device, seeds, blueprints, state.chunk_size(), mode)?;
+        let gradients = GradientBuffers::new(&self.device, state)?;
+        self.training = Some(Training { gradients, clip });
+        Ok(())
+    }
+
+    fn forward_counted(&mut self, x: &Buffer<T>, output: &mut Buffer<T>) -> Result<(), Error> {
+        let batch = self.batch_of(FORWARD, x)?;
+        self.assert_state()?;
+        self.plan(batch)?;
+        if self.config.compare_kernels {
+            self.compare_and_keep(x)?;
+        }
+        let bytes = 2 * x.byte_len();
+        let timer = self.performance.start(Pass::Forward, bytes)?;
+        let plan = self.plans.last().expect("just planned");
+        let slot = self.ring.begin();
+        plan.forward.run(&mut self.state, x, output, slot)?;
+        if let Some(reduce) = &mut plan.reduce {
+            reduce.run(x, slot)?;
+        }
+        self.ring.commit();
+        self.performance.stop(timer)
+    }
+
+    fn backward_counted(
+        &mut self,
+        x: &Buffer<T>,
+        grad_output: &Buffer<T>,
+        grad_input: &mut Buffer<T>,
+    ) -> Result<(), Error> {
+        let batch = self.batch_of(BACKWARD, x)?;
+        self.assert_state()?;
+        self.plan_backward(batch)?;
+        let timer = self.performance.start(Pass::Backward, 3 * x.byte_len())?;
+        let plan = self.plans.last().expect("just planned");
+        let backward = plan.backward.as_mut().expect("just planned");
+        let Training { gradients, clip } = self.training.as_mut().expect("just prepared");
+        backward.run(&self.state, x, grad_output, grad_input, gradients)?;
+        clip.run(
+            &self.state,
+            ClipTargets {
+                weights: &mut gradients.grad_weights,
+                scales: &mut gradients.grad_scales,
+                alpha: &mut gradients.grad_alpha,
+            },
+        )?;
+        self.performance.stop(timer)
+    }
+
+    pub(crate) fn check_telemetry(&self) -> Result<(), LayerError> {
+        if self.config.enable_telemetry {
+            return Ok(());
+        }
+        Err(LayerError::TurnedOff { what: "telemetry", option: "enable_telemetry" })
+    }
+}

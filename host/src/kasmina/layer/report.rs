@@ -1,0 +1,274 @@
+//! What a layer says of itself.
+
+use std::fmt;
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{LineStyle, Table};
+use kasmina_types::{BlendSchedule, BlueprintType, SeedLifecycle};
+use serde::{Serialize, Serializer};
+
+use super::registry::RegistryStatistics;
+use super::{KasminaLayer, LayerElement};
+use crate::error::Error;
+use crate::kasmina::{KernelInfo, TelemetryBuffers, TelemetryValues};
+
+/// A layer at one moment. Its [`Display`](fmt::Display) is a table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LayerReport {
+    /// The layer's name.
+    pub name: String,
+    /// Its number.
+    pub layer_id: u32,
+    /// Where it lives.
+    pub device: String,
+    /// Element type of its inputs.
+    pub dtype: &'static str,
+    /// Columns of a seed.
+    pub chunk_size: usize,
+    /// Epochs that have ended.
+    pub epochs: u64,
+    /// The forward kernel of the last batch size; none before the first pass, and on the CPU.
+    pub forward_kernel: Option<KernelInfo>,
+    /// The backward kernel.
+    pub backward_kernel: Option<KernelInfo>,
+    /// The block size that was preferred.
+    pub preferred_block_size: Option<u32>,
+    /// Batch sizes that have a plan, the one used last at the end.
+    pub planned_batches: Vec<usize>,
+    /// Forward passes that left telemetry.
+    pub telemetry_passes: u64,
+    /// Passes that the ring holds.
+    pub telemetry_ring_capacity: usize,
+    /// Passes whose telemetry was overwritten unread.
+    pub telemetry_overruns: u64,
+    /// The blueprints.
+    pub registry: RegistryStatistics,
+    /// The seeds.
+    pub seeds: Vec<SeedReport>,
+}
+
+/// A seed at one moment.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SeedReport {
+    /// Its number.
+    pub seed: usize,
+    /// Its state.
+    #[serde(serialize_with = "lifecycle_name")]
+    pub lifecycle: SeedLifecycle,
+    /// α.
+    pub alpha: f32,
+    /// Where its schedule stops.
+    pub alpha_target: f32,
+    /// Its schedule.
+    #[serde(serialize_with = "schedule_name")]
+    pub schedule: BlendSchedule,
+    /// Ramp length in epochs.
+    pub ramp_epochs: u32,
+    /// Its blueprint, 0 for none.
+    pub blueprint_id: u16,
+    /// What that computes.
+    #[serde(serialize_with = "blueprint_name")]
+    pub blueprint_type: Option<BlueprintType>,
+    /// Epochs since its last transition.
+    pub epochs_in_state: u32,
+    /// Epochs of its embargo that are left.
+    pub embargo_epochs: u32,
+    /// Norm of its gradient in the last backward pass.
+    pub gradient_norm: Option<f32>,
+    /// The telemetry of the last forward pass, as many figures as are configured.
+    pub telemetry: Vec<Figure>,
+}
+
+/// One figure of a seed's telemetry.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Figure {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value.
+    pub value: f64,
+}
+
+impl<T: LayerElement> KasminaLayer<T> {
+    /// The layer at this moment, once everything queued before is done.
+    ///
+    /// # Errors
+    /// What the queued work ran into, or a failed call.
+    pub fn report(&self) -> Result<LayerReport, Error> {
+        let (forward_kernel, backward_kernel) = self.plans.kernels().unwrap_or_default();
+        let config = &self.config;
+        Ok(LayerReport {
+            name: config.name.clone(),
+            layer_id: config.layer_id,
+            device: self.device.to_string(),
+            dtype: T::DTYPE.name(),
+            chunk_size: self.state.chunk_size(),
+            epochs: self.epochs,
+            forward_kernel,
+            backward_kernel,
+            preferred_block_size: config.preferred_block_size,
+            planned_batches: self.plans.batches(),
+            telemetry_passes: if config.enable_telemetry { self.ring.passes() } else { 0 },
+            telemetry_ring_capacity: self.ring.capacity(),
+            telemetry_overruns: if config.enable_telemetry { self.ring.overruns() } else { 0 },
+            registry: self.registry.statistics(),
+            seeds: self.seed_reports()?,
+        })
+    }
+
+    /// One seed at this moment.
+    ///
+    /// # Errors
+    /// No such seed, or a failed call.
+    pub fn seed(&self, seed: usize) -> Result<SeedReport, Error> {
+        self.check_seed(seed)?;
+        Ok(self.seed_reports()?.swap_remove(seed))
+    }
+
+    fn seed_reports(&self) -> Result<Vec<SeedReport>, Error> {
+        let state = &self.state;
+        let lifecycle = state.lifecycle.to_vec()?;
+        let blueprint_id = state.blueprint_id.to_vec()?;
+        let alpha = state.alpha.to_vec()?;
+        let types = state.blueprint_type.to_vec()?;
+        let graft = state.read_graft()?;
+        let norms = match &self.training {
+            Some(training) => Some(training.gradients.gradient_norm.to_vec()?),
+            None => None,
+        };
+        let telemetry = match config_shows(self) {
+            true => self.ring.latest().map(TelemetryBuffers::read).transpose()?,
+            false => None,
+        };
+        let known = "only the layer writes the codes";
+        let report = |seed: usize| {
+            let id = blueprint_id[seed];
+            SeedReport {
+                seed,
+                lifecycle: SeedLifecycle::from_u8(lifecycle[seed]).expect(known),
+                alpha: alpha[seed],
+                alpha_target: graft.alpha_target[seed],
+                schedule: BlendSchedule::from_u8(graft.schedule[seed]).expect(known),
+                ramp_epochs: graft.ramp_epochs[seed],
+                blueprint_id: id,
+                blueprint_type: (id != 0)
+                    .then(|| BlueprintType::from_u8(types[usize::from(id)]).expect(known)),
+                epochs_in_state: graft.epochs_in_state[seed],
+                embargo_epochs: graft.embargo_epochs[seed],
+                gradient_norm: norms.as_ref().map(|norms| norms[seed]),
+                telemetry: telemetry
+                    .as_ref()
+                    .map_or_else(Vec::new, |values| figures(values, seed, self.metrics())),
+            }
+        };
+        Ok((0..self.config.num_seeds).map(report).collect())
+    }
+
+    fn metrics(&self) -> usize {
+        self.config.telemetry_metrics_per_seed
+    }
+}
+
+fn config_shows<T: LayerElement>(layer: &KasminaLayer<T>) -> bool {
+    layer.config.enable_telemetry
+}
+
+/// A seed's figures in the published order, the first `metrics` of them.
+fn figures(values: &TelemetryValues, seed: usize, metrics: usize) -> Vec<Figure> {
+    let all = [
+        ("chunk_variance", f64::from(values.variance[seed])),
+        ("mean", values.mean[seed].into()),
+        ("min_val", values.min[seed].into()),
+        ("max_val", values.max[seed].into()),
+        ("dead_node_ratio", values.dead_ratio[seed].into()),
+        ("signal_to_noise_ratio", values.snr[seed].into()),
+        ("nonfinite", values.nonfinite[seed].into()),
+        ("count", values.count[seed].into()),
+    ];
+    all.into_iter().take(metrics).map(|(name, value)| Figure { name, value }).collect()
+}
+
+impl fmt::Display for LayerReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} #{}: {} seeds of {} {} columns on {}, epoch {}",
+            self.name,
+            self.layer_id,
+            self.seeds.len(),
+            self.chunk_size,
+            self.dtype,
+            self.device,
+            self.epochs
+        )?;
+        for (pass, kernel) in
+            [("forward", &self.forward_kernel), ("backward", &self.backward_kernel)]
+        {
+            if let Some(kernel) = kernel {
+                write!(
+                    f,
+                    "{pass}: {}, {} blocks of {}",
+                    kernel.entry, kernel.grid, kernel.block_threads
+                )?;
+                match self.preferred_block_size {
+                    Some(wished) if wished != kernel.block_threads => {
+                        writeln!(f, " (nearest to {wished})")?;
+                    }
+                    _ => writeln!(f)?,
+                }
+            }
+        }
+        let registry = &self.registry;
+        writeln!(
+            f,
+            "blueprints: {} of {} loaded, {} bytes, {} evicted; telemetry: {} passes, {} overwritten unread",
+            registry.loaded,
+            registry.slots,
+            registry.used_bytes,
+            registry.evictions,
+            self.telemetry_passes,
+            self.telemetry_overruns
+        )?;
+        let mut table = Table::new();
+        table.load_style(UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none())).force_no_tty();
+        let figures = self.seeds.first().map_or(&[][..], |seed| &seed.telemetry);
+        let mut header = vec!["seed", "state", "α", "target", "blueprint", "epochs", "|g|"];
+        header.extend(figures.iter().map(|figure| figure.name));
+        table.set_header(header);
+        for seed in &self.seeds {
+            let blueprint = match seed.blueprint_type {
+                Some(kind) => format!("{} {kind}", seed.blueprint_id),
+                None => "none".into(),
+            };
+            let mut row = vec![
+                seed.seed.to_string(),
+                seed.lifecycle.to_string(),
+                format!("{:.3}", seed.alpha),
+                format!("{:.3}", seed.alpha_target),
+                blueprint,
+                seed.epochs_in_state.to_string(),
+                seed.gradient_norm.map_or_else(String::new, |norm| format!("{norm:.3e}")),
+            ];
+            row.extend(seed.telemetry.iter().map(|figure| format!("{:.4}", figure.value)));
+            table.add_row(row);
+        }
+        write!(f, "{table}")
+    }
+}
+
+pub(crate) fn lifecycle_name<S: Serializer>(
+    lifecycle: &SeedLifecycle,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(lifecycle.name())
+}
+
+fn schedule_name<S: Serializer>(schedule: &BlendSchedule, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(schedule.name())
+}
+
+fn blueprint_name<S: Serializer>(kind: &Option<BlueprintType>, s: S) -> Result<S::Ok, S::Error> {
+    match kind {
+        Some(kind) => s.serialize_some(kind.name()),
+        None => s.serialize_none(),
+    }
+}

@@ -1,0 +1,124 @@
+//! The layer whole, under the executor and on the CPU.
+
+use half::{bf16, f16};
+use kasmina::Device;
+use kasmina_tests::kasmina::layer::{blueprints, kernels, lifecycle, stack, steps, training};
+
+use super::shuffled;
+
+/// Both devices of a machine without a GPU.
+fn both(check: impl Fn(&Device)) {
+    check(&Device::Cpu);
+    check(&shuffled(1));
+}
+
+#[test]
+fn commands_agree_with_a_model() {
+    for seed in 0..40 {
+        lifecycle::check_commands(&Device::Cpu, seed, 150);
+    }
+    for seed in 0..8 {
+        lifecycle::check_commands(&shuffled(seed), seed, 60);
+    }
+}
+
+#[test]
+fn refusals_name_what_is_wrong() {
+    both(lifecycle::check_messages);
+}
+
+#[test]
+fn epochs_end_by_the_table() {
+    both(lifecycle::check_end_of_epoch);
+}
+
+/// On the CPU there is no device memory that a step could keep out of.
+#[test]
+fn steady_steps_allocate_and_copy_nothing() {
+    steps::check_steady_steps::<f32>(&shuffled(1));
+    steps::check_steady_steps::<bf16>(&shuffled(2));
+}
+
+#[test]
+fn the_ring_keeps_the_last_passes() {
+    both(steps::check_telemetry_ring);
+}
+
+#[test]
+fn telemetry_is_reduced_as_configured() {
+    both(steps::check_telemetry_strategies);
+}
+
+#[test]
+fn wrong_inputs_are_refused() {
+    both(steps::check_refusals);
+}
+
+#[test]
+fn numerical_modes() {
+    both(steps::check_numerical_modes);
+}
+
+#[test]
+fn batch_sizes_vary() {
+    both(steps::check_batch_sizes);
+}
+
+#[test]
+fn the_least_recently_used_blueprint_goes() {
+    both(blueprints::check_eviction);
+}
+
+#[test]
+fn a_blueprint_is_replaced_under_its_id() {
+    both(blueprints::check_replacement_in_flight);
+}
+
+#[test]
+fn blueprints_that_do_not_fit_are_refused() {
+    both(blueprints::check_unfit);
+}
+
+#[test]
+fn states_are_loaded_whole_or_not_at_all() {
+    both(blueprints::check_loading);
+}
+
+#[test]
+fn stacks_give_the_same_bits_whatever_is_kept() {
+    both(stack::check_same_bits::<f32>);
+    stack::check_same_bits::<f16>(&shuffled(3));
+}
+
+#[test]
+fn stacks_that_recompute_take_less_memory() {
+    stack::check_memory(|| Device::Cpu);
+    stack::check_memory(|| shuffled(1));
+}
+
+#[test]
+fn stacks_refuse_what_does_not_fit() {
+    both(stack::check_refusals);
+}
+
+#[test]
+fn kernels_are_compared() {
+    both(kernels::check_comparison::<f32>);
+    kernels::check_comparison::<f16>(&shuffled(1));
+    both(kernels::check_comparison_mode);
+}
+
+#[test]
+fn grids_give_the_same_bits() {
+    both(kernels::check_grids);
+}
+
+#[test]
+fn a_kernel_that_cannot_be_had_is_an_error() {
+    both(kernels::check_forced_kernel);
+}
+
+#[test]
+fn a_seed_lives_and_the_loss_falls() {
+    both(training::check_life);
+}
