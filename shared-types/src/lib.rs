@@ -13,6 +13,7 @@ pub mod reduction;
 pub mod schedule;
 pub mod seed_state;
 pub mod telemetry;
+pub mod tensor_map;
 pub mod tiles;
 pub mod view;
 
@@ -25,6 +26,7 @@ pub use reduction::{ReduceOp, ReduceSegments};
 pub use schedule::BlendSchedule;
 pub use seed_state::{EpochArrays, SeedArrays, StateUpdate, UpdateStatus};
 pub use telemetry::{SeedTelemetry, TelemetryPartial};
+pub use tensor_map::{SimtTensorMap, TensorMapBytes, TensorMapHandle};
 pub use tiles::Tile;
 pub use view::{In, Out};
 

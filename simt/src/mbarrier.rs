@@ -183,7 +183,8 @@ impl Context {
             completed = mbarrier.completed.clone();
             let waiters = std::mem::take(&mut mbarrier.waiters);
             for waiter in waiters {
-                let list = if mbarrier.is_over(waiter.1) { &mut woken } else { &mut mbarrier.waiters };
+                let list =
+                    if mbarrier.is_over(waiter.1) { &mut woken } else { &mut mbarrier.waiters };
                 list.push(waiter);
             }
             Ok(())

@@ -365,9 +365,9 @@ fn write_waiting(
 impl fmt::Display for MbarrierFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotInitialised => {
-                f.write_str("it is not initialised; let one thread initialise it, and a barrier follow")
-            }
+            Self::NotInitialised => f.write_str(
+                "it is not initialised; let one thread initialise it, and a barrier follow",
+            ),
             Self::Count { arrivals } => {
                 write!(f, "it was to take {arrivals} arrivals; it counts 1 to 1048575")
             }

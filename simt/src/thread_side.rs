@@ -237,12 +237,9 @@ pub(crate) fn report_of(
     let (kernel, block) = (context.kernel(), context.block_idx);
     let now = touch(touching.thread, touching.access, touching.location);
     match finding {
-        Finding::Uninitialised { offset: at } => Report::UninitialisedShared {
-            kernel,
-            block,
-            touch: now,
-            offset_bytes: offset + at,
-        },
+        Finding::Uninitialised { offset: at } => {
+            Report::UninitialisedShared { kernel, block, touch: now, offset_bytes: offset + at }
+        }
         Finding::Race { offset: at, earlier } => Report::Race {
             kernel,
             block,

@@ -154,7 +154,10 @@ fn an_early_read_of_a_stage_that_is_filled_again_is_a_race() {
     });
     let text = report.to_string();
     let Report::Race { space, first, second, .. } = report else { panic!("{text}") };
-    assert_eq!((space, first.access, second.access), (Space::Shared, Access::Read, Access::CopyWrite));
+    assert_eq!(
+        (space, first.access, second.access),
+        (Space::Shared, Access::Read, Access::CopyWrite)
+    );
     assert_eq!(second.thread, [0, 0, 0]);
     assert!(text.contains("let a bulk copy write"), "{text}");
 }
@@ -363,7 +366,7 @@ fn groups_are_waited_for_in_their_order() {
 fn named_barriers_count_who_agrees() {
     block(96, || {
         if me() < 64 {
-            assert_eq!(rt::named_barrier_count(1, 64, me() % 4 == 0), 16);
+            assert_eq!(rt::named_barrier_count(1, 64, me().is_multiple_of(4)), 16);
             assert_eq!(rt::named_barrier_count(1, 64, false), 0);
         }
     })
