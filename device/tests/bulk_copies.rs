@@ -30,12 +30,7 @@ fn handle(map: &SimtTensorMap) -> TensorMapHandle {
     TensorMapHandle::new(std::ptr::from_ref(map).cast())
 }
 
-fn launch(
-    threads: u32,
-    shared: u32,
-    seed: u64,
-    body: impl Fn() + Sync,
-) -> Result<(), LaunchError> {
+fn launch(threads: u32, shared: u32, seed: u64, body: impl Fn() + Sync) -> Result<(), LaunchError> {
     let executor = Executor::new().checks(true).shuffled(seed);
     let geometry =
         Geometry { grid: [1, 1, 1], block: [threads, 1, 1], dynamic_shared_bytes: shared };
@@ -105,10 +100,7 @@ fn a_box_is_loaded_and_what_lies_outside_is_zero() {
 #[test]
 fn element_strides_leave_elements_out() {
     let matrix: Vec<f32> = (0..64).map(|i| i as f32).collect();
-    let map = SimtTensorMap {
-        element_strides: [2, 3, 1, 1, 1],
-        ..map(&matrix, 8, 8, 8, [8, 6])
-    };
+    let map = SimtTensorMap { element_strides: [2, 3, 1, 1, 1], ..map(&matrix, 8, 8, 8, [8, 6]) };
     assert_eq!(load_box(&map, [1, 1]), [9.0, 11.0, 13.0, 15.0, 33.0, 35.0, 37.0, 39.0]);
 }
 
@@ -171,8 +163,10 @@ fn a_stored_box_is_clipped() {
 fn copy_through_a_ring(release: bool, seed: u64) -> (Result<(), LaunchError>, Vec<u8>) {
     let source: Vec<u128> = (0..64_u128).map(|i| i * 0x0101_0101_0101_0101).collect();
     let mut target = vec![0_u128; 64];
-    let (input, output) =
-        (In::new(source.as_ptr().cast::<u8>(), 1024), Out::new(target.as_mut_ptr().cast::<u8>(), 1024));
+    let (input, output) = (
+        In::new(source.as_ptr().cast::<u8>(), 1024),
+        Out::new(target.as_mut_ptr().cast::<u8>(), 1024),
+    );
     let result = launch(96, 3 * 64, seed, || {
         let ring = DynamicShared::<u8>::whole();
         // SAFETY: all threads start it; stages are touched between `next` and `release` only, each lane its own

@@ -17,7 +17,7 @@ pub mod tensor_map;
 pub mod tiles;
 pub mod view;
 
-pub use blend_forward::BlendForward;
+pub use blend_forward::{BlendForward, BlendForwardTma};
 pub use blueprint::BlueprintType;
 pub use dtype::DType;
 pub use half::{bf16, f16};

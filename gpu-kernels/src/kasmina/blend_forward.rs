@@ -48,6 +48,7 @@ use kasmina_types::{BlendForward, In, Out, bf16, f16};
 use super::coefficients::{Blueprint, Coefficients, log_partition};
 use super::moments::Moments;
 use super::strip::{BLOCK, Strip, WARPS};
+use super::team::{Team, WholeBlock};
 use super::telemetry::{self, MOMENT_WORDS, Scratch};
 
 /// The kernel for elements of `T`, `L` of them an access, `R` rows a group.
@@ -80,7 +81,8 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForwar
             // The first rows are on their way while the seed's parameters are fetched.
             let first = if works { walk.first_group() } else { [Vector([T::zeroed(); L]); R] };
             let blueprint = if works { Blueprint::of(&p, seed as usize) } else { None };
-            let normaliser = softmax_normaliser(&p, &strip, local_seed, blueprint, &scratch);
+            let normaliser =
+                softmax_normaliser(WholeBlock, &p, &strip, local_seed, blueprint, &scratch);
             let c = Coefficients::<L>::of(&p, blueprint, column as usize, normaliser);
             // Most warps need no more than a line for each column, and take the shorter loop.
             match (works, warp::any(warp::FULL_MASK, c.convolves || c.kinked)) {
@@ -90,7 +92,7 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForwar
             }
         };
         // SAFETY: every thread of the block arrives.
-        unsafe { telemetry::merge(&p, &strip, slab, moments, &scratch) };
+        unsafe { telemetry::merge(WholeBlock, &p, &strip, slab, moments, &scratch) };
         tile += thread::grid_dim_x();
     }
 }
@@ -99,9 +101,10 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForwar
 /// where the strip has none.
 ///
 /// # Safety
-/// Every thread of the block calls it.
+/// Every thread of the team calls it.
 #[inline(always)]
-unsafe fn softmax_normaliser(
+pub(super) unsafe fn softmax_normaliser<M: Team>(
+    team: M,
     p: &BlendForward,
     strip: &Strip,
     local_seed: u32,
@@ -109,7 +112,7 @@ unsafe fn softmax_normaliser(
     scratch: &Scratch,
 ) -> f32 {
     let attends = blueprint.is_some_and(|b| b.attends());
-    if !thread::sync_threads_or(attends) {
+    if !team.sync_or(attends) {
         return 0.0;
     }
     let mut s = thread::warp_idx();
@@ -129,11 +132,11 @@ unsafe fn softmax_normaliser(
         s += WARPS as u32;
     }
     // Orders the normalisers before their readers.
-    thread::sync_threads();
+    team.sync();
     // SAFETY: a warp wrote the normaliser of each seed that attends.
     let normaliser = if attends { unsafe { scratch.read(local_seed as usize) } } else { 0 };
     // The readers are done before the moments take the scratch.
-    thread::sync_threads();
+    team.sync();
     f32::from_bits(normaliser)
 }
 
@@ -254,10 +257,10 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
 
 /// Input and output, and the distance in elements of a thread's rows.
 #[derive(Clone, Copy)]
-struct Rows<T> {
-    input: In<T>,
-    output: Out<T>,
-    stride: usize,
+pub(super) struct Rows<T> {
+    pub(super) input: In<T>,
+    pub(super) output: Out<T>,
+    pub(super) stride: usize,
 }
 
 impl<T: Float> Rows<T> {
@@ -280,7 +283,7 @@ impl<T: Float> Rows<T> {
     /// # Safety
     /// The vector was loaded from there, and is this thread's.
     #[inline(always)]
-    unsafe fn store<const L: usize, const GENERAL: bool>(
+    pub(super) unsafe fn store<const L: usize, const GENERAL: bool>(
         &self,
         at: usize,
         chunk_column: usize,
@@ -288,6 +291,26 @@ impl<T: Float> Rows<T> {
         raw: Vector<T, L>,
         x: [f32; L],
     ) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let blended = self.blend::<L, GENERAL>(at, chunk_column, c, raw, x);
+            self.output.store_vector(at, blended, StoreHint::Cached);
+        }
+    }
+
+    /// Blends one row's vector of element `at`, `x` in f32 and `raw` as it was.
+    ///
+    /// # Safety
+    /// The vector was loaded from there.
+    #[inline(always)]
+    pub(super) unsafe fn blend<const L: usize, const GENERAL: bool>(
+        &self,
+        at: usize,
+        chunk_column: usize,
+        c: &Coefficients<L>,
+        raw: Vector<T, L>,
+        x: [f32; L],
+    ) -> Vector<T, L> {
         let mut y = [0.0; L];
         unroll!(l in L => {
             let slope = if x[l] > 0.0 || !GENERAL { c.positive[l] } else { c.negative[l] };
@@ -317,8 +340,7 @@ impl<T: Float> Rows<T> {
         unroll!(l in L => {
             blended.0[l] = if c.identity { raw.0[l] } else { T::from_f32(y[l]) };
         });
-        // SAFETY: the caller's contract.
-        unsafe { self.output.store_vector(at, blended, StoreHint::Cached) };
+        blended
     }
 }
 

@@ -1,7 +1,10 @@
 //! The Kasmina layer.
 
 pub mod blend_forward;
+#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90"))]
+pub mod blend_forward_tma;
 mod coefficients;
 mod moments;
 mod strip;
+mod team;
 mod telemetry;
