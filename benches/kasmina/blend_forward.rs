@@ -30,7 +30,7 @@ fn of<T: LayerElement>(
     let input = Buffer::from_slice(device, &input)?;
     let mut output = Buffer::zeroed(device, elements)?;
     let mut telemetry = TelemetryBuffers::new(device, seeds)?;
-    let state = LayerState::new(device, states(seeds, chunk))?;
+    let mut state = LayerState::new(device, states(seeds, chunk))?;
     let mut forward = BlendForward::<T>::new(device, batch, seeds, chunk)?;
 
     let mut group = criterion.benchmark_group(format!("blend_forward/{}", device.name()));
@@ -38,7 +38,7 @@ fn of<T: LayerElement>(
     let id = BenchmarkId::new(T::DTYPE.name(), format!("{batch}x{seeds}x{chunk}"));
     group.bench_function(id, |bencher| {
         bencher.iter_custom(|calls| {
-            time(device, calls, || forward.run(&state, &input, &mut output, &mut telemetry))
+            time(device, calls, || forward.run(&mut state, &input, &mut output, &mut telemetry))
                 .expect("the first call ran")
         });
     });

@@ -1,8 +1,9 @@
 //! The kernels' handles by what they do: the tile table, looked up.
 
 use kasmina_device::Kernel;
-use kasmina_types::{BlendForward, DType, ReduceOp, ReduceSegments};
+use kasmina_types::{BlendBackward, BlendForward, DType, ReduceOp, ReduceSegments};
 
+use crate::kasmina::blend_backward as backward_kernels;
 use crate::kasmina::blend_forward as blend_kernels;
 use crate::reduction::reduce as reduce_kernels;
 
@@ -34,6 +35,37 @@ pub fn blend_forward(dtype: DType) -> impl Iterator<Item = BlendForwardInstance>
         };
     }
     kasmina_types::blend_forward_tiles!(instance);
+    instances.into_iter().filter(move |instance| instance.dtype == dtype)
+}
+
+/// An instance of `blend_backward`.
+#[derive(Clone, Copy)]
+pub struct BlendBackwardInstance {
+    /// The kernel.
+    pub kernel: &'static Kernel<BlendBackward>,
+    /// Element type.
+    pub dtype: DType,
+    /// Elements of one memory access; the chunk size is a multiple of it.
+    pub lanes: u32,
+    /// Rows that a thread takes together.
+    pub rows: u32,
+}
+
+/// The instances of `blend_backward` for `dtype`, the widest access first.
+pub fn blend_backward(dtype: DType) -> impl Iterator<Item = BlendBackwardInstance> {
+    let mut instances = Vec::new();
+    macro_rules! instance {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
+         $min_blocks:literal $(, $spills:ident)?) => {
+            instances.push(BlendBackwardInstance {
+                kernel: backward_kernels::$entry::handle(),
+                dtype: DType::$dtype,
+                lanes: $lanes,
+                rows: $rows,
+            });
+        };
+    }
+    kasmina_types::blend_backward_tiles!(instance);
     instances.into_iter().filter(move |instance| instance.dtype == dtype)
 }
 

@@ -42,6 +42,16 @@ pub enum Error {
         /// Where the buffer is.
         got: String,
     },
+    /// Bounds of a numerical mode that hold no value.
+    #[error("{op}: no value is between the bounds {low} and {high}; give the lower one first")]
+    Bounds {
+        /// The operation.
+        op: &'static str,
+        /// The lower bound.
+        low: f32,
+        /// The upper bound.
+        high: f32,
+    },
     /// Nothing to reduce, where nothing has no answer.
     #[error("{op} of no elements (segment {segment}) has no value; leave the segment out")]
     EmptySegment {

@@ -4,6 +4,7 @@
 //! seed, and one whose blueprint id is 0, is the identity, bit for bit. The five T stand at
 //! [`BlueprintType`](crate::BlueprintType).
 
+use crate::layer::Numerical;
 use crate::telemetry::{SeedTelemetry, TelemetryPartial};
 use crate::tensor_map::TensorMapHandle;
 use crate::view::{In, Out};
@@ -102,22 +103,28 @@ pub struct BlendForward {
     pub partials: Out<TelemetryPartial>,
     /// Scratch: blocks that have finished a group, `[groups]`, zero before and after.
     pub arrivals: Out<u32>,
+    /// Flags of the adaptive numerical mode, `[num_seeds]`; a pass with telemetry and this mode sets
+    /// them for the passes after it.
+    pub unstable: Out<u8>,
     /// How the work is cut.
     pub geometry: BlendGeometry,
+    /// What happens to the output of active seeds.
+    pub numerical: Numerical,
     /// Rows.
     pub batch: u32,
     /// Seeds.
     pub num_seeds: u32,
     /// Columns of a seed.
     pub chunk_size: u32,
-    /// Keeps the struct at a multiple of 16 bytes.
-    pub _padding: u32,
+    /// Whether telemetry is gathered: 0 or 1. Without it nothing of it is read or written.
+    pub gathers: u32,
 }
 
-crate::assert_layout!(BlendForward, size = 352, align = 16, {
+crate::assert_layout!(BlendForward, size = 384, align = 16, {
     input: 0, output: 16, lifecycle: 32, blueprint_id: 48, alpha: 64, blueprint_type: 80,
     blueprint_offset: 96, blueprint_scale: 112, weights: 128, telemetry: 144, partials: 272,
-    arrivals: 288, geometry: 304, batch: 336, num_seeds: 340, chunk_size: 344,
+    arrivals: 288, unstable: 304, geometry: 320, numerical: 352, batch: 368, num_seeds: 372,
+    chunk_size: 376, gathers: 380,
 });
 
 /// What the `blend_forward_tma_*` kernels take. Chunks and strips are multiples of 16 bytes; a box of the map spans
@@ -133,7 +140,7 @@ pub struct BlendForwardTma {
     pub _padding: u64,
 }
 
-crate::assert_layout!(BlendForwardTma, size = 368, align = 16, { forward: 0, input_map: 352 });
+crate::assert_layout!(BlendForwardTma, size = 400, align = 16, { forward: 0, input_map: 384 });
 
 /// Most elements of a box along a dimension.
 pub const TMA_BOX: u32 = 256;

@@ -5,9 +5,11 @@
 //! compile time. The crate is `no_std`, so that host and kernels read one declaration.
 #![no_std]
 
+pub mod blend_backward;
 pub mod blend_forward;
 pub mod blueprint;
 pub mod dtype;
+pub mod layer;
 pub mod lifecycle;
 pub mod reduction;
 pub mod schedule;
@@ -17,10 +19,12 @@ pub mod tensor_map;
 pub mod tiles;
 pub mod view;
 
+pub use blend_backward::BlendBackward;
 pub use blend_forward::{BlendForward, BlendForwardTma};
 pub use blueprint::BlueprintType;
 pub use dtype::DType;
 pub use half::{bf16, f16};
+pub use layer::{LayerArrays, LayerPass, Numerical};
 pub use lifecycle::SeedLifecycle;
 pub use reduction::{ReduceOp, ReduceSegments};
 pub use schedule::BlendSchedule;

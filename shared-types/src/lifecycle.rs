@@ -98,6 +98,11 @@ impl SeedLifecycle {
         matches!(self, Grafting | Stabilization | Evaluating | FineTuning | Fossilized)
     }
 
+    /// Whether the seed's blueprint receives gradients: TRAINING, GRAFTING and FINE_TUNING.
+    pub const fn trains(self) -> bool {
+        matches!(self, Training | Grafting | FineTuning)
+    }
+
     /// Whether a seed may pass from this state to `to`.
     pub const fn may_become(self, to: Self) -> bool {
         let mut i = 0;
@@ -152,6 +157,12 @@ mod tests {
     fn active_is_grafting_to_fossilized() {
         let active = SeedLifecycle::ALL.map(SeedLifecycle::is_active);
         assert_eq!(active.map(u8::from), [0, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn frozen_blueprints_do_not_train() {
+        let trains = SeedLifecycle::ALL.map(SeedLifecycle::trains);
+        assert_eq!(trains.map(u8::from), [0, 0, 1, 1, 0, 0, 1, 0, 0, 0, 0]);
     }
 
     #[test]

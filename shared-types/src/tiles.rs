@@ -62,6 +62,21 @@ macro_rules! blend_forward_tma_tiles {
     };
 }
 
+/// Hands each instance of `blend_backward` to a macro, as [`blend_forward_tiles!`] does.
+#[macro_export]
+macro_rules! blend_backward_tiles {
+    ($instance:ident) => {
+        $instance! { blend_backward_f32_v16, f32, F32, 4, 4, 256, 2 }
+        $instance! { blend_backward_f32_v4, f32, F32, 1, 8, 256, 2 }
+        $instance! { blend_backward_f16_v16, f16, F16, 8, 2, 256, 2 }
+        $instance! { blend_backward_f16_v4, f16, F16, 2, 4, 256, 2 }
+        $instance! { blend_backward_f16_v2, f16, F16, 1, 8, 256, 2 }
+        $instance! { blend_backward_bf16_v16, bf16, Bf16, 8, 2, 256, 2 }
+        $instance! { blend_backward_bf16_v4, bf16, Bf16, 2, 4, 256, 2 }
+        $instance! { blend_backward_bf16_v2, bf16, Bf16, 1, 8, 256, 2 }
+    };
+}
+
 /// Hands each pair of instances of `reduce` to a macro:
 /// `(entry for block teams, entry for warp teams, operation, element, DType, lanes, vectors that a
 /// thread of a block team has in flight)`. Every block has [`REDUCE_BLOCK_THREADS`].
@@ -150,6 +165,22 @@ const ALL: ([Tile; 256], usize) = {
         };
     }
     blend_forward_tma_tiles!(blend_forward_tma);
+    macro_rules! blend_backward {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
+         $min_blocks:literal $(, $spills:ident)?) => {
+            tiles[used] = Tile {
+                entry: stringify!($entry),
+                family: "blend_backward",
+                dtype: DType::$dtype,
+                lanes: $lanes,
+                block_threads: $block,
+                min_blocks_per_sm: $min_blocks,
+                ..NONE
+            };
+            used += 1;
+        };
+    }
+    blend_backward_tiles!(blend_backward);
     macro_rules! reduce {
         ($block:ident, $warp:ident, $op:ident, $element:ty, $dtype:ident, $lanes:literal,
          $vectors:literal) => {
@@ -179,7 +210,7 @@ mod tests {
 
     #[test]
     fn entries_are_named_once_and_after_family_and_dtype() {
-        assert_eq!(TILES.len(), 8 + 6 + 50);
+        assert_eq!(TILES.len(), 8 + 6 + 8 + 50);
         for (i, tile) in TILES.iter().enumerate() {
             assert!(tile.entry.starts_with(tile.family), "{}", tile.entry);
             assert!(tile.entry.split('_').any(|part| part == tile.dtype.name()), "{}", tile.entry);

@@ -1,6 +1,7 @@
 //! The real kernels under the executor, compared with the f64 reference on ragged shapes, with block
 //! and thread orders shuffled and every check of the executor on.
 
+mod blend_backward;
 mod blend_forward;
 mod reduce;
 

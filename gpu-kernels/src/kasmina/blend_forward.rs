@@ -7,7 +7,8 @@
 //! one fused multiply-add serves all; the convolution adds its two left neighbours. Telemetry of x:
 //! two-pass moments within a group of rows, merged by Chan's form of Welford's update; non-finite
 //! values are counted and left out. All in f32. An infinite x gives a y that is not finite; whether ∞
-//! or NaN is open, for the factored form has no 0·∞ where the formula has.
+//! or NaN is open, for the factored form has no 0·∞ where the formula has. Where the numerical mode is
+//! strict, an active seed's y is 0 for NaN and |y| < 1e-8, else clamped to the bounds.
 //!
 //! # Layout
 //! | buffer | shape | type | access |
@@ -19,6 +20,7 @@
 //! | `telemetry` | eight arrays `[num_seeds]` | f32, u32 | out, every element written |
 //! | `partials` | `[num_seeds, parts]` of 32 bytes | record | scratch |
 //! | `arrivals` | `[groups]` | u32 | scratch, zero before and after |
+//! | `unstable` | `[num_seeds]` | u8 | adaptive mode: in, and out with telemetry |
 //!
 //! # Traffic
 //! Reads and writes each element once: 2 · batch · hidden · size bytes; about 12 operations an element.
@@ -43,13 +45,13 @@ use kasmina_device::convert::Float;
 use kasmina_device::global::{Load, Store};
 use kasmina_device::vector::{LoadHint, StoreHint, Vector};
 use kasmina_device::{kernel, math, shared_array, thread, unroll, warp};
-use kasmina_types::{BlendForward, In, Out, bf16, f16};
+use kasmina_types::{BlendForward, In, Numerical, Out, SeedLifecycle, bf16, f16};
 
-use super::coefficients::{Blueprint, Coefficients, log_partition};
+use super::coefficients::{Blueprint, Coefficients, is_strict, sanitise, softmax_normaliser};
 use super::moments::Moments;
-use super::strip::{BLOCK, Strip, WARPS};
-use super::team::{Team, WholeBlock};
-use super::telemetry::{self, MOMENT_WORDS, Scratch};
+use super::strip::{BLOCK, Strip};
+use super::team::WholeBlock;
+use super::telemetry::{self, MOMENT_WORDS};
 
 /// The kernel for elements of `T`, `L` of them an access, `R` rows a group.
 ///
@@ -81,63 +83,28 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForwar
             // The first rows are on their way while the seed's parameters are fetched.
             let first = if works { walk.first_group() } else { [Vector([T::zeroed(); L]); R] };
             let blueprint = if works { Blueprint::of(&p, seed as usize) } else { None };
+            let attends = blueprint.is_some_and(|b| b.attends());
+            let active = SeedLifecycle::is_active;
             let normaliser =
-                softmax_normaliser(WholeBlock, &p, &strip, local_seed, blueprint, &scratch);
-            let c = Coefficients::<L>::of(&p, blueprint, column as usize, normaliser);
+                softmax_normaliser(WholeBlock, &p, &strip, local_seed, attends, active, &scratch);
+            let mut c = Coefficients::<L>::of(&p, blueprint, column as usize, normaliser);
+            c.strict = !c.identity && is_strict(&p, seed as usize);
             // Most warps need no more than a line for each column, and take the shorter loop.
-            match (works, warp::any(warp::FULL_MASK, c.convolves || c.kinked)) {
-                (false, _) => Moments::EMPTY,
-                (true, false) => walk.run::<false>(first, &c),
-                (true, true) => walk.run::<true>(first, &c),
+            let general = warp::any(warp::FULL_MASK, c.convolves || c.kinked || c.strict);
+            match (works, general, p.gathers != 0) {
+                (false, ..) => Moments::EMPTY,
+                (true, false, true) => walk.run::<false, true>(first, &c),
+                (true, true, true) => walk.run::<true, true>(first, &c),
+                (true, false, false) => walk.run::<false, false>(first, &c),
+                (true, true, false) => walk.run::<true, false>(first, &c),
             }
         };
-        // SAFETY: every thread of the block arrives.
-        unsafe { telemetry::merge(WholeBlock, &p, &strip, slab, moments, &scratch) };
+        if p.gathers != 0 {
+            // SAFETY: every thread of the block arrives.
+            unsafe { telemetry::merge(WholeBlock, &p, &strip, slab, moments, &scratch) };
+        }
         tile += thread::grid_dim_x();
     }
-}
-
-/// ln Σ eʷ of the thread's blueprint if that is an attention head, else anything. Costs one barrier
-/// where the strip has none.
-///
-/// # Safety
-/// Every thread of the team calls it.
-#[inline(always)]
-pub(super) unsafe fn softmax_normaliser<M: Team>(
-    team: M,
-    p: &BlendForward,
-    strip: &Strip,
-    local_seed: u32,
-    blueprint: Option<Blueprint>,
-    scratch: &Scratch,
-) -> f32 {
-    let attends = blueprint.is_some_and(|b| b.attends());
-    if !team.sync_or(attends) {
-        return 0.0;
-    }
-    let mut s = thread::warp_idx();
-    while s < strip.seeds {
-        // SAFETY: the strip's seeds are seeds; a warp takes whole ones.
-        unsafe {
-            if let Some(blueprint) = Blueprint::of(p, (strip.first_seed + s) as usize)
-                && blueprint.attends()
-            {
-                let count = p.chunk_size as usize;
-                let value = log_partition(&p.weights, blueprint.offset, count);
-                if thread::lane_idx() == 0 {
-                    scratch.write(s as usize, value.to_bits());
-                }
-            }
-        }
-        s += WARPS as u32;
-    }
-    // Orders the normalisers before their readers.
-    team.sync();
-    // SAFETY: a warp wrote the normaliser of each seed that attends.
-    let normaliser = if attends { unsafe { scratch.read(local_seed as usize) } } else { 0 };
-    // The readers are done before the moments take the scratch.
-    team.sync();
-    f32::from_bits(normaliser)
 }
 
 /// One thread's way down the rows of its columns.
@@ -153,6 +120,7 @@ struct Walk<T, const L: usize, const R: usize> {
     step: u32,
     batch: u32,
     hidden: usize,
+    numerical: Numerical,
 }
 
 impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
@@ -175,6 +143,7 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
             step: group_rows * g.slabs,
             batch: p.batch,
             hidden,
+            numerical: p.numerical,
         }
     }
 
@@ -198,17 +167,17 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
         }
     }
 
-    /// Blends the thread's columns of its rows, and gives their moments.
+    /// Blends the thread's columns of its rows, and gives their moments if it `GATHERS`.
     ///
     /// # Safety
     /// `first` is [`Self::first_group`]'s, and the columns are this thread's alone and of one seed.
     #[inline(always)]
-    unsafe fn run<const GENERAL: bool>(
+    unsafe fn run<const GENERAL: bool, const GATHERS: bool>(
         &self,
         first: [Vector<T, L>; R],
         c: &Coefficients<L>,
     ) -> Moments {
-        let Self { rows, chunk_column, .. } = self;
+        let Self { rows, chunk_column, numerical, .. } = self;
         let mut moments = Moments::EMPTY;
         let (mut row, mut at) = (self.row, self.start);
         let step = self.step as usize * self.hidden;
@@ -223,12 +192,16 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
                 unroll!(r in R => {
                     values[r] = current[r].map(T::to_f32).0;
                 });
-                moments = moments.absorb_group(&values);
+                if GATHERS {
+                    moments = moments.absorb_group(&values);
+                }
                 unroll!(r in R => {
                     // SAFETY: the row was loaded from there, and its columns are this thread's.
                     unsafe {
                         let at = at + r * rows.stride;
-                        rows.store::<L, GENERAL>(at, *chunk_column, c, current[r], values[r]);
+                        rows.store::<L, GENERAL>(
+                            at, *chunk_column, c, numerical, current[r], values[r],
+                        );
                     }
                 });
                 row += self.step;
@@ -245,8 +218,10 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
             unsafe {
                 let [raw] = rows.load_group::<L, 1>(at);
                 let x = raw.map(T::to_f32).0;
-                moments = moments.absorb_group(&[x]);
-                rows.store::<L, GENERAL>(at, *chunk_column, c, raw, x);
+                if GATHERS {
+                    moments = moments.absorb_group(&[x]);
+                }
+                rows.store::<L, GENERAL>(at, *chunk_column, c, numerical, raw, x);
             }
             row += self.stride;
             at += rows.stride;
@@ -288,12 +263,13 @@ impl<T: Float> Rows<T> {
         at: usize,
         chunk_column: usize,
         c: &Coefficients<L>,
+        numerical: &Numerical,
         raw: Vector<T, L>,
         x: [f32; L],
     ) {
         // SAFETY: the caller's contract.
         unsafe {
-            let blended = self.blend::<L, GENERAL>(at, chunk_column, c, raw, x);
+            let blended = self.blend::<L, GENERAL>(at, chunk_column, c, numerical, raw, x);
             self.output.store_vector(at, blended, StoreHint::Cached);
         }
     }
@@ -308,6 +284,7 @@ impl<T: Float> Rows<T> {
         at: usize,
         chunk_column: usize,
         c: &Coefficients<L>,
+        numerical: &Numerical,
         raw: Vector<T, L>,
         x: [f32; L],
     ) -> Vector<T, L> {
@@ -333,6 +310,11 @@ impl<T: Float> Rows<T> {
                     _ => x[l.wrapping_sub(2)],
                 };
                 y[l] = math::fma(c.taps[0], left, math::fma(c.taps[1], left2, y[l]));
+            });
+        }
+        if GENERAL && c.strict {
+            unroll!(l in L => {
+                y[l] = sanitise(numerical, y[l]);
             });
         }
         // Chosen lane by lane, not by a branch: seeds side by side in a warp share one store.

@@ -35,10 +35,12 @@ use kasmina_device::tma::{self, L2Hint};
 use kasmina_device::vector::Vector;
 use kasmina_device::{kernel, shared_array, thread, unroll, warp};
 use kasmina_types::blend_forward::TMA_ELEMENT_BYTES;
-use kasmina_types::{BlendForward, BlendForwardTma, TensorMapHandle, bf16, f16};
+use kasmina_types::{
+    BlendForward, BlendForwardTma, Numerical, SeedLifecycle, TensorMapHandle, bf16, f16,
+};
 
-use super::blend_forward::{Rows, softmax_normaliser};
-use super::coefficients::{Blueprint, Coefficients};
+use super::blend_forward::Rows;
+use super::coefficients::{Blueprint, Coefficients, is_strict, softmax_normaliser};
 use super::moments::Moments;
 use super::strip::{BLOCK, Strip, WARPS};
 use super::team::Consumers;
@@ -185,19 +187,27 @@ unsafe fn consume<T: Float, const L: usize, const R: usize, const S: usize, cons
     // consuming thread is here.
     let moments = unsafe {
         let blueprint = if works { Blueprint::of(p, seed as usize) } else { None };
-        let normaliser = softmax_normaliser(Consumers, p, strip, local_seed, blueprint, &scratch);
-        let c = Coefficients::<L>::of(p, blueprint, chunk_column, normaliser);
+        let attends = blueprint.is_some_and(|b| b.attends());
+        let active = SeedLifecycle::is_active;
+        let normaliser =
+            softmax_normaliser(Consumers, p, strip, local_seed, attends, active, &scratch);
+        let mut c = Coefficients::<L>::of(p, blueprint, chunk_column, normaliser);
+        c.strict = !c.identity && is_strict(p, seed as usize);
         let place = Place { works, lane_row, vector, chunk_column, seed };
         let walk = Walk::<T, L, R>::new(p, strip, slab, place);
         // Most warps need no more than a line for each column, and take the shorter loop.
-        if warp::any(warp::FULL_MASK, c.convolves || c.kinked) {
-            walk.run::<S, true, BULK>(&c, stages)
-        } else {
-            walk.run::<S, false, BULK>(&c, stages)
+        let general = warp::any(warp::FULL_MASK, c.convolves || c.kinked || c.strict);
+        match (general, p.gathers != 0) {
+            (false, true) => walk.run::<S, false, true, BULK>(&c, stages),
+            (true, true) => walk.run::<S, true, true, BULK>(&c, stages),
+            (false, false) => walk.run::<S, false, false, BULK>(&c, stages),
+            (true, false) => walk.run::<S, true, false, BULK>(&c, stages),
         }
     };
-    // SAFETY: every consuming thread arrives.
-    unsafe { telemetry::merge(Consumers, p, strip, slab, moments, &scratch) };
+    if p.gathers != 0 {
+        // SAFETY: every consuming thread arrives.
+        unsafe { telemetry::merge(Consumers, p, strip, slab, moments, &scratch) };
+    }
 }
 
 /// One thread's way down the rows of its columns.
@@ -218,6 +228,7 @@ struct Walk<T, const L: usize, const R: usize> {
     /// Rows from one group to the next.
     step: u32,
     batch: u32,
+    numerical: Numerical,
     /// Lanes from this one on whose vectors lie side by side; 0 unless it is the first of them.
     run_lanes: u32,
 }
@@ -247,16 +258,18 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
             row_stride: g.row_lanes,
             step,
             batch: p.batch,
+            numerical: p.numerical,
             run_lanes: if begins { run_lanes } else { 0 },
         }
     }
 
-    /// Blends the thread's columns of its rows, `S` rows at a time, and gives their moments.
+    /// Blends the thread's columns of its rows, `S` rows at a time, and gives their moments if it
+    /// `GATHERS`.
     ///
     /// # Safety
     /// Every lane of the warp calls it; the columns are this thread's alone and of one seed.
     #[inline(always)]
-    unsafe fn run<const S: usize, const GENERAL: bool, const BULK: bool>(
+    unsafe fn run<const S: usize, const GENERAL: bool, const GATHERS: bool, const BULK: bool>(
         &self,
         c: &Coefficients<L>,
         stages: &mut Stages<T>,
@@ -275,7 +288,12 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
                     let mut rows = Subgroup { row: group_row + self.lane_row, place };
                     let end = place + R as u32 * self.stage_stride;
                     while rows.place < end {
-                        self.blend_rows::<S, GENERAL, BULK>(c, &stages.ring, &rows, &mut moments);
+                        self.blend_rows::<S, GENERAL, GATHERS, BULK>(
+                            c,
+                            &stages.ring,
+                            &rows,
+                            &mut moments,
+                        );
                         rows.row += S as u32 * self.row_stride;
                         rows.place += S as u32 * self.stage_stride;
                     }
@@ -314,7 +332,12 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
     /// # Safety
     /// The thread works, and the rows are its own.
     #[inline(always)]
-    unsafe fn blend_rows<const S: usize, const GENERAL: bool, const BULK: bool>(
+    unsafe fn blend_rows<
+        const S: usize,
+        const GENERAL: bool,
+        const GATHERS: bool,
+        const BULK: bool,
+    >(
         &self,
         c: &Coefficients<L>,
         ring: &DynamicShared<T>,
@@ -330,13 +353,13 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
             values[r] = raw[r].map(T::to_f32).0;
         });
         let whole = rows.row + (S as u32 - 1) * self.row_stride < self.batch;
-        if whole {
+        if GATHERS && whole {
             *moments = moments.absorb_group(&values);
         }
         unroll!(r in S => {
             let row = rows.row + r as u32 * self.row_stride;
             if row < self.batch {
-                if !whole {
+                if GATHERS && !whole {
                     *moments = moments.absorb_group(&[values[r]]);
                 }
                 let at = self.element(row);
@@ -344,10 +367,10 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
                 // SAFETY: the row is in the batch; its columns, there and in the stage, are this thread's.
                 unsafe {
                     if BULK {
-                        let y = self.rows.blend::<L, GENERAL>(at, column, c, raw[r], values[r]);
+                        let y = self.rows.blend::<L, GENERAL>(at, column, c, &self.numerical, raw[r], values[r]);
                         ring.write_vector(in_stage(r), y);
                     } else {
-                        self.rows.store::<L, GENERAL>(at, column, c, raw[r], values[r]);
+                        self.rows.store::<L, GENERAL>(at, column, c, &self.numerical, raw[r], values[r]);
                     }
                 }
             }

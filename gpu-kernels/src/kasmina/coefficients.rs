@@ -2,9 +2,14 @@
 
 use kasmina_device::global::Load;
 use kasmina_device::reduce::warp_fold;
+use kasmina_device::shared::Shared;
 use kasmina_device::{math, thread, unroll, warp};
 use kasmina_types::blueprint::{BLUEPRINT_NONE, CONV_TAPS};
-use kasmina_types::{BlendForward, BlueprintType, In, SeedLifecycle};
+use kasmina_types::layer::FLUSH_THRESHOLD;
+use kasmina_types::{BlueprintType, In, LayerPass, Numerical, SeedLifecycle};
+
+use super::strip::{Strip, WARPS};
+use super::team::Team;
 
 /// A seed's blueprint, read once a tile.
 #[derive(Clone, Copy)]
@@ -29,22 +34,39 @@ impl Blueprint {
     /// # Safety
     /// `seed < p.num_seeds`, and ids and types are valid: the launcher's callers validate the state.
     #[inline(always)]
-    pub(crate) unsafe fn of(p: &BlendForward, seed: usize) -> Option<Self> {
+    pub(crate) unsafe fn of(p: &impl LayerPass, seed: usize) -> Option<Self> {
+        // SAFETY: the caller's contract.
+        unsafe { Some(Self::in_states(p, seed, SeedLifecycle::is_active)?.1) }
+    }
+
+    /// State and blueprint of a seed whose state is one of `states`, `None` for others and for one that has
+    /// no blueprint.
+    ///
+    /// # Safety
+    /// As [`Self::of`].
+    #[inline(always)]
+    pub(crate) unsafe fn in_states(
+        p: &impl LayerPass,
+        seed: usize,
+        states: impl Fn(SeedLifecycle) -> bool,
+    ) -> Option<(SeedLifecycle, Self)> {
+        let layer = p.layer();
         // SAFETY: the caller's contract keeps every index inside its array.
         unsafe {
             // All of a seed's loads before the first is needed, then all of its blueprint's.
             let (state, id, alpha) =
-                (p.lifecycle.load(seed), p.blueprint_id.load(seed), p.alpha.load(seed));
-            if id == BLUEPRINT_NONE || !SeedLifecycle::from_u8(state)?.is_active() {
+                (layer.lifecycle.load(seed), layer.blueprint_id.load(seed), layer.alpha.load(seed));
+            let state = SeedLifecycle::from_u8(state)?;
+            if id == BLUEPRINT_NONE || !states(state) {
                 return None;
             }
             let id = id as usize;
-            let kind = p.blueprint_type.load(id);
-            let scale = p.blueprint_scale.load(id);
-            let offset = p.blueprint_offset.load(id) as usize;
+            let kind = layer.blueprint_type.load(id);
+            let scale = layer.blueprint_scale.load(id);
+            let offset = layer.blueprint_offset.load(id) as usize;
             let kind = BlueprintType::from_u8(kind)?;
             let blend = math::min(math::max(alpha, 0.0), 1.0);
-            Some(Self { kind, blend, scale, offset })
+            Some((state, Self { kind, blend, scale, offset }))
         }
     }
 }
@@ -63,6 +85,8 @@ pub(crate) struct Coefficients<const L: usize> {
     /// Weights of the first and the second left neighbour, where `convolves`.
     pub(crate) convolves: bool,
     pub(crate) taps: [f32; 2],
+    /// Whether what is written is sanitised.
+    pub(crate) strict: bool,
 }
 
 impl<const L: usize> Coefficients<L> {
@@ -73,7 +97,7 @@ impl<const L: usize> Coefficients<L> {
     /// `column + L` is at most the chunk's size, and `blueprint`'s weights have that many.
     #[inline(always)]
     pub(crate) unsafe fn of(
-        p: &BlendForward,
+        p: &impl LayerPass,
         blueprint: Option<Blueprint>,
         column: usize,
         log_partition: f32,
@@ -86,13 +110,14 @@ impl<const L: usize> Coefficients<L> {
             offset: [Self::NOTHING; L],
             convolves: false,
             taps: [0.0; 2],
+            strict: false,
         };
         let Some(Blueprint { kind, blend, scale, offset }) = blueprint else { return c };
         c.identity = false;
         let keep = 1.0 - blend;
         let gain = blend * scale;
         // SAFETY: the caller's contract.
-        let weight = |i: usize| unsafe { p.weights.load(offset + i) };
+        let weight = |i: usize| unsafe { p.layer().weights.load(offset + i) };
         match kind {
             BlueprintType::ResidualBlock => {
                 unroll!(l in L => {
@@ -117,7 +142,7 @@ impl<const L: usize> Coefficients<L> {
                 });
             }
             BlueprintType::ConvFilter => {
-                let chunk = p.chunk_size as usize;
+                let chunk = p.chunk_size() as usize;
                 let center = math::fma(gain, weight(0), keep);
                 unroll!(l in L => {
                     c.positive[l] = center;
@@ -163,4 +188,74 @@ pub(crate) unsafe fn log_partition(weights: &In<f32>, offset: usize, count: usiz
         i += warp::WARP_SIZE as usize;
     }
     largest + math::log(warp_fold(sum, |a, b| a + b))
+}
+
+/// ln Σ eʷ of the thread's blueprint if that is an attention head (`attends`), else anything. Costs one
+/// barrier where the strip has none. `states` are those of seeds whose blueprints count.
+///
+/// # Safety
+/// Every thread of the team calls it; `scratch` has a word for each seed of the strip.
+#[inline(always)]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what a team and its threads have found out about their place"
+)]
+pub(crate) unsafe fn softmax_normaliser<M: Team, const N: usize>(
+    team: M,
+    p: &impl LayerPass,
+    strip: &Strip,
+    local_seed: u32,
+    attends: bool,
+    states: impl Fn(SeedLifecycle) -> bool + Copy,
+    scratch: &Shared<u32, N>,
+) -> f32 {
+    if !team.sync_or(attends) {
+        return 0.0;
+    }
+    let mut s = thread::warp_idx();
+    while s < strip.seeds {
+        // SAFETY: the strip's seeds are seeds; a warp takes whole ones.
+        unsafe {
+            if let Some((_, blueprint)) =
+                Blueprint::in_states(p, (strip.first_seed + s) as usize, states)
+                && blueprint.attends()
+            {
+                let count = p.chunk_size() as usize;
+                let value = log_partition(&p.layer().weights, blueprint.offset, count);
+                if thread::lane_idx() == 0 {
+                    scratch.write(s as usize, value.to_bits());
+                }
+            }
+        }
+        s += WARPS as u32;
+    }
+    // Orders the normalisers before their readers.
+    team.sync();
+    // SAFETY: a warp wrote the normaliser of each seed that attends.
+    let normaliser = if attends { unsafe { scratch.read(local_seed as usize) } } else { 0 };
+    // The readers are done before the scratch is used again.
+    team.sync();
+    f32::from_bits(normaliser)
+}
+
+/// Whether what an active seed writes is sanitised.
+///
+/// # Safety
+/// `seed < p.num_seeds`, and `p.unstable` has a flag for each seed where the mode is adaptive.
+#[inline(always)]
+pub(crate) unsafe fn is_strict(p: &impl LayerPass, seed: usize) -> bool {
+    match p.numerical().mode {
+        Numerical::FAST => false,
+        Numerical::STRICT => true,
+        // SAFETY: the caller's contract; whoever sets the flag does so after every reader has arrived.
+        _ => unsafe { p.unstable().load(seed) != 0 },
+    }
+}
+
+/// 0 for NaN and what is nearly 0, else the value within the bounds.
+#[inline(always)]
+pub(crate) fn sanitise(n: &Numerical, value: f32) -> f32 {
+    // A NaN is not above the threshold either.
+    let clamped = math::min(math::max(value, n.low), n.high);
+    if value.abs() >= FLUSH_THRESHOLD { clamped } else { 0.0 }
 }

@@ -1,10 +1,14 @@
 //! The Kasmina layer.
 
+pub mod blend_backward;
 pub mod blend_forward;
 #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90"))]
 pub mod blend_forward_tma;
+mod blueprint_gradients;
 mod coefficients;
 mod moments;
+mod parameter_gradients;
+mod slopes;
 mod strip;
 mod team;
 mod telemetry;

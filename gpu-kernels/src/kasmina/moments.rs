@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 use kasmina_device::global::{Load, Store};
 use kasmina_device::vector::{LoadHint, StoreHint, Vector};
 use kasmina_device::{math, unroll};
+use kasmina_types::layer::OUTLIER_DEVIATIONS;
 use kasmina_types::telemetry::{DEAD_THRESHOLD, SNR_EPSILON};
 use kasmina_types::{Out, SeedTelemetry, TelemetryPartial};
 
@@ -121,6 +122,14 @@ impl Moments {
             min: math::min(self.min, other.min),
             max: math::max(self.max, other.max),
         }
+    }
+
+    /// Whether some value was not finite, or an outlier.
+    #[inline(always)]
+    pub(crate) fn is_unstable(&self) -> bool {
+        let furthest = math::max(self.max - self.mean, self.mean - self.min);
+        let deviation = math::sqrt(self.m2 / self.finite as f32);
+        self.nonfinite > 0 || furthest > OUTLIER_DEVIATIONS * deviation
     }
 
     /// Leaves the record at `place`, in two 16-byte stores.

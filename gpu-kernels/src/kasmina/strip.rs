@@ -1,7 +1,7 @@
 //! Which columns a block covers: whole chunks of several seeds, or a part of one seed's.
 
 use kasmina_device::warp;
-use kasmina_types::BlendForward;
+use kasmina_types::LayerPass;
 
 /// Threads of a block.
 pub(crate) const BLOCK: usize = 256;
@@ -25,11 +25,11 @@ pub(crate) struct Strip {
 impl Strip {
     /// Strip number `strip` of a row.
     #[inline(always)]
-    pub(crate) fn of(p: &BlendForward, strip: u32) -> Self {
-        let g = &p.geometry;
+    pub(crate) fn of(p: &impl LayerPass, strip: u32) -> Self {
+        let g = p.geometry();
         let (group, share) = (strip / g.chunk_strips, strip % g.chunk_strips);
         let first_seed = group * g.strip_seeds;
-        let seeds = g.strip_seeds.min(p.num_seeds - first_seed);
+        let seeds = g.strip_seeds.min(p.num_seeds() - first_seed);
         let first_vector = share * g.strip_vectors;
         let vectors = if g.chunk_strips == 1 {
             seeds * g.chunk_vectors

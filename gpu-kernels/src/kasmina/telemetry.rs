@@ -1,9 +1,10 @@
 //! A seed's telemetry from the moments of the threads that saw it: over the block in shared memory, over
 //! the grid in the last block.
 
+use kasmina_device::global::Store;
 use kasmina_device::shared::Shared;
 use kasmina_device::{grid, reduce, thread, warp};
-use kasmina_types::BlendForward;
+use kasmina_types::{BlendForward, Numerical};
 
 use super::moments::Moments;
 use super::strip::{BLOCK, Strip, WARPS};
@@ -66,8 +67,15 @@ pub(crate) unsafe fn merge<M: Team>(
                 unsafe { Moments::load(&p.partials, place) }
             },
             |s, folded| {
-                // SAFETY: one lane of one block writes the seed's telemetry.
-                unsafe { folded.finish(&p.telemetry, (strip.first_seed + s) as usize) };
+                let seed = (strip.first_seed + s) as usize;
+                // SAFETY: one lane of one block writes the seed's telemetry and its flag, which the blocks
+                // of the group read before they arrived.
+                unsafe {
+                    folded.finish(&p.telemetry, seed);
+                    if p.numerical.mode == Numerical::ADAPTIVE {
+                        p.unstable.store(seed, u8::from(folded.is_unstable()));
+                    }
+                }
             },
         );
     }

@@ -97,7 +97,7 @@ fn of<T: LayerElement + Draw>(
     let [batch, seeds, chunk] = shape;
     let elements = batch * seeds * chunk;
     let states = state.states(seeds, chunk);
-    let layer_state = LayerState::new(device, states.clone()).map_err(BenchError::from)?;
+    let mut layer_state = LayerState::new(device, states.clone()).map_err(BenchError::from)?;
     let mut forward = BlendForward::<T>::new(device, batch, seeds, chunk)?;
     let mut telemetry = TelemetryBuffers::new(device, seeds)?;
     let sets = timer::buffer_sets(device, bytes);
@@ -110,7 +110,7 @@ fn of<T: LayerElement + Draw>(
     let (input, output) = &mut buffers[0];
     output.fill_bytes(0xFF)?;
     telemetry.fill_bytes(0xFF)?;
-    forward.run(&layer_state, input, output, &mut telemetry)?;
+    forward.run(&mut layer_state, input, output, &mut telemetry)?;
     let result = Checked { shape, x: input.to_vec()?, y: output.to_vec()? };
     let tolerance = Tolerance::for_dtype(dtype, 1);
     let max_rel_error = result.check_output(&states, tolerance)?;
@@ -118,7 +118,7 @@ fn of<T: LayerElement + Draw>(
 
     let call = move |set: usize| -> Result<(), Error> {
         let (input, output) = &mut buffers[set % sets];
-        forward.run(&layer_state, input, output, &mut telemetry)
+        forward.run(&mut layer_state, input, output, &mut telemetry)
     };
     Ok(Prepared { call: Box::new(call), sets, max_rel_error, tolerance: tolerance.limit() })
 }

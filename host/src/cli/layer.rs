@@ -298,11 +298,11 @@ fn forward<T: LayerElement>(
 ) -> Result<(Vec<u8>, TelemetryValues), Error> {
     let (seeds, chunk) = (states.num_seeds(), states.chunk_size);
     let mut layer = BlendForward::<T>::new(device, input.batch, seeds, chunk)?;
-    let state = LayerState::new(device, states)?;
+    let mut state = LayerState::new(device, states)?;
     let x = Buffer::from_slice(device, &elements::<T>(input.bytes))?;
     let mut y = Buffer::zeroed(device, x.len())?;
     let mut telemetry = TelemetryBuffers::new(device, seeds)?;
-    layer.run(&state, &x, &mut y, &mut telemetry)?;
+    layer.run(&mut state, &x, &mut y, &mut telemetry)?;
     Ok((bytemuck::cast_slice(&y.to_vec()?).to_vec(), telemetry.read()?))
 }
 

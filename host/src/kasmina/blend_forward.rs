@@ -3,12 +3,13 @@
 use half::{bf16, f16};
 use kasmina_kernels::instances::{self, BlendForwardInstance};
 use kasmina_reference::kasmina as reference;
-use kasmina_types::TelemetryPartial;
 use kasmina_types::blend_forward::BlendGeometry;
 use kasmina_types::dtype::{DType, Element};
+use kasmina_types::{Numerical, TelemetryPartial};
 use ndarray::ArrayView2;
 
 use super::geometry;
+use super::options::BlendOptions;
 use super::state::LayerState;
 use super::telemetry::{TelemetryBuffers, TelemetryValues};
 use crate::buffer::{Buffer, check_length};
@@ -28,6 +29,8 @@ pub struct BlendForward<T: Element> {
     batch: usize,
     num_seeds: usize,
     chunk_size: usize,
+    options: BlendOptions,
+    numerical: Numerical,
     plan: Option<Plan>,
     _element: std::marker::PhantomData<T>,
 }
@@ -67,7 +70,7 @@ element!(f16, |x| f16::to_f32(x), |y| f16::from_f32(y));
 element!(bf16, |x| bf16::to_f32(x), |y| bf16::from_f32(y));
 
 impl<T: LayerElement> BlendForward<T> {
-    /// Plans the pass for `batch` rows of `num_seeds · chunk_size` columns.
+    /// Plans the pass for `batch` rows of `num_seeds · chunk_size` columns, with the default options.
     ///
     /// # Errors
     /// A shape without elements or beyond 32-bit counts, memory exhausted, or a failed call.
@@ -77,29 +80,22 @@ impl<T: LayerElement> BlendForward<T> {
         num_seeds: usize,
         chunk_size: usize,
     ) -> Result<Self, Error> {
-        for (buffer, got) in
-            [("batch", batch), ("num_seeds", num_seeds), ("chunk_size", chunk_size)]
-        {
-            if got == 0 {
-                return Err(Error::Length { op: OP, buffer, expected: "at least 1".into(), got });
-            }
-        }
-        let hidden = num_seeds.saturating_mul(chunk_size);
-        for (what, got, limit) in [
-            ("num_seeds · chunk_size", hidden, u32::MAX),
-            (
-                "batch · chunk_size, the values of a seed",
-                batch.saturating_mul(chunk_size),
-                u32::MAX,
-            ),
-            // The kernel's row numbers pass the last by a step.
-            ("batch", batch, i32::MAX as u32),
-        ] {
-            let (got, limit) = (got as u64, u64::from(limit));
-            if got > limit {
-                return Err(Error::TooLarge { op: OP, what, got, limit });
-            }
-        }
+        Self::with_options(device, batch, num_seeds, chunk_size, BlendOptions::default())
+    }
+
+    /// As [`Self::new`], with options.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; bounds of the numerical mode that hold nothing.
+    pub fn with_options(
+        device: &Device,
+        batch: usize,
+        num_seeds: usize,
+        chunk_size: usize,
+        options: BlendOptions,
+    ) -> Result<Self, Error> {
+        check_shape(OP, batch, num_seeds, chunk_size)?;
+        let numerical = options.numerical.parameters(OP)?;
         device.refuse_capture(OP)?;
         let plan = match KernelDevice::of(device) {
             Some(kernels) => {
@@ -108,16 +104,18 @@ impl<T: LayerElement> BlendForward<T> {
             None => None,
         };
         let device = device.clone();
-        Ok(Self { device, batch, num_seeds, chunk_size, plan, _element: std::marker::PhantomData })
+        let _element = std::marker::PhantomData;
+        Ok(Self { device, batch, num_seeds, chunk_size, options, numerical, plan, _element })
     }
 
-    /// Computes `output` and `telemetry` from `input`, `[batch, num_seeds · chunk_size]` row-major.
+    /// Computes `output` and `telemetry` from `input`, `[batch, num_seeds · chunk_size]` row-major. Of the
+    /// state it writes the flags of the adaptive numerical mode, and nothing else.
     ///
     /// # Errors
     /// A state or a buffer that does not fit the plan, memory exhausted, or a failed call.
     pub fn run(
         &mut self,
-        state: &LayerState,
+        state: &mut LayerState,
         input: &Buffer<T>,
         output: &mut Buffer<T>,
         telemetry: &mut TelemetryBuffers,
@@ -141,6 +139,8 @@ impl<T: LayerElement> BlendForward<T> {
                 geometry: plan.geometry,
                 grid: plan.grid,
                 batch: self.batch as u32,
+                numerical: self.numerical,
+                gathers: self.options.telemetry,
                 state,
                 input,
                 output,
@@ -158,7 +158,7 @@ impl<T: LayerElement> BlendForward<T> {
 
     fn run_on_cpu(
         &self,
-        state: &LayerState,
+        state: &mut LayerState,
         input: &Buffer<T>,
         output: &mut Buffer<T>,
         telemetry: &mut TelemetryBuffers,
@@ -169,19 +169,9 @@ impl<T: LayerElement> BlendForward<T> {
         let shape = (self.batch, self.num_seeds * self.chunk_size);
         let x = ArrayView2::from_shape(shape, &x).expect("the lengths were checked");
         let checked = "the state was checked when it was made";
-        let states = &state.read()?;
-        let weights = (states.num_blueprints(), states.chunk_size);
-        let layer = reference::LayerState {
-            lifecycle: &states.lifecycle,
-            blueprint_id: &states.blueprint_id,
-            alpha: &states.alpha,
-            blueprint_type: &states.blueprint_type,
-            blueprint_weights: ArrayView2::from_shape(weights, &states.blueprint_weights)
-                .expect(checked),
-            blueprint_scales: &states.blueprint_scales,
-        };
-        let y = reference::blend_forward(x, &layer).expect(checked);
-        let seen = reference::telemetry(x, self.num_seeds).expect("the lengths were checked");
+        let (states, unstable) = state.read_for_reference()?;
+        let mode = self.options.numerical.of_reference(&unstable);
+        let y = reference::blend_forward_in_mode(x, &states.of_reference(), mode).expect(checked);
 
         let active: Vec<bool> = (0..self.num_seeds)
             .map(|s| reference::is_active(states.lifecycle[s]) && states.blueprint_id[s] != 0)
@@ -192,6 +182,13 @@ impl<T: LayerElement> BlendForward<T> {
         {
             // The identity keeps every bit, those of a NaN too.
             *out = if active[column / self.chunk_size] { T::from_f32(*y) } else { raw };
+        }
+        if !self.options.telemetry {
+            return Ok(());
+        }
+        let seen = reference::telemetry(x, self.num_seeds).expect("the lengths were checked");
+        if self.numerical.mode == Numerical::ADAPTIVE {
+            state.unstable.copy_from_slice(&reference::unstable_seeds(&seen))?;
         }
         let narrow = |values: &[f64]| values.iter().map(|&value| value as f32).collect();
         let counts = |values: &[u64]| values.iter().map(|&value| value as u32).collect();
@@ -206,6 +203,34 @@ impl<T: LayerElement> BlendForward<T> {
             nonfinite: counts(&seen.nonfinite),
         })
     }
+}
+
+/// Refuses shapes that the passes have no kernel for.
+pub(super) fn check_shape(
+    op: &'static str,
+    batch: usize,
+    num_seeds: usize,
+    chunk_size: usize,
+) -> Result<(), Error> {
+    for (buffer, got) in [("batch", batch), ("num_seeds", num_seeds), ("chunk_size", chunk_size)] {
+        if got == 0 {
+            return Err(Error::Length { op, buffer, expected: "at least 1".into(), got });
+        }
+    }
+    let hidden = num_seeds.saturating_mul(chunk_size);
+    let values = batch.saturating_mul(chunk_size);
+    for (what, got, limit) in [
+        ("num_seeds · chunk_size", hidden, u32::MAX),
+        ("batch · chunk_size, the values of a seed", values, u32::MAX),
+        // The kernel's row numbers pass the last by a step.
+        ("batch", batch, i32::MAX as u32),
+    ] {
+        let (got, limit) = (got as u64, u64::from(limit));
+        if got > limit {
+            return Err(Error::TooLarge { op, what, got, limit });
+        }
+    }
+    Ok(())
 }
 
 impl Plan {

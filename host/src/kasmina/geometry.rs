@@ -1,4 +1,4 @@
-//! How the forward pass is cut among blocks.
+//! How the forward and the backward pass are cut among blocks.
 
 use kasmina_types::blend_forward::BlendGeometry;
 
@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn the_block_is_the_tile_tables() {
-        for tile in TILES.iter().filter(|tile| tile.family == "blend_forward") {
+        for tile in TILES.iter().filter(|tile| tile.family.starts_with("blend_")) {
             assert_eq!(tile.block_threads, BLOCK, "{}", tile.entry);
         }
     }

@@ -1,7 +1,8 @@
 //! A layer's state: what each seed is, and the blueprints.
 
 use kasmina_types::blueprint::BLUEPRINT_NONE;
-use kasmina_types::{BlueprintType, SeedArrays, SeedLifecycle};
+use kasmina_types::{BlueprintType, LayerArrays, SeedArrays, SeedLifecycle};
+use ndarray::ArrayView2;
 
 use super::graft::{GraftBuffers, GraftStates};
 use crate::buffer::Buffer;
@@ -113,6 +114,20 @@ pub struct SeedStates {
 }
 
 impl SeedStates {
+    /// The state as the reference takes it.
+    pub(crate) fn of_reference(&self) -> kasmina_reference::kasmina::LayerState<'_, f32> {
+        let weights = (self.num_blueprints(), self.chunk_size);
+        kasmina_reference::kasmina::LayerState {
+            lifecycle: &self.lifecycle,
+            blueprint_id: &self.blueprint_id,
+            alpha: &self.alpha,
+            blueprint_type: &self.blueprint_type,
+            blueprint_weights: ArrayView2::from_shape(weights, &self.blueprint_weights)
+                .expect("the state was checked"),
+            blueprint_scales: &self.blueprint_scales,
+        }
+    }
+
     /// How many seeds there are.
     pub fn num_seeds(&self) -> usize {
         self.lifecycle.len()
@@ -184,6 +199,8 @@ pub struct LayerState {
     pub(crate) blueprint_id: Buffer<u16>,
     pub(crate) alpha: Buffer<f32>,
     pub(crate) graft: GraftBuffers,
+    /// Seeds that the adaptive numerical mode is strict with, `[num_seeds]`, 0 or 1.
+    pub(crate) unstable: Buffer<u8>,
     pub(crate) blueprint_type: Buffer<u8>,
     pub(crate) blueprint_offset: Buffer<u32>,
     pub(crate) blueprint_scale: Buffer<f32>,
@@ -220,6 +237,7 @@ impl LayerState {
             blueprint_id: Buffer::from_slice(device, &states.blueprint_id)?,
             alpha: Buffer::from_slice(device, &states.alpha)?,
             graft: GraftBuffers::from_states(device, &graft)?,
+            unstable: Buffer::zeroed(device, states.num_seeds())?,
             blueprint_type: Buffer::from_slice(device, &states.blueprint_type)?,
             blueprint_offset: Buffer::from_slice(device, &offsets)?,
             blueprint_scale: Buffer::from_slice(device, &states.blueprint_scales)?,
@@ -276,6 +294,25 @@ impl LayerState {
     /// As [`Self::read`].
     pub fn read_graft(&self) -> Result<GraftStates, Error> {
         self.graft.read()
+    }
+
+    /// The state with one row of weights for each blueprint, as the reference takes it, and the flags of
+    /// the adaptive numerical mode.
+    pub(crate) fn read_for_reference(&self) -> Result<(SeedStates, Vec<u8>), Error> {
+        Ok((self.read()?, self.unstable.to_vec()?))
+    }
+
+    /// What the passes read of the state.
+    pub(crate) fn layer_arrays(&self) -> LayerArrays {
+        LayerArrays {
+            lifecycle: self.lifecycle.view(),
+            blueprint_id: self.blueprint_id.view(),
+            alpha: self.alpha.view(),
+            blueprint_type: self.blueprint_type.view(),
+            blueprint_offset: self.blueprint_offset.view(),
+            blueprint_scale: self.blueprint_scale.view(),
+            weights: self.weights.view(),
+        }
     }
 
     /// Every per-seed array as a kernel writes it.

@@ -163,7 +163,7 @@ impl<T: LayerElement> Prepared<T> {
     }
 
     fn run(&mut self) -> Result<(), Error> {
-        self.layer.run(&self.state, &self.input, &mut self.output, &mut self.telemetry)
+        self.layer.run(&mut self.state, &self.input, &mut self.output, &mut self.telemetry)
     }
 
     /// Runs on outputs that hold what no result is, so that a value that is not written shows.

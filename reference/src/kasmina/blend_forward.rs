@@ -6,7 +6,7 @@
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
-use super::{BlueprintType, LayerError, LayerState, is_active};
+use super::{BlueprintType, LayerError, LayerState, NumericalMode, is_active};
 use crate::{Real, summation::pairwise_sum};
 
 /// Output `[batch, S·C]` of the layer for the input `x` of that shape.
@@ -18,13 +18,26 @@ pub fn blend_forward<T: Real, W: Real>(
     x: ArrayView2<'_, T>,
     state: &LayerState<'_, W>,
 ) -> Result<Array2<T>, LayerError> {
+    blend_forward_in_mode(x, state, NumericalMode::Fast)
+}
+
+/// As [`blend_forward`], in a numerical mode.
+///
+/// # Errors
+/// As [`blend_forward`]; flags that are not one for each seed.
+pub fn blend_forward_in_mode<T: Real, W: Real>(
+    x: ArrayView2<'_, T>,
+    state: &LayerState<'_, W>,
+    mode: NumericalMode<'_>,
+) -> Result<Array2<T>, LayerError> {
     state.validate()?;
+    state.validate_mode(mode)?;
     let (seeds, chunk) = (state.num_seeds(), state.chunk_size());
     if x.ncols() != seeds * chunk {
         return Err(LayerError::InputWidth { seeds, expected: seeds * chunk, got: x.ncols() });
     }
 
-    let blueprints = prepare_blueprints::<T, W>(state);
+    let blueprints = prepare_blueprints::<T, W>(state, is_active);
     // Row-major, so that the chunks follow each other: row 0 seed 0, row 0 seed 1, …
     let mut y: Vec<T> = x.iter().copied().collect();
     y.par_chunks_exact_mut(chunk).enumerate().for_each_init(
@@ -37,7 +50,8 @@ pub fn blend_forward<T: Real, W: Real>(
                 input.extend_from_slice(output);
                 let alpha = T::from_f64(state.alpha[seed].as_f64().clamp(0.0, 1.0));
                 for (i, out) in output.iter_mut().enumerate() {
-                    *out = (T::one() - alpha) * input[i] + alpha * blueprint.transform(input, i);
+                    let y = (T::one() - alpha) * input[i] + alpha * blueprint.transform(input, i);
+                    *out = mode.apply(seed, y);
                 }
             }
         },
@@ -46,15 +60,15 @@ pub fn blend_forward<T: Real, W: Real>(
 }
 
 /// A blueprint in the type of the input; for ATTENTION_HEAD the weights are already softmax(w).
-struct Blueprint<T> {
-    kind: BlueprintType,
-    weights: Vec<T>,
-    scale: T,
+pub(super) struct Blueprint<T> {
+    pub(super) kind: BlueprintType,
+    pub(super) weights: Vec<T>,
+    pub(super) scale: T,
 }
 
 impl<T: Real> Blueprint<T> {
     /// T(x) at element `i` of the chunk `x`.
-    fn transform(&self, x: &[T], i: usize) -> T {
+    pub(super) fn transform(&self, x: &[T], i: usize) -> T {
         let (w, s) = (&self.weights, self.scale);
         match self.kind {
             BlueprintType::ResidualBlock => x[i] + s * w[i],
@@ -74,13 +88,17 @@ impl<T: Real> Blueprint<T> {
     }
 }
 
-/// One entry for each id, filled for the blueprints that an active seed uses; entry 0, 'none', stays empty.
-fn prepare_blueprints<T: Real, W: Real>(state: &LayerState<'_, W>) -> Vec<Option<Blueprint<T>>> {
+/// One entry for each id, filled for the blueprints of seeds whose state `uses` one; entry 0, 'none', stays
+/// empty.
+pub(super) fn prepare_blueprints<T: Real, W: Real>(
+    state: &LayerState<'_, W>,
+    uses: impl Fn(u8) -> bool,
+) -> Vec<Option<Blueprint<T>>> {
     let mut blueprints = Vec::new();
     blueprints.resize_with(state.blueprint_weights.nrows().max(1), || None);
     for (&lifecycle, &id) in state.lifecycle.iter().zip(state.blueprint_id) {
         let id = usize::from(id);
-        if !is_active(lifecycle) || id == 0 || blueprints[id].is_some() {
+        if !uses(lifecycle) || id == 0 || blueprints[id].is_some() {
             continue;
         }
         let kind = BlueprintType::from_code(state.blueprint_type[id])

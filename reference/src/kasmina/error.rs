@@ -31,6 +31,14 @@ pub enum LayerError {
         /// Columns of the input.
         got: usize,
     },
+    /// The gradient has other rows than the input.
+    #[error("`grad_output`: expected {expected} rows as the input has, got {got}")]
+    Rows {
+        /// Rows of the input.
+        expected: usize,
+        /// Rows of the gradient.
+        got: usize,
+    },
     /// The layer has no seeds or its chunks have no columns.
     #[error("`{what}`: expected at least 1, got 0; a layer needs seeds with a chunk each")]
     Empty {

@@ -2,7 +2,7 @@
 
 use ndarray::ArrayView2;
 
-use super::LayerError;
+use super::{LayerError, NumericalMode};
 use crate::Real;
 
 /// Highest lifecycle code (ROLLED_BACK).
@@ -11,6 +11,15 @@ const LAST_LIFECYCLE: u8 = 10;
 /// Whether a seed with this lifecycle code transforms its chunk: GRAFTING (3) to FOSSILIZED (7).
 pub fn is_active(lifecycle: u8) -> bool {
     (3..=7).contains(&lifecycle)
+}
+
+/// Lifecycle code of a seed whose blueprint learns on detached input.
+pub(super) const TRAINING: u8 = 2;
+
+/// Whether a seed with this lifecycle code passes gradients to its blueprint: TRAINING (2), GRAFTING (3)
+/// and FINE_TUNING (6).
+pub fn trains_blueprint(lifecycle: u8) -> bool {
+    matches!(lifecycle, TRAINING | 3 | 6)
 }
 
 /// The transformation T of a blueprint, by its code.
@@ -102,6 +111,16 @@ impl<W: Real> LayerState<'_, W> {
         match self.alpha.iter().position(|alpha| alpha.is_nan()) {
             Some(seed) => Err(LayerError::Alpha { seed }),
             None => Ok(()),
+        }
+    }
+
+    /// Checks that an adaptive mode has a flag for each seed.
+    pub(super) fn validate_mode(&self, mode: NumericalMode<'_>) -> Result<(), LayerError> {
+        match mode {
+            NumericalMode::Adaptive { unstable, .. } => {
+                length("unstable", "seed", self.num_seeds(), unstable.len())
+            }
+            NumericalMode::Fast | NumericalMode::Strict { .. } => Ok(()),
         }
     }
 }

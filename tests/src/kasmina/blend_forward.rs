@@ -111,7 +111,7 @@ fn run<T: Narrow + LayerElement>(
     states: &SeedStates,
     x: &[T],
 ) -> (Vec<T>, kasmina::kasmina::TelemetryValues) {
-    let state = LayerState::new(device, states.clone()).expect("a valid state");
+    let mut state = LayerState::new(device, states.clone()).expect("a valid state");
     let input = Buffer::from_slice(device, x).expect("memory");
     let mut output = Buffer::<T>::zeroed(device, x.len()).expect("memory");
     output.fill_bytes(0xff).expect("memory");
@@ -122,13 +122,13 @@ fn run<T: Narrow + LayerElement>(
     // Twice into the same buffers: the scratch memory must be ready for another launch.
     for _ in 0..2 {
         forward
-            .run(&state, &input, &mut output, &mut telemetry)
+            .run(&mut state, &input, &mut output, &mut telemetry)
             .unwrap_or_else(|why| panic!("{case:?}: {why}"));
     }
     (output.to_vec().expect("a result"), telemetry.read().expect("a result"))
 }
 
-fn bits<T: bytemuck::Pod>(values: &[T]) -> &[u8] {
+pub(crate) fn bits<T: bytemuck::Pod>(values: &[T]) -> &[u8] {
     bytemuck::cast_slice(values)
 }
 
@@ -151,13 +151,13 @@ pub fn check_large_values(device: &Device) {
 #[track_caller]
 pub fn check_short_telemetry(device: &Device) {
     let case = Case { batch: 4, num_seeds: 3, chunk_size: 8, seed: 0, broken_inputs: false };
-    let state = LayerState::new(device, mixed_states(case)).expect("a valid state");
+    let mut state = LayerState::new(device, mixed_states(case)).expect("a valid state");
     let input = Buffer::from_slice(device, &[1.0_f32; 96]).expect("memory");
     let mut output = Buffer::<f32>::zeroed(device, 96).expect("memory");
     let mut forward = BlendForward::<f32>::new(device, 4, 3, 8).expect("a plan");
     let mut telemetry = TelemetryBuffers::new(device, 3).expect("memory");
     telemetry.snr = Buffer::zeroed(device, 2).expect("memory");
-    let refused = forward.run(&state, &input, &mut output, &mut telemetry);
+    let refused = forward.run(&mut state, &input, &mut output, &mut telemetry);
     assert!(
         matches!(refused, Err(kasmina::Error::Length { buffer: "telemetry.snr", got: 2, .. })),
         "{refused:?}"

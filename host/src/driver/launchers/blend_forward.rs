@@ -3,7 +3,7 @@
 use kasmina_kernels::instances::BlendForwardInstance;
 use kasmina_types::blend_forward::BlendGeometry;
 use kasmina_types::dtype::Element;
-use kasmina_types::{BlendForward, TelemetryPartial};
+use kasmina_types::{BlendForward, LayerArrays, Numerical, TelemetryPartial};
 
 use super::{KernelDevice, with_buffers};
 use crate::buffer::{Buffer, check_length};
@@ -18,7 +18,9 @@ pub(crate) struct Arguments<'a, T: Element> {
     pub(crate) geometry: BlendGeometry,
     pub(crate) grid: u32,
     pub(crate) batch: u32,
-    pub(crate) state: &'a LayerState,
+    pub(crate) numerical: Numerical,
+    pub(crate) gathers: bool,
+    pub(crate) state: &'a mut LayerState,
     pub(crate) input: &'a Buffer<T>,
     pub(crate) output: &'a mut Buffer<T>,
     pub(crate) telemetry: &'a mut TelemetryBuffers,
@@ -43,24 +45,35 @@ pub(crate) fn launch<T: Element>(
     check_length(OP, "chunk_vectors · lanes", chunk_size, lanes as usize)?;
     assert_eq!(instance.dtype, T::DTYPE, "the plan chose the instance by the element type");
 
+    let LayerArrays {
+        lifecycle,
+        blueprint_id,
+        alpha,
+        blueprint_type,
+        blueprint_offset,
+        blueprint_scale,
+        weights,
+    } = state.layer_arrays();
     let params = BlendForward {
         input: a.input.view().cast(),
         output: a.output.view_mut().cast(),
-        lifecycle: state.lifecycle.view(),
-        blueprint_id: state.blueprint_id.view(),
-        alpha: state.alpha.view(),
-        blueprint_type: state.blueprint_type.view(),
-        blueprint_offset: state.blueprint_offset.view(),
-        blueprint_scale: state.blueprint_scale.view(),
-        weights: state.weights.view(),
+        lifecycle,
+        blueprint_id,
+        alpha,
+        blueprint_type,
+        blueprint_offset,
+        blueprint_scale,
+        weights,
         telemetry: telemetry.view_mut(),
         partials: a.partials.view_mut(),
         arrivals: a.arrivals.view_mut(),
+        unstable: state.unstable.view_mut(),
         geometry,
+        numerical: a.numerical,
         batch: a.batch,
         num_seeds: num_seeds as u32,
         chunk_size: chunk_size as u32,
-        _padding: 0,
+        gathers: a.gathers.into(),
     };
     let t = telemetry;
     // SAFETY: every buffer has the length that the kernel's contract names: those of the call are
@@ -81,6 +94,7 @@ pub(crate) fn launch<T: Element>(
             state.blueprint_offset,
             state.blueprint_scale,
             state.weights,
+            state.unstable,
             a.partials,
             a.arrivals,
             t.count,

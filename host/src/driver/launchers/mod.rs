@@ -1,6 +1,7 @@
 //! The kernels' launchers: each checks its kernel's whole contract, then launches it, on a GPU or
 //! under the executor. They are here, with the driver, because a launch is unsafe.
 
+pub(crate) mod blend_backward;
 pub(crate) mod blend_forward;
 pub(crate) mod reduce;
 

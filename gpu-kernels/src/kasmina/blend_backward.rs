@@ -1,0 +1,512 @@
+//! The layer's backward pass, in one pass over input and gradient and one launch.
+//!
+//! # Math
+//! With g = ∂L/∂y and a = clip(α, 0, 1), for an active seed (GRAFTING to FOSSILIZED) ∂x = slope·g, the slopes
+//! as in `blend_forward`; a CONV_FILTER adds the two right neighbours of g. Every other seed passes g, bit
+//! for bit. For a seed that trains (TRAINING with a = 1, GRAFTING, FINE_TUNING) ∂w, ∂s and ∂α follow from
+//! sums over the batch: Σ g of a RESIDUAL_BLOCK, Σ g·x of the others, of an MLP_EXPANSION where x·w > 0 and
+//! everywhere, Σᵢ gᵢ₊ⱼ·xᵢ of a CONV_FILTER's tap j. `parameter_gradients` has the formulas. All in f32:
+//! a group of rows is summed before it is added to the thread's sum, threads before slabs, slabs before
+//! columns, seeds last. Where the numerical mode is strict, an active seed's ∂x is 0 for NaN and
+//! |∂x| < 1e-8, else clamped to the bounds.
+//!
+//! # Layout
+//! | buffer | shape | type | access |
+//! |---|---|---|---|
+//! | `input`, `grad_output` | `[batch, num_seeds · chunk_size]` row-major | f32, f16, bf16 | in; 16-byte aligned |
+//! | `grad_input` | as they are | as they are | out |
+//! | `layer` | as in `blend_forward` | | in |
+//! | `gradients.weights` | by offset, `chunk_size` each | f32 | out, every blueprint's |
+//! | `gradients.scales` | `[num_blueprints]` | f32 | out |
+//! | `gradients.alpha`, `.norm`, `.variance`, `.max` | `[num_seeds]` | f32 | out |
+//! | `scratch` | as at `BackwardScratch` | f32, u32 | scratch; arrivals zero before and after |
+//!
+//! # Traffic
+//! Reads g, and x of the seeds whose gradients need it; writes ∂x: at most 3 · batch · hidden · size bytes,
+//! and 4 · slabs · hidden of scratch. About 4 operations an element. Bound by memory. f32, 4096 × 1000 ×
+//! 64 at 4.24 TB/s: 742 µs. Measured: see `docs/performance.md`, `blend_backward`.
+//!
+//! # Launch
+//! As `blend_forward`: `slabs · strips` tiles over a persistent grid of 256-thread blocks, a thread with one
+//! vector of columns. Neighbours of g come from the next lanes by shuffle, and from memory at a warp's
+//! edge; so the loop that needs them is run by whole warps. The last block of a group of seeds finishes the
+//! group, and the last seed of a blueprint its blueprint.
+//!
+//! # Determinism
+//! Bitwise: each merge is in its own order, whichever block does it; the order depends on shape, geometry and
+//! which seeds train which blueprint only.
+//!
+//! # Source
+//! Original. Reference: `kasmina_reference::kasmina::blend_backward`.
+
+use kasmina_device::convert::Float;
+use kasmina_device::global::{Load, Store};
+use kasmina_device::vector::{LoadHint, StoreHint, Vector};
+use kasmina_device::{grid, kernel, math, reduce, shared_array, thread, unroll, warp};
+use kasmina_types::{BlendBackward, In, Numerical, Out, bf16, f16};
+
+use super::blueprint_gradients;
+use super::coefficients::{is_strict, sanitise, softmax_normaliser};
+use super::parameter_gradients::{self, SUM_WORDS};
+use super::slopes::{Role, Slopes, Sums, fma_lanes};
+use super::strip::{BLOCK, Strip};
+use super::team::WholeBlock;
+
+/// The kernel for elements of `T`, `L` of them an access, `R` rows a group, and `W` f32 an access of the
+/// scratch: `L`, at most 4.
+///
+/// # Safety
+/// As [`BlendBackward`] says, with `chunk_size` a multiple of `L` and `L · size_of::<T>()` no more than
+/// 16; every block of the grid runs it.
+#[inline(always)]
+unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usize>(
+    p: BlendBackward,
+) {
+    // Each thread's sums; before that, the softmax's log-partitions; after it, the seeds' places.
+    let shared = shared_array![u32; BLOCK * SUM_WORDS];
+    let p = BlendBackward { geometry: p.geometry.with_positive_divisors(), ..p };
+    let g = p.geometry;
+    let t = thread::thread_idx_x();
+    let (lane_row, vector) = (t / g.strip_vectors, t % g.strip_vectors);
+    let (local_seed, chunk_vector) = (vector / g.chunk_vectors, vector % g.chunk_vectors);
+
+    let mut tile = thread::block_idx_x();
+    while tile < g.strips * g.slabs {
+        let slab = tile / g.strips;
+        let strip = Strip::of(&p, tile % g.strips);
+        let seed = strip.first_seed + local_seed;
+        let column = (strip.first_vector + chunk_vector) * L as u32;
+        let works = lane_row < g.row_lanes && vector < strip.vectors;
+        let walk = Walk::<T, L, R>::new(&p, &strip, slab, lane_row, vector, seed, column);
+
+        // SAFETY: a working thread's seed and columns are inside the strip, and the strip inside the
+        // row; every thread of the block is here.
+        let (role, sums) = unsafe {
+            // The first rows are on their way while the seed's parameters are fetched.
+            let first = if works { walk.first_group() } else { walk.nothing() };
+            let role = if works { Role::of(&p, seed as usize) } else { None };
+            let attends = role.is_some_and(|role| role.blueprint.attends());
+            let normaliser = softmax_normaliser(
+                WholeBlock,
+                &p,
+                &strip,
+                local_seed,
+                attends,
+                Role::matters,
+                &shared,
+            );
+            let mut c = Slopes::<L>::of(&p, role, column as usize, normaliser);
+            c.strict = !c.identity && is_strict(&p, seed as usize);
+            // Most warps need no more than a slope for each column, and take the shorter loop.
+            let general = warp::any(warp::FULL_MASK, c.convolves || c.kinked || c.strict);
+            let sums = match (general, works) {
+                (true, _) => walk.run_general(works, &c),
+                (false, true) => walk.run(first, &c),
+                (false, false) => Sums::ZERO,
+            };
+            (role, sums)
+        };
+        let trains = role.is_some_and(|role| role.trains);
+        // Every block of a group of seeds answers alike.
+        if thread::sync_threads_or(trains) {
+            // SAFETY: every thread of the block arrives; each part of the group arrives once.
+            unsafe {
+                let place = seed * p.chunk_size + column;
+                parameter_gradients::leave::<L, W>(&p, slab, lane_row, role, place, sums, &shared);
+                if grid::arrive_is_last(&p.scratch.group_arrivals, strip.group as usize, g.parts())
+                {
+                    parameter_gradients::finish::<L, W>(&p, &strip, &shared);
+                    blueprint_gradients::finish::<W>(&p, &strip, &shared);
+                }
+            }
+        }
+        if slab == 0 && strip.share == 0 {
+            // SAFETY: one block a group is here, every thread of it.
+            unsafe { blueprint_gradients::clear_untrained(&p, &strip) };
+        }
+        tile += thread::grid_dim_x();
+    }
+}
+
+/// One thread's way down the rows of its columns.
+struct Walk<T, const L: usize, const R: usize> {
+    input: In<T>,
+    grad_output: In<T>,
+    grad_input: Out<T>,
+    /// The vector's first element within its chunk, and the chunk's size.
+    chunk_column: usize,
+    chunk_size: usize,
+    /// Vectors of the strip from this one on.
+    vectors_left: u32,
+    /// Its first element in the first row.
+    start: usize,
+    /// First row, the distance of a group's rows, that of the groups, and the end.
+    row: u32,
+    stride: u32,
+    step: u32,
+    batch: u32,
+    hidden: usize,
+    numerical: Numerical,
+}
+
+/// A thread's vectors of some rows.
+type Group<T, const L: usize, const R: usize> = [Vector<T, L>; R];
+
+impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
+    #[inline(always)]
+    fn new(
+        p: &BlendBackward,
+        strip: &Strip,
+        slab: u32,
+        lane_row: u32,
+        vector: u32,
+        seed: u32,
+        chunk_column: u32,
+    ) -> Self {
+        let g = &p.geometry;
+        let hidden = p.num_seeds as usize * p.chunk_size as usize;
+        let group_rows = R as u32 * g.row_lanes;
+        let row = slab * group_rows + lane_row;
+        let column = seed * p.chunk_size + chunk_column;
+        Self {
+            input: p.input.cast(),
+            grad_output: p.grad_output.cast(),
+            grad_input: p.grad_input.cast(),
+            chunk_column: chunk_column as usize,
+            chunk_size: p.chunk_size as usize,
+            vectors_left: strip.vectors.saturating_sub(vector),
+            start: row as usize * hidden + column as usize,
+            row,
+            stride: g.row_lanes,
+            step: (group_rows * g.slabs).max(1),
+            batch: p.batch,
+            hidden,
+            numerical: p.numerical,
+        }
+    }
+
+    /// Groups that start before this row are whole.
+    #[inline(always)]
+    fn whole(&self) -> u32 {
+        self.batch.saturating_sub((R as u32 - 1) * self.stride)
+    }
+
+    #[inline(always)]
+    fn nothing(&self) -> Group<T, L, R> {
+        [Vector([T::zeroed(); L]); R]
+    }
+
+    /// Loads the vectors of `N` rows, the first at element `at`.
+    ///
+    /// # Safety
+    /// The rows exist; rows and columns are multiples of `L` elements.
+    #[inline(always)]
+    unsafe fn load<const N: usize>(&self, from: &In<T>, at: usize) -> Group<T, L, N> {
+        let mut group = [Vector([T::zeroed(); L]); N];
+        let stride = self.stride as usize * self.hidden;
+        unroll!(r in N => {
+            // SAFETY: the caller's contract.
+            group[r] = unsafe { from.load_vector(at + r * stride, LoadHint::Cached) };
+        });
+        group
+    }
+
+    /// x of `N` rows, or 1 in its place where the seed needs none.
+    ///
+    /// # Safety
+    /// As [`Self::load`].
+    #[inline(always)]
+    unsafe fn load_input<const N: usize>(&self, at: usize, c: &Slopes<L>) -> Group<T, L, N> {
+        if c.reads_input {
+            // SAFETY: the caller's contract.
+            unsafe { self.load(&self.input, at) }
+        } else {
+            [Vector([T::from_f32(1.0); L]); N]
+        }
+    }
+
+    /// g of the first group, zeros if it is not whole.
+    ///
+    /// # Safety
+    /// The columns are inside the row.
+    #[inline(always)]
+    unsafe fn first_group(&self) -> Group<T, L, R> {
+        if self.row < self.whole() {
+            // SAFETY: all rows of a whole group are below `batch`.
+            unsafe { self.load(&self.grad_output, self.start) }
+        } else {
+            self.nothing()
+        }
+    }
+
+    /// ∂x of the thread's columns, each a line, and their sums.
+    ///
+    /// # Safety
+    /// `first` is [`Self::first_group`]'s, and the columns are this thread's alone and of one seed.
+    #[inline(always)]
+    unsafe fn run(&self, first: Group<T, L, R>, c: &Slopes<L>) -> Sums<L> {
+        let mut sums = Sums::ZERO;
+        let (mut row, mut at) = (self.row, self.start);
+        let step = self.step as usize * self.hidden;
+        if row < self.whole() {
+            let mut g = first;
+            // SAFETY: all rows of a whole group are below `batch`.
+            let mut x = unsafe { self.load_input::<R>(at, c) };
+            loop {
+                let more = row + self.step < self.whole();
+                // The next group is on its way while this one is worked on.
+                let (next_g, next_x) = if more {
+                    // SAFETY: as above.
+                    unsafe {
+                        (self.load(&self.grad_output, at + step), self.load_input(at + step, c))
+                    }
+                } else {
+                    (g, x)
+                };
+                // SAFETY: the rows were loaded from there, and their columns are this thread's.
+                sums.add(&unsafe { self.line_group::<R>(at, &g, &x, c) });
+                row += self.step;
+                at += step;
+                if !more {
+                    break;
+                }
+                (g, x) = (next_g, next_x);
+            }
+        }
+        // The ragged group, if it is this thread's: fewer than `R` rows.
+        while row < self.batch {
+            // SAFETY: `row < batch`.
+            unsafe {
+                let g = self.load::<1>(&self.grad_output, at);
+                let x = self.load_input::<1>(at, c);
+                sums.add(&self.line_group::<1>(at, &g, &x, c));
+            }
+            row += self.stride;
+            at += self.stride as usize * self.hidden;
+        }
+        sums
+    }
+
+    /// ∂x and sums of `N` rows from element `at`.
+    ///
+    /// # Safety
+    /// As [`Self::store`] for each row.
+    #[inline(always)]
+    unsafe fn line_group<const N: usize>(
+        &self,
+        at: usize,
+        g: &Group<T, L, N>,
+        x: &Group<T, L, N>,
+        c: &Slopes<L>,
+    ) -> Sums<L> {
+        let mut sums = Sums::ZERO;
+        let stride = self.stride as usize * self.hidden;
+        unroll!(r in N => {
+            let (wide, input) = (g[r].map(T::to_f32).0, x[r].map(T::to_f32).0);
+            fma_lanes(&wide, &input, &mut sums.columns);
+            let mut dx = wide;
+            unroll!(l in L => { dx[l] = wide[l] * c.slope[l]; });
+            // SAFETY: the caller's contract.
+            unsafe { self.store(at + r * stride, c, g[r], dx) };
+        });
+        sums
+    }
+
+    /// Stores one row's ∂x at element `at`: `dx`, or where the seed is the identity the gradient itself.
+    ///
+    /// # Safety
+    /// The vector is inside the buffer and this thread's.
+    #[inline(always)]
+    unsafe fn store(&self, at: usize, c: &Slopes<L>, g: Vector<T, L>, dx: [f32; L]) {
+        // Chosen lane by lane, not by a branch: seeds side by side in a warp share one store.
+        let mut out = g;
+        unroll!(l in L => {
+            out.0[l] = if c.identity { g.0[l] } else { T::from_f32(dx[l]) };
+        });
+        // SAFETY: the caller's contract.
+        unsafe { self.grad_input.store_vector(at, out, StoreHint::Cached) };
+    }
+
+    /// As [`Self::run`], for whatever a warp's seeds do. Rows that are not there count as zeros.
+    ///
+    /// # Safety
+    /// Every lane of the warp calls it; the columns of a lane that `works` are its alone and of one seed.
+    #[inline(always)]
+    unsafe fn run_general(&self, works: bool, c: &Slopes<L>) -> Sums<L> {
+        let mut sums = Sums::ZERO;
+        let rows = if works { self.batch.saturating_sub(self.row) } else { 0 };
+        let trips = reduce::warp_fold(rows.div_ceil(self.step), |a, b| if a > b { a } else { b });
+        let convolves = warp::any(warp::FULL_MASK, c.convolves);
+        let step = self.step as usize * self.hidden;
+        // SAFETY: the caller's contract.
+        let mut group = unsafe { self.load_rows(rows, self.start, c) };
+        let (mut trip, mut left, mut at) = (0, rows, self.start);
+        while trip < trips {
+            let left_next = left.saturating_sub(self.step);
+            // The next group is on its way while this one is worked on.
+            // SAFETY: as above.
+            let next = unsafe { self.load_rows(left_next, at + step, c) };
+            // SAFETY: the rows were loaded from there, and their columns are this thread's.
+            sums.add(&unsafe { self.general_group(left, at, &group, c, convolves) });
+            group = next;
+            left = left_next;
+            at += step;
+            trip += 1;
+        }
+        sums
+    }
+
+    /// g and x of the group's rows at element `at`, of which `left` are there, and the rest zeros.
+    ///
+    /// # Safety
+    /// The columns are inside the row.
+    #[inline(always)]
+    unsafe fn load_rows(
+        &self,
+        left: u32,
+        at: usize,
+        c: &Slopes<L>,
+    ) -> (Group<T, L, R>, Group<T, L, R>) {
+        if left > (R as u32 - 1) * self.stride {
+            // SAFETY: all rows of the group are there.
+            return unsafe { (self.load(&self.grad_output, at), self.load_input(at, c)) };
+        }
+        let (mut g, mut x) = (self.nothing(), self.nothing());
+        let stride = self.stride as usize * self.hidden;
+        unroll!(r in R => {
+            if r as u32 * self.stride < left {
+                // SAFETY: the row is there.
+                unsafe {
+                    g[r] = self.load::<1>(&self.grad_output, at + r * stride)[0];
+                    x[r] = self.load_input::<1>(at + r * stride, c)[0];
+                }
+            }
+        });
+        (g, x)
+    }
+
+    /// ∂x and sums of a group of which `left` rows are there.
+    ///
+    /// # Safety
+    /// As [`Self::store`] for each row that is there; every lane of the warp calls it.
+    #[inline(always)]
+    unsafe fn general_group(
+        &self,
+        left: u32,
+        at: usize,
+        (g, x): &(Group<T, L, R>, Group<T, L, R>),
+        c: &Slopes<L>,
+        convolves: bool,
+    ) -> Sums<L> {
+        let mut sums = Sums::ZERO;
+        let stride = self.stride as usize * self.hidden;
+        unroll!(r in R => {
+            let here = r as u32 * self.stride < left;
+            let at = at + r * stride;
+            let (wide, input) = (g[r].map(T::to_f32).0, x[r].map(T::to_f32).0);
+            let mut dx = wide;
+            unroll!(l in L => {
+                let open = c.open(l, input[l]);
+                dx[l] = wide[l] * if open { c.slope[l] } else { c.closed };
+                let counts = if open { input[l] } else { 0.0 };
+                sums.columns[l] = math::fma(wide[l], counts, sums.columns[l]);
+                sums.extras[0] = math::fma(wide[l], input[l], sums.extras[0]);
+            });
+            if convolves {
+                // SAFETY: the caller's contract.
+                let beyond = unsafe { self.beyond(at, here && c.convolves, &wide) };
+                self.convolve(&wide, &input, beyond, c, &mut dx, &mut sums);
+            }
+            if c.strict {
+                unroll!(l in L => { dx[l] = sanitise(&self.numerical, dx[l]); });
+            }
+            if here {
+                // SAFETY: the caller's contract.
+                unsafe { self.store(at, c, g[r], dx) };
+            }
+        });
+        sums
+    }
+
+    /// The two elements of g right of the thread's vector at `at`, 0 outside the chunk: from the next lanes,
+    /// and, where the warp ends within a chunk, from memory.
+    ///
+    /// # Safety
+    /// Every lane of the warp calls it; where one `needs` them, the row is there.
+    #[inline(always)]
+    unsafe fn beyond(&self, at: usize, needs: bool, g: &[f32; L]) -> [f32; 2] {
+        let lane = thread::lane_idx();
+        let from_lanes = if L == 1 {
+            [
+                warp::shuffle_down(warp::FULL_MASK, g[0], 1),
+                warp::shuffle_down(warp::FULL_MASK, g[0], 2),
+            ]
+        } else {
+            [
+                warp::shuffle_down(warp::FULL_MASK, g[0], 1),
+                warp::shuffle_down(warp::FULL_MASK, g[1 % L], 1),
+            ]
+        };
+        let mut beyond = [0.0; 2];
+        unroll!(d in 2 => {
+            let lanes = if L == 1 { d as u32 + 1 } else { 1 };
+            if needs && self.chunk_column + L + d < self.chunk_size {
+                let near = lane + lanes < warp::WARP_SIZE && lanes < self.vectors_left;
+                beyond[d] = if near {
+                    from_lanes[d]
+                } else {
+                    // SAFETY: the element is inside the chunk and the row is there.
+                    unsafe { self.grad_output.load(at + L + d) }.to_f32()
+                };
+            }
+        });
+        beyond
+    }
+
+    /// Adds a convolution's neighbours to ∂x and to the sums of its taps.
+    #[inline(always)]
+    fn convolve(
+        &self,
+        g: &[f32; L],
+        x: &[f32; L],
+        beyond: [f32; 2],
+        c: &Slopes<L>,
+        dx: &mut [f32; L],
+        sums: &mut Sums<L>,
+    ) {
+        // g[l + d], in the vector or beyond it.
+        let right = |l: usize, d: usize| {
+            if l + d < L { g[(l + d) % L] } else { beyond[(l + d).wrapping_sub(L) % 2] }
+        };
+        let inside = |l: usize, d: usize| l + d < L || self.chunk_column + l + d < self.chunk_size;
+        unroll!(l in L => {
+            let (near, far) = (right(l, 1), right(l, 2));
+            if c.convolves {
+                dx[l] = math::fma(c.taps[0], near, math::fma(c.taps[1], far, dx[l]));
+            }
+            // Not a product with 0 outside the chunk: x may be infinite.
+            sums.extras[1] = math::fma(near, if inside(l, 1) { x[l] } else { 0.0 }, sums.extras[1]);
+            sums.extras[2] = math::fma(far, if inside(l, 2) { x[l] } else { 0.0 }, sums.extras[2]);
+        });
+    }
+}
+
+macro_rules! instance {
+    ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
+     $min_blocks:literal $(, $spills:ident)?) => {
+        /// The layer's backward pass for one element type and access width.
+        ///
+        /// # Safety
+        /// As [`BlendBackward`] says, with a chunk size that is a multiple of the instance's lanes.
+        #[kernel(block = $block, min_blocks = $min_blocks $(, $spills)?)]
+        pub unsafe fn $entry(p: BlendBackward) {
+            const { assert!($block == BLOCK) };
+            // SAFETY: the entry's contract.
+            unsafe {
+                blend_backward::<$element, $lanes, $rows, { if $lanes < 4 { $lanes } else { 4 } }>(p)
+            }
+        }
+    };
+}
+
+kasmina_types::blend_backward_tiles!(instance);

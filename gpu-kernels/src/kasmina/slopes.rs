@@ -1,0 +1,167 @@
+//! What a seed's state and blueprint make of a gradient: the backward pass' coefficients.
+
+use kasmina_device::global::Load;
+use kasmina_device::{math, unroll};
+use kasmina_types::blueprint::CONV_TAPS;
+use kasmina_types::{BlueprintType, LayerPass, SeedLifecycle};
+
+use super::coefficients::{Blueprint, Coefficients};
+
+/// What a seed with a blueprint does in the backward pass.
+#[derive(Clone, Copy)]
+pub(crate) struct Role {
+    /// Its blend factor is 1 where the seed is not active: a TRAINING blueprint sees T itself.
+    pub(crate) blueprint: Blueprint,
+    /// Whether ∂x is other than g.
+    pub(crate) active: bool,
+    /// Whether the blueprint receives gradients.
+    pub(crate) trains: bool,
+}
+
+impl Role {
+    /// That of a thread that has no seed.
+    pub(crate) const NOTHING: Self = Self {
+        blueprint: Blueprint {
+            kind: BlueprintType::ResidualBlock,
+            blend: 0.0,
+            scale: 0.0,
+            offset: 0,
+        },
+        active: false,
+        trains: false,
+    };
+
+    /// The states in which a seed's blueprint matters.
+    #[inline(always)]
+    pub(crate) fn matters(state: SeedLifecycle) -> bool {
+        state.is_active() || state.trains()
+    }
+
+    /// The seed's role, `None` where ∂x is g and all else 0.
+    ///
+    /// # Safety
+    /// As [`Blueprint::of`].
+    #[inline(always)]
+    pub(crate) unsafe fn of(p: &impl LayerPass, seed: usize) -> Option<Self> {
+        // SAFETY: the caller's contract.
+        let (state, mut blueprint) = unsafe { Blueprint::in_states(p, seed, Self::matters) }?;
+        let active = state.is_active();
+        if !active {
+            blueprint.blend = 1.0;
+        }
+        Some(Self { blueprint, active, trains: state.trains() })
+    }
+
+    /// Whether x is needed: no RESIDUAL_BLOCK's gradient depends on it, and of frozen blueprints only
+    /// that of an MLP_EXPANSION.
+    #[inline(always)]
+    fn reads_input(&self) -> bool {
+        match self.blueprint.kind {
+            BlueprintType::ResidualBlock => false,
+            BlueprintType::MlpExpansion => true,
+            _ => self.trains,
+        }
+    }
+
+    /// Whether the blueprint's gradients need more than one sum a column.
+    #[inline(always)]
+    pub(crate) fn needs_extras(&self) -> bool {
+        self.trains
+            && matches!(
+                self.blueprint.kind,
+                BlueprintType::MlpExpansion | BlueprintType::ConvFilter
+            )
+    }
+}
+
+/// How one thread's vector of columns takes part: `∂x = slope·g`, and each column's sum Σ g·x. Where x
+/// is not read, 1 stands for it.
+#[derive(Clone, Copy)]
+pub(crate) struct Slopes<const L: usize> {
+    /// Whether ∂x is g, bit for bit.
+    pub(crate) identity: bool,
+    pub(crate) reads_input: bool,
+    /// Whether ∂x is sanitised.
+    pub(crate) strict: bool,
+    pub(crate) slope: [f32; L],
+    /// An MLP_EXPANSION: where x has not the sign of w, the slope is `closed` and x does not count.
+    pub(crate) kinked: bool,
+    pub(crate) sign: [f32; L],
+    pub(crate) closed: f32,
+    /// A CONV_FILTER: weights of g's first and second right neighbour.
+    pub(crate) convolves: bool,
+    pub(crate) taps: [f32; CONV_TAPS - 1],
+}
+
+impl<const L: usize> Slopes<L> {
+    /// # Safety
+    /// As [`Coefficients::of`].
+    #[inline(always)]
+    pub(crate) unsafe fn of(
+        p: &impl LayerPass,
+        role: Option<Role>,
+        column: usize,
+        log_partition: f32,
+    ) -> Self {
+        // SAFETY: the caller's contract.
+        let c = unsafe {
+            Coefficients::<L>::of(p, role.map(|role| role.blueprint), column, log_partition)
+        };
+        let mut s = Self {
+            identity: true,
+            reads_input: false,
+            strict: false,
+            slope: c.positive,
+            kinked: false,
+            sign: [0.0; L],
+            closed: 1.0,
+            convolves: c.convolves,
+            taps: c.taps,
+        };
+        let Some(role) = role else { return s };
+        s.identity = !role.active;
+        s.reads_input = role.reads_input();
+        if c.kinked {
+            s.kinked = true;
+            s.closed = 1.0 - role.blueprint.blend;
+            unroll!(l in L => {
+                // SAFETY: the caller's contract.
+                let w = unsafe { p.layer().weights.load(role.blueprint.offset + column + l) };
+                s.sign[l] = if w > 0.0 { 1.0 } else if w < 0.0 { -1.0 } else { 0.0 };
+                s.slope[l] = if w > 0.0 { c.positive[l] } else { c.negative[l] };
+            });
+        }
+        s
+    }
+
+    /// Whether x has the sign of w, for a kinked slope.
+    #[inline(always)]
+    pub(crate) fn open(&self, l: usize, x: f32) -> bool {
+        !self.kinked || x * self.sign[l] > 0.0
+    }
+}
+
+/// Sums over rows of one thread's vector of columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Sums<const L: usize> {
+    /// Of g·x, column by column, where x counts.
+    pub(crate) columns: [f32; L],
+    /// Of g·x for all x, and of x times g's first and second right neighbour, the columns together.
+    pub(crate) extras: [f32; CONV_TAPS],
+}
+
+impl<const L: usize> Sums<L> {
+    pub(crate) const ZERO: Self = Self { columns: [0.0; L], extras: [0.0; CONV_TAPS] };
+
+    #[inline(always)]
+    pub(crate) fn add(&mut self, other: &Self) {
+        unroll!(l in L => { self.columns[l] += other.columns[l]; });
+        unroll!(j in CONV_TAPS => { self.extras[j] += other.extras[j]; });
+    }
+}
+
+/// a·b + c in each lane.
+#[inline(always)]
+pub(crate) fn fma_lanes<const L: usize>(a: &[f32; L], b: &[f32; L], c: &mut [f32; L]) {
+    unroll!(l in L => { c[l] = math::fma(a[l], b[l], c[l]); });
+}

@@ -1,0 +1,211 @@
+//! The layer's backward pass.
+
+use kasmina_kernels::instances::{self, BlendBackwardInstance};
+use kasmina_reference::kasmina as reference;
+use kasmina_types::Numerical;
+use kasmina_types::blend_forward::BlendGeometry;
+use kasmina_types::dtype::DType;
+use ndarray::ArrayView2;
+
+use super::blend_forward::{LayerElement, check_shape};
+use super::geometry;
+use super::gradients::{BackwardBuffers, GradientBuffers, GradientValues};
+use super::options::BlendOptions;
+use super::state::LayerState;
+use crate::buffer::{Buffer, check_length};
+use crate::device::Device;
+use crate::driver::launchers::KernelDevice;
+use crate::driver::launchers::blend_backward::{self as launcher, Arguments};
+use crate::error::Error;
+
+const OP: &str = "blend_backward";
+
+/// The backward pass of a layer of one shape and element type on one device: from the gradient at the output
+/// those of the input, of the blueprints and of the blend factors, as far as each seed's state lets them
+/// through.
+///
+/// Plan and scratch memory are made once; [`Self::run`] allocates nothing.
+pub struct BlendBackward<T: LayerElement> {
+    device: Device,
+    batch: usize,
+    num_seeds: usize,
+    chunk_size: usize,
+    options: BlendOptions,
+    numerical: Numerical,
+    plan: Option<Plan>,
+    _element: std::marker::PhantomData<T>,
+}
+
+struct Plan {
+    instance: BlendBackwardInstance,
+    geometry: BlendGeometry,
+    grid: u32,
+    scratch: BackwardBuffers,
+}
+
+impl<T: LayerElement> BlendBackward<T> {
+    /// Plans the pass for `batch` rows of `num_seeds · chunk_size` columns, with the default options.
+    ///
+    /// # Errors
+    /// A shape without elements or beyond 32-bit counts, memory exhausted, or a failed call.
+    pub fn new(
+        device: &Device,
+        batch: usize,
+        num_seeds: usize,
+        chunk_size: usize,
+    ) -> Result<Self, Error> {
+        Self::with_options(device, batch, num_seeds, chunk_size, BlendOptions::default())
+    }
+
+    /// As [`Self::new`], with options; telemetry is not this pass' concern.
+    ///
+    /// # Errors
+    /// As [`Self::new`]; bounds of the numerical mode that hold nothing.
+    pub fn with_options(
+        device: &Device,
+        batch: usize,
+        num_seeds: usize,
+        chunk_size: usize,
+        options: BlendOptions,
+    ) -> Result<Self, Error> {
+        check_shape(OP, batch, num_seeds, chunk_size)?;
+        let numerical = options.numerical.parameters(OP)?;
+        device.refuse_capture(OP)?;
+        let plan = match KernelDevice::of(device) {
+            Some(kernels) => {
+                Some(Plan::new(device, kernels, T::DTYPE, batch, num_seeds, chunk_size)?)
+            }
+            None => None,
+        };
+        let device = device.clone();
+        let _element = std::marker::PhantomData;
+        Ok(Self { device, batch, num_seeds, chunk_size, options, numerical, plan, _element })
+    }
+
+    /// Computes `grad_input` and `gradients` from the forward pass' `input` and the gradient at its output,
+    /// `[batch, num_seeds · chunk_size]` row-major each. Every element of the gradients is overwritten.
+    ///
+    /// # Errors
+    /// A state or a buffer that does not fit the plan, memory exhausted, or a failed call.
+    pub fn run(
+        &mut self,
+        state: &LayerState,
+        input: &Buffer<T>,
+        grad_output: &Buffer<T>,
+        grad_input: &mut Buffer<T>,
+        gradients: &mut GradientBuffers,
+    ) -> Result<(), Error> {
+        let elements = self.batch * self.num_seeds * self.chunk_size;
+        for (name, buffer) in
+            [("input", input), ("grad_output", grad_output), ("grad_input", &*grad_input)]
+        {
+            check_length(OP, name, elements, buffer.len())?;
+            buffer.check_device(OP, name, &self.device)?;
+        }
+        check_length(OP, "state", self.num_seeds, state.num_seeds())?;
+        check_length(OP, "blueprint_weights (chunk_size)", self.chunk_size, state.chunk_size())?;
+        state.alpha.check_device(OP, "state", &self.device)?;
+        gradients.check(OP, state, &self.device)?;
+        let (Some(kernels), Some(plan)) = (KernelDevice::of(&self.device), &mut self.plan) else {
+            return self.run_on_cpu(state, input, grad_output, grad_input, gradients);
+        };
+        let launched = launcher::launch(
+            kernels,
+            Arguments {
+                instance: plan.instance,
+                geometry: plan.geometry,
+                grid: plan.grid,
+                batch: self.batch as u32,
+                numerical: self.numerical,
+                state,
+                input,
+                grad_output,
+                grad_input,
+                gradients,
+                scratch: &mut plan.scratch,
+            },
+        );
+        if launched.is_err() {
+            plan.scratch.recover(&self.device)?;
+        }
+        launched
+    }
+
+    fn run_on_cpu(
+        &self,
+        state: &LayerState,
+        input: &Buffer<T>,
+        grad_output: &Buffer<T>,
+        grad_input: &mut Buffer<T>,
+        gradients: &mut GradientBuffers,
+    ) -> Result<(), Error> {
+        let host = "the CPU's buffers are in the host's memory";
+        let checked = "lengths and state were checked";
+        let widen = |buffer: &Buffer<T>| -> Vec<f32> {
+            buffer.as_host_slice().expect(host).iter().map(|&value| value.to_f32()).collect()
+        };
+        let shape = (self.batch, self.num_seeds * self.chunk_size);
+        let (x, g) = (widen(input), widen(grad_output));
+        let (states, unstable) = state.read_for_reference()?;
+        let result = reference::blend_backward(
+            ArrayView2::from_shape(shape, &x).expect(checked),
+            ArrayView2::from_shape(shape, &g).expect(checked),
+            &states.of_reference(),
+            self.options.numerical.of_reference(&unstable),
+        )
+        .expect(checked);
+
+        let active: Vec<bool> = (0..self.num_seeds)
+            .map(|s| reference::is_active(states.lifecycle[s]) && states.blueprint_id[s] != 0)
+            .collect();
+        let raw = grad_output.as_host_slice().expect(host);
+        let out = grad_input.as_host_slice_mut().expect(host);
+        for ((column, dx), (out, &raw)) in
+            (0..shape.1).cycle().zip(result.grad_input.iter()).zip(out.iter_mut().zip(raw))
+        {
+            // The identity keeps every bit, those of a NaN too.
+            *out = if active[column / self.chunk_size] { T::from_f32(*dx) } else { raw };
+        }
+        let narrow = |values: &[f64]| -> Vec<f32> { values.iter().map(|&v| v as f32).collect() };
+        let mut grad_weights = gradients.grad_weights.to_vec()?;
+        for (row, offset) in
+            result.grad_weights.rows().into_iter().zip(state.blueprint_offset.to_vec()?)
+        {
+            for (to, from) in grad_weights[offset as usize..].iter_mut().zip(row) {
+                *to = *from as f32;
+            }
+        }
+        gradients.write(&GradientValues {
+            grad_weights,
+            grad_scales: narrow(&result.grad_scales),
+            grad_alpha: narrow(&result.grad_alpha),
+            gradient_norm: narrow(&result.gradient_norm),
+            gradient_variance: narrow(&result.gradient_variance),
+            gradient_max: narrow(&result.gradient_max),
+        })
+    }
+}
+
+impl Plan {
+    fn new(
+        device: &Device,
+        kernels: KernelDevice<'_>,
+        dtype: DType,
+        batch: usize,
+        num_seeds: usize,
+        chunk_size: usize,
+    ) -> Result<Self, Error> {
+        let instance = instances::blend_backward(dtype)
+            .find(|instance| chunk_size.is_multiple_of(instance.lanes as usize))
+            .expect("every dtype has an instance of one lane");
+        let resident = kernels.resident_blocks(instance.kernel)?;
+        let chunk_vectors = (chunk_size / instance.lanes as usize) as u32;
+        let geometry =
+            geometry::cut(batch as u32, num_seeds as u32, chunk_vectors, instance.rows, resident);
+        let tiles = u64::from(geometry.strips) * u64::from(geometry.slabs);
+        let grid = tiles.min(u64::from(resident)) as u32;
+        let scratch =
+            BackwardBuffers::new(device, num_seeds, chunk_size, instance.lanes, geometry)?;
+        Ok(Self { instance, geometry, grid, scratch })
+    }
+}

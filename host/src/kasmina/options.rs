@@ -1,0 +1,98 @@
+//! Options of the layer's passes.
+
+use kasmina_types::Numerical;
+
+use crate::error::Error;
+
+/// What a pass does besides its formula.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BlendOptions {
+    /// Whether the forward pass gathers telemetry. Without it the telemetry's arrays, and the flags of
+    /// [`NumericalMode::Adaptive`], stay as they are.
+    pub telemetry: bool,
+    /// What happens to the values that active seeds write.
+    pub numerical: NumericalMode,
+}
+
+impl Default for BlendOptions {
+    /// Telemetry, and numbers as they come.
+    fn default() -> Self {
+        Self { telemetry: true, numerical: NumericalMode::Fast }
+    }
+}
+
+/// What happens to the values that active seeds write, to the output forward and to the input's gradient
+/// backward: a strict seed writes 0 in the place of NaN and of |v| < 1e-8, and clamps the rest to the
+/// bounds. Inactive seeds are the identity in every mode.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum NumericalMode {
+    /// Nothing.
+    #[default]
+    Fast,
+    /// Every active seed is strict.
+    Strict {
+        /// Lower bound.
+        low: f32,
+        /// Upper bound.
+        high: f32,
+    },
+    /// Those active seeds are strict whose telemetry last showed values that were not finite, or further
+    /// than ten standard deviations from the mean.
+    Adaptive {
+        /// Lower bound.
+        low: f32,
+        /// Upper bound.
+        high: f32,
+    },
+}
+
+impl NumericalMode {
+    /// The mode as the kernels take it.
+    ///
+    /// # Errors
+    /// [`Error::Bounds`]: a bound that is NaN, or bounds that hold nothing.
+    pub(crate) fn parameters(self, op: &'static str) -> Result<Numerical, Error> {
+        let (mode, low, high) = match self {
+            Self::Fast => return Ok(Numerical::new(Numerical::FAST, 0.0, 0.0)),
+            Self::Strict { low, high } => (Numerical::STRICT, low, high),
+            Self::Adaptive { low, high } => (Numerical::ADAPTIVE, low, high),
+        };
+        if low <= high {
+            Ok(Numerical::new(mode, low, high))
+        } else {
+            Err(Error::Bounds { op, low, high })
+        }
+    }
+
+    /// The mode as the reference takes it; `unstable` are the seeds' flags.
+    pub(crate) fn of_reference(
+        self,
+        unstable: &[u8],
+    ) -> kasmina_reference::kasmina::NumericalMode<'_> {
+        use kasmina_reference::kasmina::NumericalMode as Reference;
+        match self {
+            Self::Fast => Reference::Fast,
+            Self::Strict { low, high } => Reference::Strict { low: low.into(), high: high.into() },
+            Self::Adaptive { low, high } => {
+                Reference::Adaptive { low: low.into(), high: high.into(), unstable }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_that_hold_nothing_are_refused() {
+        for (low, high) in [(1.0, -1.0), (f32::NAN, 1.0), (0.0, f32::NAN)] {
+            for mode in [NumericalMode::Strict { low, high }, NumericalMode::Adaptive { low, high }]
+            {
+                assert!(matches!(mode.parameters("op"), Err(Error::Bounds { op: "op", .. })));
+            }
+        }
+        let wide = NumericalMode::Strict { low: f32::NEG_INFINITY, high: f32::INFINITY };
+        assert!(wide.parameters("op").is_ok());
+    }
+}

@@ -1,0 +1,103 @@
+//! `blend_backward`.
+
+use half::{bf16, f16};
+use kasmina_tests::kasmina::blend_backward as backward;
+use kasmina_tests::kasmina::blend_backward::check;
+use kasmina_tests::kasmina::blend_forward::Case;
+use proptest::prelude::*;
+
+use super::shuffled;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn ragged_shapes_f32(batch in 1usize..60, num_seeds in 1usize..24, chunk_size in 1usize..90, seed: u64, broken_inputs: bool) {
+        check::<f32>(&shuffled(seed), Case { batch, num_seeds, chunk_size, seed, broken_inputs });
+    }
+
+    #[test]
+    fn ragged_shapes_f16(batch in 1usize..40, num_seeds in 1usize..24, chunk_size in 1usize..60, seed: u64, broken_inputs: bool) {
+        check::<f16>(&shuffled(seed), Case { batch, num_seeds, chunk_size, seed, broken_inputs });
+    }
+
+    #[test]
+    fn ragged_shapes_bf16(batch in 1usize..40, num_seeds in 1usize..24, chunk_size in 1usize..60, seed: u64, broken_inputs: bool) {
+        check::<bf16>(&shuffled(seed), Case { batch, num_seeds, chunk_size, seed, broken_inputs });
+    }
+
+    #[test]
+    fn numerical_modes(batch in 1usize..40, num_seeds in 1usize..16, chunk_size in 1usize..70, seed: u64) {
+        let case = Case { batch, num_seeds, chunk_size, seed, broken_inputs: true };
+        backward::check_modes::<f32>(&shuffled(seed), case);
+        backward::check_without_telemetry::<f32>(&shuffled(seed), case);
+    }
+}
+
+/// The smallest chunks, and those around a strip's width, for every access width.
+#[test]
+fn chunk_sizes_at_the_edges() {
+    for (i, chunk_size) in [1, 2, 3, 4, 5, 7, 8, 16, 255, 256, 257, 516, 1023, 1024, 1025, 2052]
+        .into_iter()
+        .enumerate()
+    {
+        let case =
+            Case { batch: 5, num_seeds: 11, chunk_size, seed: i as u64, broken_inputs: true };
+        check::<f32>(&shuffled(1), case);
+        check::<f16>(&shuffled(2), case);
+        check::<bf16>(&shuffled(3), case);
+    }
+}
+
+/// Chunks longer than many strips, and one row or many.
+#[test]
+fn long_chunks_and_tall_batches() {
+    let case = Case { batch: 3, num_seeds: 6, chunk_size: 5000, seed: 7, broken_inputs: false };
+    check::<f32>(&shuffled(4), case);
+    check::<f32>(&shuffled(5), Case { batch: 1, chunk_size: 4999, ..case });
+    check::<f32>(&shuffled(6), Case { batch: 700, chunk_size: 12, num_seeds: 11, ..case });
+    check::<f16>(&shuffled(7), Case { batch: 301, chunk_size: 24, num_seeds: 11, ..case });
+    check::<f32>(&shuffled(8), Case { batch: 4096, chunk_size: 3, num_seeds: 11, ..case });
+}
+
+/// Blueprints of seeds in many groups, summed by whichever block finishes last.
+#[test]
+fn many_seeds_share_a_blueprint() {
+    let case = Case { batch: 9, num_seeds: 70, chunk_size: 64, seed: 3, broken_inputs: false };
+    backward::check_shared_blueprints::<f32>(&shuffled(1), case);
+    backward::check_shared_blueprints::<f32>(
+        &shuffled(2),
+        Case { num_seeds: 301, chunk_size: 5, ..case },
+    );
+    backward::check_shared_blueprints::<f16>(
+        &shuffled(3),
+        Case { num_seeds: 9, chunk_size: 1024, ..case },
+    );
+    backward::check_shared_blueprints::<bf16>(
+        &shuffled(4),
+        Case { num_seeds: 600, chunk_size: 1, ..case },
+    );
+}
+
+#[test]
+fn numerical_modes_of_16_bit_elements() {
+    let case = Case { batch: 20, num_seeds: 13, chunk_size: 16, seed: 3, broken_inputs: true };
+    backward::check_modes::<f16>(&shuffled(1), case);
+    backward::check_modes::<bf16>(&shuffled(2), case);
+    backward::check_without_telemetry::<f16>(&shuffled(3), case);
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    backward::check_refusals(&shuffled(1));
+    backward::check_refusals(&kasmina::Device::Cpu);
+}
+
+#[test]
+fn the_cpu_agrees() {
+    let case = Case { batch: 21, num_seeds: 22, chunk_size: 12, seed: 3, broken_inputs: true };
+    check::<f32>(&kasmina::Device::Cpu, case);
+    check::<f16>(&kasmina::Device::Cpu, case);
+    backward::check_modes::<f32>(&kasmina::Device::Cpu, case);
+    backward::check_without_telemetry::<bf16>(&kasmina::Device::Cpu, case);
+}
