@@ -24,6 +24,7 @@ mod quiet;
 mod raw;
 mod stream;
 mod tensor_map;
+mod tensor_map_cache;
 mod version;
 
 pub use device::{
@@ -44,4 +45,5 @@ pub use tensor_map::{
     Interleave, L2Promotion, MAX_BOX, MAX_RANK, OutOfBoundsFill, Swizzle, TensorDataType,
     TensorMap, TensorMapError, TensorMapSpec,
 };
+pub use tensor_map_cache::{TensorMapCache, TensorMapStatistics};
 pub use version::{DriverVersion, PtxVersion};

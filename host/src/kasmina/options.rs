@@ -12,12 +12,30 @@ pub struct BlendOptions {
     pub telemetry: bool,
     /// What happens to the values that active seeds write.
     pub numerical: NumericalMode,
+    /// Which kernels compute it.
+    pub variant: Variant,
+}
+
+/// Which kernels compute a pass. They differ in speed, and in how sums are rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Variant {
+    /// The one that is fastest where it was measured.
+    #[default]
+    Auto,
+    /// Threads load what they work on: runs everywhere.
+    Plain,
+    /// One warp of a block fetches through the copy engine what the others work on. Needs compute capability 9.0, or
+    /// the executor, and chunks of a multiple of 16 bytes.
+    Tma,
+    /// As [`Self::Tma`], and the output goes through shared memory and the copy engine too.
+    TmaBulkStores,
 }
 
 impl Default for BlendOptions {
     /// Telemetry, and numbers as they come.
     fn default() -> Self {
-        Self { telemetry: true, numerical: NumericalMode::Fast }
+        Self { telemetry: true, numerical: NumericalMode::Fast, variant: Variant::Auto }
     }
 }
 
