@@ -209,8 +209,7 @@ impl Gpu {
         if let Some(needs) = needs.filter(|&needs| needs > own.major * 10 + own.minor) {
             let needs = ComputeCapability { major: needs / 10, minor: needs % 10 };
             let (kernel, device) = (entry.to_owned(), info.name.clone());
-            let (needs, got) = (needs.to_string(), own.to_string());
-            return Err(Error::Capability { kernel, needs, device, got });
+            return Err(Error::Capability { kernel, needs, device, got: own });
         }
         let missing =
             || DriverError::MissingEntry { module: record.file.clone(), entry: entry.into() };

@@ -2,7 +2,7 @@
 
 use kasmina_simt::LaunchError;
 
-use crate::driver::DriverError;
+use crate::driver::{ComputeCapability, DriverError};
 use crate::kasmina::{StateError, Variant};
 
 /// What an operation can answer instead of a result. The operands are unchanged, outputs unspecified.
@@ -101,11 +101,11 @@ pub enum Error {
         /// The kernel.
         kernel: String,
         /// The least it runs on.
-        needs: String,
+        needs: ComputeCapability,
         /// The GPU's name.
         device: String,
         /// The GPU's own.
-        got: String,
+        got: ComputeCapability,
     },
     /// A variant of a kernel that was asked for where it cannot run.
     #[error("{op}: the variant {variant:?} needs {needs}, got {got}; take `Variant::Auto`")]

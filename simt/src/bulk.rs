@@ -33,6 +33,8 @@ pub struct Piece {
 #[derive(Default)]
 pub(crate) struct Bulk {
     queue: Vec<Copy>,
+    /// Stores that are done and were not waited for.
+    done: Vec<Done>,
     /// Groups that each thread has committed, by thread.
     committed: Vec<(usize, u32)>,
     /// Draws which copy comes next, if the block's order is shuffled.
@@ -46,6 +48,14 @@ struct Copy {
     location: Place,
     pieces: Vec<Piece>,
     stage: Stage,
+}
+
+/// What comes before who waits for a store: its reads, until they were waited for, and all of it.
+struct Done {
+    issuer: usize,
+    group: u32,
+    reads: Option<Clock>,
+    all: Clock,
 }
 
 enum Stage {
@@ -127,6 +137,12 @@ impl Context {
         let issuer = self.current.get();
         self.count_progress();
         let checks = self.launch.checks;
+        // A copy may be done at any time: where too many are under way, one is done now.
+        while checks && !self.shadow.borrow_mut().clocks().has_room() {
+            if let Err(report) = self.advance_copies() {
+                return self.fail(report.into());
+            }
+        }
         let agent = checks.then(|| self.shadow.borrow_mut().clocks().begin_copy(issuer));
         self.bulk.borrow_mut().queue.push(Copy { issuer, agent, location, pieces, stage });
     }
@@ -143,7 +159,8 @@ impl Context {
             }
         };
         let copy = self.bulk.borrow_mut().queue.remove(index);
-        self.finish_copy(copy)?;
+        let done = self.finish_copy(copy)?;
+        self.bulk.borrow_mut().done.extend(done);
         self.count_progress();
         Ok(true)
     }
@@ -174,6 +191,17 @@ impl Context {
     /// Does the thread's stores but those of its last `pending` groups.
     fn drain(&self, thread: usize, pending: u32, reads: bool) -> Result<(), Report> {
         let closed = self.bulk.borrow().committed_by(thread).saturating_sub(pending);
+        let mut done = std::mem::take(&mut self.bulk.borrow_mut().done);
+        done.retain_mut(|done| {
+            let waited = done.issuer == thread && done.group < closed;
+            if waited && reads {
+                self.learn(thread, done.reads.take().as_ref());
+            } else if waited {
+                self.learn(thread, Some(&done.all));
+            }
+            !waited || reads
+        });
+        self.bulk.borrow_mut().done = done;
         let mut at = 0;
         loop {
             let mut copy = {
@@ -194,19 +222,19 @@ impl Context {
                 self.bulk.borrow_mut().queue.insert(at, copy);
                 at += 1;
             } else {
-                let clock = self.finish_copy(copy)?;
-                self.learn(thread, clock.as_ref());
+                let done = self.finish_copy(copy)?;
+                self.learn(thread, done.as_ref().map(|done| &done.all));
             }
         }
     }
 
-    /// Does what is left of a copy; the answer is what comes before those who wait for it.
-    fn finish_copy(&self, mut copy: Copy) -> Result<Option<Clock>, Report> {
+    /// Does what is left of a copy; for a store the answer is what comes before those who wait for it.
+    fn finish_copy(&self, mut copy: Copy) -> Result<Option<Done>, Report> {
         if let Stage::Load { mbarrier } = copy.stage {
             return self.load(&copy, mbarrier).map(|()| None);
         }
-        self.read_shared(&mut copy)?;
-        let Stage::Store { read: Some(bytes), .. } = &copy.stage else {
+        let reads = self.read_shared(&mut copy)?;
+        let Stage::Store { group, read: Some(bytes) } = &copy.stage else {
             unreachable!("a store has read by now")
         };
         let mut from = bytes.as_slice();
@@ -217,7 +245,9 @@ impl Context {
             // SAFETY: the issuer's contract: the piece is writable; `part` is memory of our own.
             unsafe { piece.global.copy_from_nonoverlapping(part.as_ptr(), part.len()) };
         }
-        Ok(copy.agent.map(|agent| self.shadow.borrow_mut().clocks().end_copy(agent)))
+        let all = copy.agent.map(|agent| self.shadow.borrow_mut().clocks().end_copy(agent));
+        let (issuer, group) = (copy.issuer, *group);
+        Ok(all.map(|all| Done { issuer, group, reads, all }))
     }
 
     fn load(&self, copy: &Copy, mbarrier: usize) -> Result<(), Report> {

@@ -33,12 +33,19 @@ pub(crate) struct Clocks {
 }
 
 /// A place for a bulk copy.
-#[derive(Clone, Copy)]
+#[derive(Clone, Default)]
 struct Agent {
-    issuer: usize,
     under_way: bool,
     /// When it was taken last.
     taken: u64,
+    /// Who took it, and the stamp from which on it was his.
+    issuers: Vec<(u32, usize)>,
+}
+
+impl Agent {
+    fn issuer(&self) -> Option<usize> {
+        self.issuers.last().map(|&(_, issuer)| issuer)
+    }
 }
 
 impl Clocks {
@@ -72,7 +79,7 @@ impl Clocks {
         self.warp_floor.resize(all / LANES, 0);
         self.warp_floor[all / LANES - 1] = 0;
         self.agents.clear();
-        self.agents.resize(AGENTS, Agent { issuer: usize::MAX, under_way: false, taken: 0 });
+        self.agents.resize_with(AGENTS, Agent::default);
         self.block_barrier();
         self.block_floor = self.floor;
         self.fenced_floor = 0;
@@ -80,21 +87,31 @@ impl Clocks {
         self.fenced.resize(all, 0);
     }
 
-    /// A bulk copy begins: what its issuer did before is before it. Answers the copy's place among the
-    /// threads.
+    /// Whether another bulk copy may begin.
+    pub(crate) fn has_room(&self) -> bool {
+        self.agents.iter().any(|agent| !agent.under_way)
+    }
+
+    /// A bulk copy begins, where there is room: what its issuer did before is before it. Answers the copy's
+    /// place among the threads.
     pub(crate) fn begin_copy(&mut self, issuer: usize) -> usize {
         let clock = self.release_thread(issuer);
         let turn = self.agents.iter().map(|agent| agent.taken).max().unwrap_or(0) + 1;
-        // One of the same issuer, so that reports name it; else the one that was free longest.
+        // Its own again, or else the one that was free longest.
         let place = (0..AGENTS)
+            .filter(|&place| !self.agents[place].under_way)
             .min_by_key(|&place| {
                 let agent = &self.agents[place];
-                (agent.under_way, agent.issuer != issuer && agent.taken > 0, agent.taken)
+                (agent.issuer().is_some_and(|other| other != issuer), agent.taken)
             })
-            .expect("there are places");
-        self.agents[place] = Agent { issuer, under_way: true, taken: turn };
+            .expect("the caller saw that there is room");
         let (thread, all) = (self.first_agent() + place, self.threads.len());
         let stamp = self.stamp(thread) + 1;
+        let agent = &mut self.agents[place];
+        (agent.under_way, agent.taken) = (true, turn);
+        if agent.issuer() != Some(issuer) {
+            agent.issuers.push((stamp, issuer));
+        }
         let mut own = Clock::new(thread / LANES);
         own.local[place] = stamp;
         own.join(&clock, all);
@@ -156,12 +173,12 @@ impl Clocks {
         thread >= self.first_agent()
     }
 
-    /// The thread itself, or the one that issued the copy.
-    pub(crate) fn issuer(&self, thread: usize) -> usize {
-        match thread.checked_sub(self.first_agent()) {
-            Some(place) => self.agents[place].issuer,
-            None => thread,
-        }
+    /// The thread itself, or the one that issued the copy which had this stamp.
+    pub(crate) fn issuer(&self, thread: usize, stamp: u32) -> usize {
+        let Some(place) = thread.checked_sub(self.first_agent()) else { return thread };
+        let issuers = &self.agents[place].issuers;
+        let later = issuers.partition_point(|&(first, _)| first <= stamp);
+        issuers[later.saturating_sub(1)].1
     }
 
     fn first_agent(&self) -> usize {

@@ -228,14 +228,15 @@ pub(crate) fn report_of(
     finding: Finding,
     touching: Touching,
 ) -> Report {
-    let touch = |thread: usize, access, location| {
-        let issuer = context.shadow.borrow_mut().clocks().issuer(thread);
+    let touch = |thread: usize, stamp, access, location| {
+        let issuer = context.shadow.borrow_mut().clocks().issuer(thread, stamp);
         Touch { thread: context.threads[issuer].idx, access, location }
     };
-    let earlier_touch =
-        |earlier: &Record| touch(usize::from(earlier.thread), earlier.access, earlier.location);
+    let earlier_touch = |earlier: &Record| {
+        touch(usize::from(earlier.thread), earlier.stamp, earlier.access, earlier.location)
+    };
     let (kernel, block) = (context.kernel(), context.block_idx);
-    let now = touch(touching.thread, touching.access, touching.location);
+    let now = touch(touching.thread, u32::MAX, touching.access, touching.location);
     match finding {
         Finding::Uninitialised { offset: at } => {
             Report::UninitialisedShared { kernel, block, touch: now, offset_bytes: offset + at }

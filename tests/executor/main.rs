@@ -3,6 +3,7 @@
 
 mod blend_backward;
 mod blend_forward;
+mod blend_forward_tma;
 mod reduce;
 
 use kasmina::{Device, Executor};

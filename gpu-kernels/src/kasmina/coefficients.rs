@@ -196,10 +196,6 @@ pub(crate) unsafe fn log_partition(weights: &In<f32>, offset: usize, count: usiz
 /// # Safety
 /// Every thread of the team calls it; `scratch` has a word for each seed of the strip.
 #[inline(always)]
-#[expect(
-    clippy::too_many_arguments,
-    reason = "what a team and its threads have found out about their place"
-)]
 pub(crate) unsafe fn softmax_normaliser<M: Team, const N: usize>(
     team: M,
     p: &impl LayerPass,

@@ -312,7 +312,7 @@ impl Plan {
                 // A stage is as large however many blocks there are.
                 let shared = tma_shared_bytes(&instance, &cut(1));
                 let resident = kernels.resident_blocks_with_shared(instance.kernel, shared)?;
-                let maps = TensorMapCache::new(device, MAPS)?;
+                let maps = Box::new(TensorMapCache::new(device, MAPS)?);
                 (ForwardKernel::Tma { instance, maps }, cut(resident), resident)
             }
             None => {

@@ -333,6 +333,62 @@ fn a_bulk_store_reads_what_was_written_and_fenced() {
     );
 }
 
+/// The store is done while its thread waits for a load: waiting for it later orders it all the same.
+#[test]
+fn a_store_may_be_done_before_it_is_waited_for() {
+    let (input, output) = (Global::new(&[1_u32; 32]), Global::new(&[0_u32; 32]));
+    let run = |wait: bool| {
+        block(32, || {
+            let (words, target) = (shared::<u64>(1), shared::<u32>(32));
+            let source = shared::<u32>(32);
+            source.write(me(), 3);
+            rt::proxy_fence();
+            initialised(&words, 1, 1);
+            if me() == 0 {
+                store(&source, &output, 32);
+                rt::bulk_commit();
+                Barrier(&words, 0).arrive(128);
+                load(&target, 0, &input, 32, Barrier(&words, 0));
+                Barrier(&words, 0).wait(false);
+                if wait {
+                    rt::bulk_wait(0, true);
+                }
+                source.write(0, 4);
+            }
+        })
+    };
+    run(true).unwrap();
+    let report = report_of(run(false));
+    assert!(matches!(report, Report::Race { .. }), "{report}");
+}
+
+/// More copies at once than the executor tells apart, of many threads.
+#[test]
+fn many_copies_are_under_way_together() {
+    let output = Global::new(&[0_u32; 3 * 128]);
+    for seed in 0..4 {
+        let run = || {
+            let source = shared::<u32>(128);
+            for turn in 0..3 {
+                source.write(me(), turn + me() as u32);
+                rt::proxy_fence();
+                // Each turn its own word: reads are waited for below, but not writes.
+                let global = output.at(128 * turn as usize + me());
+                let piece = Piece { shared: source.at(me()), global, bytes: 4 };
+                // SAFETY: each thread's own word.
+                unsafe { rt::bulk_store(vec![piece]) };
+                rt::bulk_commit();
+                rt::warp_sync(u32::MAX);
+                rt::bulk_wait(0, turn < 2);
+            }
+            rt::bulk_wait(0, false);
+        };
+        checking().shuffled(seed).launch("many", geometry(1, 128), &run).unwrap();
+    }
+    let expected: Vec<u32> = (0..3).flat_map(|turn| turn..turn + 128).collect();
+    assert_eq!(output.into_vec(), expected);
+}
+
 #[test]
 fn groups_are_waited_for_in_their_order() {
     let output = Global::new(&[0_u32; 32]);

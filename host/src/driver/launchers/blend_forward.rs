@@ -23,7 +23,7 @@ pub(crate) enum ForwardKernel {
     /// Threads load their rows.
     Plain(BlendForwardInstance),
     /// The copy engine fetches them.
-    Tma { instance: BlendForwardTmaInstance, maps: TensorMapCache },
+    Tma { instance: BlendForwardTmaInstance, maps: Box<TensorMapCache> },
 }
 
 impl ForwardKernel {
