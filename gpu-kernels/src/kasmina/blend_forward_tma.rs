@@ -43,7 +43,7 @@ use super::blend_forward::Rows;
 use super::coefficients::{Blueprint, Coefficients, is_strict, softmax_normaliser};
 use super::moments::Moments;
 use super::strip::{BLOCK, Strip, WARPS};
-use super::team::Consumers;
+use super::team::Team;
 use super::telemetry::{self, MOMENT_WORDS};
 
 /// Groups of rows that are on their way or being worked on.
@@ -151,6 +151,27 @@ unsafe fn produce<T: Float, const L: usize, const R: usize>(
             tma::load_2d(target, map, column, row as i32, filling.barrier(), L2Hint::EvictFirst);
         }
         row += group_rows * g.slabs;
+    }
+}
+
+/// The consuming threads, which meet while the producer goes on.
+#[derive(Clone, Copy)]
+pub(super) struct Consumers;
+
+impl Consumers {
+    /// The hardware's barrier that they meet at; 0 is the whole block's.
+    const BARRIER: u32 = 1;
+}
+
+impl Team for Consumers {
+    #[inline(always)]
+    fn sync(self) {
+        thread::sync_team(Self::BARRIER, BLOCK as u32);
+    }
+
+    #[inline(always)]
+    fn sync_or(self, predicate: bool) -> bool {
+        thread::sync_team_or(Self::BARRIER, BLOCK as u32, predicate)
     }
 }
 

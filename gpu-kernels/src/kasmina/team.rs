@@ -3,9 +3,7 @@
 
 use kasmina_device::thread;
 
-use super::strip::BLOCK;
-
-/// Threads 0 to [`BLOCK`] − 1 of a block, and how they meet.
+/// Threads 0 to [`BLOCK`](super::strip::BLOCK) − 1 of a block, and how they meet.
 pub(crate) trait Team: Copy {
     /// Orders what the team's threads did before it before what they do after it. All of them call it.
     fn sync(self);
@@ -17,15 +15,6 @@ pub(crate) trait Team: Copy {
 #[derive(Clone, Copy)]
 pub(crate) struct WholeBlock;
 
-/// Other threads of the block go on meanwhile.
-#[derive(Clone, Copy)]
-pub(crate) struct Consumers;
-
-impl Consumers {
-    /// The hardware's barrier that they meet at; 0 is the whole block's.
-    const BARRIER: u32 = 1;
-}
-
 impl Team for WholeBlock {
     #[inline(always)]
     fn sync(self) {
@@ -35,17 +24,5 @@ impl Team for WholeBlock {
     #[inline(always)]
     fn sync_or(self, predicate: bool) -> bool {
         thread::sync_threads_or(predicate)
-    }
-}
-
-impl Team for Consumers {
-    #[inline(always)]
-    fn sync(self) {
-        thread::sync_team(Self::BARRIER, BLOCK as u32);
-    }
-
-    #[inline(always)]
-    fn sync_or(self, predicate: bool) -> bool {
-        thread::sync_team_or(Self::BARRIER, BLOCK as u32, predicate)
     }
 }
