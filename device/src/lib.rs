@@ -21,6 +21,7 @@
 //! | [`reduce`] | warp and block reductions in a fixed order |
 //! | [`grid`] | the last block to finish, without a second launch |
 //! | [`unroll!`] | loops over register arrays |
+//! | [`hint`] | what the compiler should not know |
 //! | [`kernel`](mod@kernel) | a kernel's typed handle on the host |
 #![cfg_attr(target_arch = "nvptx64", no_std)]
 #![cfg_attr(
@@ -45,6 +46,7 @@ pub mod atomic;
 pub mod convert;
 pub mod global;
 pub mod grid;
+pub mod hint;
 #[cfg(not(target_arch = "nvptx64"))]
 pub mod kernel;
 pub mod math;

@@ -3,9 +3,12 @@
 
 use half::{bf16, f16};
 use kasmina::driver::Graph;
-use kasmina::kasmina::{BlendForward, BlendOptions, Variant};
+use kasmina::kasmina::{
+    BlendBackward, BlendForward, BlendOptions, GradientBuffers, LayerState, Variant,
+};
 use kasmina::reduction::{Reduce, SegmentOffsets, Segments};
 use kasmina::{Buffer, Device, Error};
+use kasmina_tests::kasmina::blend_backward as backward;
 use kasmina_tests::kasmina::blend_forward::{self as blend, Case};
 use kasmina_tests::reduction::reduce::{self, Cut};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -30,6 +33,12 @@ fn main() {
         trial("blend_forward::large", blend_large),
         trial("blend_forward_tma::every_shape", blend_tma),
         trial("blend_forward_tma::maps_are_cached", blend_tma_maps),
+        trial("blend_backward::ragged_shapes", backward_ragged_shapes),
+        trial("blend_backward::chunk_sizes_at_the_edges", backward_chunk_sizes),
+        trial("blend_backward::large", backward_large),
+        trial("blend_backward::shared_blueprints", backward_shared_blueprints),
+        trial("blend_backward::modes_and_refusals", backward_modes),
+        trial("blend_backward::graph", backward_graph),
         trial("reduce::whole", reduce_whole),
         trial("reduce::ragged_segments", reduce_segments),
         trial("reduce::rows", reduce_rows),
@@ -118,6 +127,85 @@ fn blend_tma(device: &Device) {
 fn blend_tma_maps(device: &Device) {
     if has_tma(device) {
         blend::check_tensor_maps(device);
+    }
+}
+
+fn backward_every_dtype(device: &Device, case: Case) {
+    backward::check::<f32>(device, case);
+    backward::check::<f16>(device, case);
+    backward::check::<bf16>(device, case);
+}
+
+fn backward_ragged_shapes(device: &Device) {
+    let mut numbers = kasmina_tests::Numbers::new(2025);
+    for seed in 0..40 {
+        let case = Case {
+            batch: 1 + numbers.below(300),
+            num_seeds: 1 + numbers.below(40),
+            chunk_size: 1 + numbers.below(300),
+            seed,
+            broken_inputs: seed % 3 == 0,
+        };
+        backward_every_dtype(device, case);
+    }
+}
+
+fn backward_chunk_sizes(device: &Device) {
+    for chunk_size in [1, 2, 3, 4, 8, 255, 256, 257, 1023, 1024, 1028, 2052, 4999, 5000] {
+        let case = Case { batch: 37, num_seeds: 13, chunk_size, seed: 5, broken_inputs: true };
+        backward_every_dtype(device, case);
+    }
+}
+
+fn backward_large(device: &Device) {
+    let case = Case { batch: 4096, num_seeds: 100, chunk_size: 64, seed: 9, broken_inputs: false };
+    backward_every_dtype(device, case);
+    backward_every_dtype(device, Case { batch: 1001, num_seeds: 3, chunk_size: 4096, ..case });
+    backward_every_dtype(device, Case { batch: 1, num_seeds: 1000, ..case });
+}
+
+fn backward_shared_blueprints(device: &Device) {
+    let case = Case { batch: 33, num_seeds: 1000, chunk_size: 64, seed: 3, broken_inputs: false };
+    backward::check_shared_blueprints::<f32>(device, case);
+    backward::check_shared_blueprints::<f16>(device, case);
+    let small = Case { num_seeds: 5000, chunk_size: 3, ..case };
+    backward::check_shared_blueprints::<f32>(device, small);
+    let wide = Case { num_seeds: 9, chunk_size: 4096, ..case };
+    backward::check_shared_blueprints::<bf16>(device, wide);
+}
+
+fn backward_modes(device: &Device) {
+    let case = Case { batch: 100, num_seeds: 33, chunk_size: 48, seed: 4, broken_inputs: true };
+    backward::check_modes::<f32>(device, case);
+    backward::check_modes::<f16>(device, case);
+    backward::check_modes::<bf16>(device, Case { chunk_size: 7, ..case });
+    backward::check_without_telemetry::<f32>(device, case);
+    backward::check_refusals(device);
+}
+
+/// A captured pass replays on what the buffers then hold.
+fn backward_graph(device: &Device) {
+    let Device::Cuda(gpu) = device else { unreachable!("a GPU's test") };
+    let case = Case { batch: 32, num_seeds: 100, chunk_size: 64, seed: 6, broken_inputs: false };
+    let state = LayerState::new(device, blend::mixed_states(case)).expect("a valid state");
+    let elements = 32 * 100 * 64;
+    let input = Buffer::from_slice(device, &vec![1.0_f32; elements]).expect("memory");
+    let mut grad_output = Buffer::from_slice(device, &vec![1.0_f32; elements]).expect("memory");
+    let mut grad_input = Buffer::<f32>::zeroed(device, elements).expect("memory");
+    let mut gradients = GradientBuffers::new(device, &state).expect("memory");
+    let mut pass = BlendBackward::<f32>::new(device, 32, 100, 64).expect("a plan");
+    pass.run(&state, &input, &grad_output, &mut grad_input, &mut gradients).expect("a run");
+    let once = gradients.read().expect("a result").grad_weights;
+    let graph = Graph::capture::<Error>(gpu.stream(), |_| {
+        pass.run(&state, &input, &grad_output, &mut grad_input, &mut gradients)
+    });
+    let exec = graph.and_then(|graph| Ok(graph.instantiate()?)).expect("a graph");
+    grad_output.copy_from_slice(&vec![2.0_f32; elements]).expect("a copy");
+    for _ in 0..2 {
+        gradients.fill_bytes(0xff).expect("memory");
+        exec.launch(gpu.stream()).expect("a replay");
+        let twice: Vec<f32> = once.iter().map(|w| 2.0 * w).collect();
+        assert_eq!(gradients.read().expect("a result").grad_weights, twice);
     }
 }
 

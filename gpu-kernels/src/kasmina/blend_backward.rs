@@ -42,7 +42,8 @@
 use kasmina_device::convert::Float;
 use kasmina_device::global::{Load, Store};
 use kasmina_device::vector::{LoadHint, StoreHint, Vector};
-use kasmina_device::{grid, kernel, math, reduce, shared_array, thread, unroll, warp};
+use kasmina_device::{grid, hint, kernel, math, reduce, shared_array, thread, unroll, warp};
+use kasmina_types::blend_forward::BlendGeometry;
 use kasmina_types::{BlendBackward, In, Numerical, Out, bf16, f16};
 
 use super::blueprint_gradients;
@@ -51,6 +52,10 @@ use super::parameter_gradients::{self, SUM_WORDS};
 use super::slopes::{Role, Slopes, Sums, fma_lanes};
 use super::strip::{BLOCK, Strip};
 use super::team::WholeBlock;
+
+/// How the three arrays treat the caches: each element passes once.
+const LOADS: LoadHint = LoadHint::Cached;
+const STORES: StoreHint = StoreHint::Cached;
 
 /// The kernel for elements of `T`, `L` of them an access, `R` rows a group, and `W` f32 an access of the
 /// scratch: `L`, at most 4.
@@ -66,12 +71,13 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
     let shared = shared_array![u32; BLOCK * SUM_WORDS];
     let p = BlendBackward { geometry: p.geometry.with_positive_divisors(), ..p };
     let g = p.geometry;
-    let t = thread::thread_idx_x();
-    let (lane_row, vector) = (t / g.strip_vectors, t % g.strip_vectors);
-    let (local_seed, chunk_vector) = (vector / g.chunk_vectors, vector % g.chunk_vectors);
-
     let mut tile = thread::block_idx_x();
     while tile < g.strips * g.slabs {
+        let t = hint::opaque(thread::thread_idx_x());
+        let (p, after) = (anew(&p), &p);
+        let g = p.geometry;
+        let (lane_row, vector) = (t / g.strip_vectors, t % g.strip_vectors);
+        let (local_seed, chunk_vector) = (vector / g.chunk_vectors, vector % g.chunk_vectors);
         let slab = tile / g.strips;
         let strip = Strip::of(&p, tile % g.strips);
         let seed = strip.first_seed + local_seed;
@@ -106,6 +112,10 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
             };
             (role, sums)
         };
+        let (p, tile_again) = (anew(after), hint::opaque(tile));
+        let g = p.geometry;
+        let slab = tile_again / g.strips;
+        let strip = Strip::of(&p, tile_again % g.strips);
         let trains = role.is_some_and(|role| role.trains);
         // Every block of a group of seeds answers alike.
         if thread::sync_threads_or(trains) {
@@ -125,6 +135,25 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
             unsafe { blueprint_gradients::clear_untrained(&p, &strip) };
         }
         tile += thread::grid_dim_x();
+    }
+}
+
+/// The same parameters, from which nothing is computed ahead of its use: while the rows go by, the registers
+/// are for them.
+#[inline(always)]
+fn anew(p: &BlendBackward) -> BlendBackward {
+    BlendBackward {
+        num_seeds: hint::opaque(p.num_seeds),
+        chunk_size: hint::opaque(p.chunk_size),
+        geometry: BlendGeometry {
+            chunk_vectors: hint::opaque(p.geometry.chunk_vectors),
+            strip_vectors: hint::opaque(p.geometry.strip_vectors),
+            slabs: hint::opaque(p.geometry.slabs),
+            row_lanes: hint::opaque(p.geometry.row_lanes),
+            ..p.geometry
+        }
+        .with_positive_divisors(),
+        ..*p
     }
 }
 
@@ -191,6 +220,17 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
         self.batch.saturating_sub((R as u32 - 1) * self.stride)
     }
 
+    /// The columns of row `r` of a group, from those of the row before it. Opaque, for the registers that the
+    /// offsets of a group's rows from the three arrays would take.
+    #[inline(always)]
+    fn row(&self, r: usize, before: usize) -> usize {
+        if r == 0 {
+            before
+        } else {
+            hint::opaque_index(before + self.stride as usize * self.hidden)
+        }
+    }
+
     #[inline(always)]
     fn nothing(&self) -> Group<T, L, R> {
         [Vector([T::zeroed(); L]); R]
@@ -203,10 +243,11 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
     #[inline(always)]
     unsafe fn load<const N: usize>(&self, from: &In<T>, at: usize) -> Group<T, L, N> {
         let mut group = [Vector([T::zeroed(); L]); N];
-        let stride = self.stride as usize * self.hidden;
+        let mut at = at;
         unroll!(r in N => {
+            at = self.row(r, at);
             // SAFETY: the caller's contract.
-            group[r] = unsafe { from.load_vector(at + r * stride, LoadHint::Cached) };
+            group[r] = unsafe { from.load_vector(at, LOADS) };
         });
         group
     }
@@ -264,7 +305,7 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
                     (g, x)
                 };
                 // SAFETY: the rows were loaded from there, and their columns are this thread's.
-                sums.add(&unsafe { self.line_group::<R>(at, &g, &x, c) });
+                sums.add_columns(&unsafe { self.line_group::<R>(at, &g, &x, c) });
                 row += self.step;
                 at += step;
                 if !more {
@@ -279,7 +320,7 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
             unsafe {
                 let g = self.load::<1>(&self.grad_output, at);
                 let x = self.load_input::<1>(at, c);
-                sums.add(&self.line_group::<1>(at, &g, &x, c));
+                sums.add_columns(&self.line_group::<1>(at, &g, &x, c));
             }
             row += self.stride;
             at += self.stride as usize * self.hidden;
@@ -287,7 +328,7 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
         sums
     }
 
-    /// ∂x and sums of `N` rows from element `at`.
+    /// ∂x and the columns' sums of `N` rows from element `at`.
     ///
     /// # Safety
     /// As [`Self::store`] for each row.
@@ -298,16 +339,17 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
         g: &Group<T, L, N>,
         x: &Group<T, L, N>,
         c: &Slopes<L>,
-    ) -> Sums<L> {
-        let mut sums = Sums::ZERO;
-        let stride = self.stride as usize * self.hidden;
+    ) -> [f32; L] {
+        let mut sums = [0.0; L];
+        let mut at = at;
         unroll!(r in N => {
+            at = self.row(r, at);
             let (wide, input) = (g[r].map(T::to_f32).0, x[r].map(T::to_f32).0);
-            fma_lanes(&wide, &input, &mut sums.columns);
+            fma_lanes(&wide, &input, &mut sums);
             let mut dx = wide;
             unroll!(l in L => { dx[l] = wide[l] * c.slope[l]; });
             // SAFETY: the caller's contract.
-            unsafe { self.store(at + r * stride, c, g[r], dx) };
+            unsafe { self.store(at, c, g[r], dx) };
         });
         sums
     }
@@ -324,7 +366,7 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
             out.0[l] = if c.identity { g.0[l] } else { T::from_f32(dx[l]) };
         });
         // SAFETY: the caller's contract.
-        unsafe { self.grad_input.store_vector(at, out, StoreHint::Cached) };
+        unsafe { self.grad_input.store_vector(at, out, STORES) };
     }
 
     /// As [`Self::run`], for whatever a warp's seeds do. Rows that are not there count as zeros.
@@ -338,18 +380,15 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
         let trips = reduce::warp_fold(rows.div_ceil(self.step), |a, b| if a > b { a } else { b });
         let convolves = warp::any(warp::FULL_MASK, c.convolves);
         let step = self.step as usize * self.hidden;
-        // SAFETY: the caller's contract.
-        let mut group = unsafe { self.load_rows(rows, self.start, c) };
         let (mut trip, mut left, mut at) = (0, rows, self.start);
+        // No group ahead here: with what the seeds' kinds need besides, it would not fit the registers.
         while trip < trips {
-            let left_next = left.saturating_sub(self.step);
-            // The next group is on its way while this one is worked on.
-            // SAFETY: as above.
-            let next = unsafe { self.load_rows(left_next, at + step, c) };
-            // SAFETY: the rows were loaded from there, and their columns are this thread's.
-            sums.add(&unsafe { self.general_group(left, at, &group, c, convolves) });
-            group = next;
-            left = left_next;
+            // SAFETY: the caller's contract; the columns are this thread's.
+            unsafe {
+                let group = self.load_rows(left, at, c);
+                self.general_group(left, at, &group, c, convolves, &mut sums);
+            }
+            left = left.saturating_sub(self.step);
             at += step;
             trip += 1;
         }
@@ -372,20 +411,21 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
             return unsafe { (self.load(&self.grad_output, at), self.load_input(at, c)) };
         }
         let (mut g, mut x) = (self.nothing(), self.nothing());
-        let stride = self.stride as usize * self.hidden;
+        let mut at = at;
         unroll!(r in R => {
+            at = self.row(r, at);
             if r as u32 * self.stride < left {
                 // SAFETY: the row is there.
                 unsafe {
-                    g[r] = self.load::<1>(&self.grad_output, at + r * stride)[0];
-                    x[r] = self.load_input::<1>(at + r * stride, c)[0];
+                    g[r] = self.load::<1>(&self.grad_output, at)[0];
+                    x[r] = self.load_input::<1>(at, c)[0];
                 }
             }
         });
         (g, x)
     }
 
-    /// ∂x and sums of a group of which `left` rows are there.
+    /// ∂x of a group of which `left` rows are there; adds to the sums.
     ///
     /// # Safety
     /// As [`Self::store`] for each row that is there; every lane of the warp calls it.
@@ -397,12 +437,12 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
         (g, x): &(Group<T, L, R>, Group<T, L, R>),
         c: &Slopes<L>,
         convolves: bool,
-    ) -> Sums<L> {
-        let mut sums = Sums::ZERO;
-        let stride = self.stride as usize * self.hidden;
+        sums: &mut Sums<L>,
+    ) {
+        let mut at = at;
         unroll!(r in R => {
+            at = self.row(r, at);
             let here = r as u32 * self.stride < left;
-            let at = at + r * stride;
             let (wide, input) = (g[r].map(T::to_f32).0, x[r].map(T::to_f32).0);
             let mut dx = wide;
             unroll!(l in L => {
@@ -415,7 +455,7 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
             if convolves {
                 // SAFETY: the caller's contract.
                 let beyond = unsafe { self.beyond(at, here && c.convolves, &wide) };
-                self.convolve(&wide, &input, beyond, c, &mut dx, &mut sums);
+                self.convolve(&wide, &input, beyond, c, &mut dx, sums);
             }
             if c.strict {
                 unroll!(l in L => { dx[l] = sanitise(&self.numerical, dx[l]); });
@@ -425,7 +465,6 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
                 unsafe { self.store(at, c, g[r], dx) };
             }
         });
-        sums
     }
 
     /// The two elements of g right of the thread's vector at `at`, 0 outside the chunk: from the next lanes,

@@ -44,7 +44,8 @@
 use kasmina_device::convert::Float;
 use kasmina_device::global::{Load, Store};
 use kasmina_device::vector::{LoadHint, StoreHint, Vector};
-use kasmina_device::{kernel, math, shared_array, thread, unroll, warp};
+use kasmina_device::{hint, kernel, math, shared_array, thread, unroll, warp};
+use kasmina_types::blend_forward::BlendGeometry;
 use kasmina_types::{BlendForward, In, Numerical, Out, SeedLifecycle, bf16, f16};
 
 use super::coefficients::{Blueprint, Coefficients, is_strict, sanitise, softmax_normaliser};
@@ -100,6 +101,15 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForwar
             }
         };
         if p.gathers != 0 {
+            // Opaque: what the merge computes from these would else take registers from the rows.
+            let geometry = BlendGeometry {
+                slabs: hint::opaque(g.slabs),
+                row_lanes: hint::opaque(g.row_lanes),
+                chunk_vectors: hint::opaque(g.chunk_vectors),
+                strip_vectors: hint::opaque(g.strip_vectors),
+                ..g
+            };
+            let p = BlendForward { geometry: geometry.with_positive_divisors(), ..p };
             // SAFETY: every thread of the block arrives.
             unsafe { telemetry::merge(WholeBlock, &p, &strip, slab, moments, &scratch) };
         }

@@ -86,8 +86,10 @@ pub(crate) struct Slopes<const L: usize> {
     pub(crate) slope: [f32; L],
     /// An MLP_EXPANSION: where x has not the sign of w, the slope is `closed` and x does not count.
     pub(crate) kinked: bool,
-    pub(crate) sign: [f32; L],
     pub(crate) closed: f32,
+    /// One bit a column: w > 0, w < 0.
+    positive: u32,
+    negative: u32,
     /// A CONV_FILTER: weights of g's first and second right neighbour.
     pub(crate) convolves: bool,
     pub(crate) taps: [f32; CONV_TAPS - 1],
@@ -113,8 +115,9 @@ impl<const L: usize> Slopes<L> {
             strict: false,
             slope: c.positive,
             kinked: false,
-            sign: [0.0; L],
             closed: 1.0,
+            positive: 0,
+            negative: 0,
             convolves: c.convolves,
             taps: c.taps,
         };
@@ -127,7 +130,8 @@ impl<const L: usize> Slopes<L> {
             unroll!(l in L => {
                 // SAFETY: the caller's contract.
                 let w = unsafe { p.layer().weights.load(role.blueprint.offset + column + l) };
-                s.sign[l] = if w > 0.0 { 1.0 } else if w < 0.0 { -1.0 } else { 0.0 };
+                s.positive |= u32::from(w > 0.0) << l;
+                s.negative |= u32::from(w < 0.0) << l;
                 s.slope[l] = if w > 0.0 { c.positive[l] } else { c.negative[l] };
             });
         }
@@ -137,7 +141,15 @@ impl<const L: usize> Slopes<L> {
     /// Whether x has the sign of w, for a kinked slope.
     #[inline(always)]
     pub(crate) fn open(&self, l: usize, x: f32) -> bool {
-        !self.kinked || x * self.sign[l] > 0.0
+        // Neither for 0, nor for NaN.
+        let signs = if x > 0.0 {
+            self.positive
+        } else if x < 0.0 {
+            self.negative
+        } else {
+            0
+        };
+        !self.kinked || signs >> l & 1 != 0
     }
 }
 
@@ -152,6 +164,11 @@ pub(crate) struct Sums<const L: usize> {
 
 impl<const L: usize> Sums<L> {
     pub(crate) const ZERO: Self = Self { columns: [0.0; L], extras: [0.0; CONV_TAPS] };
+
+    #[inline(always)]
+    pub(crate) fn add_columns(&mut self, columns: &[f32; L]) {
+        unroll!(l in L => { self.columns[l] += columns[l]; });
+    }
 
     #[inline(always)]
     pub(crate) fn add(&mut self, other: &Self) {

@@ -2,6 +2,7 @@
 
 use kasmina_types::{DType, ReduceOp};
 
+use super::backward::{self, Passes};
 use super::copy_rate::DeviceCopy;
 use super::layer::{self, State};
 use super::record::case_name;
@@ -25,6 +26,7 @@ pub struct Case {
 enum Work {
     Copy,
     Layer([usize; 3], State),
+    Backward([usize; 3], State, Passes),
     Reduce(ReduceOp, Cut),
 }
 
@@ -53,6 +55,9 @@ impl Case {
             Work::Layer(shape, state) => {
                 layer::prepare(device, self.dtype, *shape, *state, self.bytes).map(Some)
             }
+            Work::Backward(shape, state, passes) => {
+                backward::prepare(device, self.dtype, *shape, *state, *passes, self.bytes).map(Some)
+            }
             Work::Reduce(op, cut) => {
                 reduction::prepare(device, *op, self.dtype, *cut, self.bytes).map(Some)
             }
@@ -68,6 +73,18 @@ impl Case {
             shape: shape.into(),
             bytes: 2 * (elements * dtype.size_bytes()) as u64,
             work: Work::Layer(shape, state),
+        }
+    }
+
+    fn backward(shape: [usize; 3], dtype: DType, state: State, passes: Passes) -> Self {
+        let elements: usize = shape.iter().product();
+        Self {
+            kernel: passes.kernel().into(),
+            variant: state.name(),
+            dtype,
+            shape: shape.into(),
+            bytes: (passes.arrays() * elements * dtype.size_bytes()) as u64,
+            work: Work::Backward(shape, state, passes),
         }
     }
 
@@ -90,6 +107,7 @@ pub(super) fn all(device: &Device, quick: bool) -> Vec<Case> {
             let copied = gpu.device().info().total_memory_bytes;
             let mut cases = vec![copy(copied)];
             cases.extend(gpu_layers());
+            cases.extend(gpu_backward());
             cases.extend(gpu_reductions(quick));
             cases
         }
@@ -129,6 +147,27 @@ fn gpu_layers() -> Vec<Case> {
     .into()
 }
 
+fn gpu_backward() -> Vec<Case> {
+    use DType::{Bf16, F16, F32};
+    use Passes::{Backward, Both};
+    use State::{Autograd, Mixed};
+    let shapes =
+        [[32, 1000, 64], [128, 1000, 64], [4096, 1000, 64], [4096, 16, 4096], [8192, 64, 1024]];
+    let mut cases = Vec::new();
+    for passes in [Backward, Both] {
+        cases.extend(shapes.map(|shape| Case::backward(shape, F32, Autograd, passes)));
+    }
+    for (shape, dtype, state) in [
+        ([4096, 1000, 64], F16, Autograd),
+        ([4096, 1000, 64], Bf16, Autograd),
+        ([4096, 1000, 63], F32, Autograd),
+        ([4096, 1000, 64], F32, Mixed),
+    ] {
+        cases.push(Case::backward(shape, dtype, state, Backward));
+    }
+    cases
+}
+
 fn gpu_reductions(quick: bool) -> Vec<Case> {
     use DType::{Bf16, F16, F32, F64, I32};
     use ReduceOp::{Max, Mean, Sum, Variance};
@@ -149,6 +188,11 @@ fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
         cases.push(Case::layer(layer, dtype, State::V1));
     }
     cases.push(Case::layer(layer, F32, State::Mixed));
+    for dtype in [F32, F16, Bf16] {
+        cases.push(Case::backward(layer, dtype, State::Autograd, Passes::Backward));
+    }
+    cases.push(Case::backward(layer, F32, State::Mixed, Passes::Backward));
+    cases.push(Case::backward(layer, F32, State::Autograd, Passes::Both));
     for op in ReduceOp::ALL {
         cases.push(Case::reduce(op, F32, Cut::Whole(elements)));
     }
@@ -167,6 +211,7 @@ mod tests {
     #[test]
     fn names_say_kernel_type_shape_and_variant_and_are_each_once() {
         let mut cases = gpu_layers();
+        cases.extend(gpu_backward());
         cases.extend(gpu_reductions(false));
         let mut names: Vec<_> = cases.iter().map(Case::name).collect();
         assert!(names.contains(&"blend_forward f32 4096x1000x64 v1".into()), "{names:?}");
@@ -181,6 +226,8 @@ mod tests {
     fn a_layer_reads_and_writes_each_element_and_a_reduction_reads_it() {
         let layer = Case::layer([2, 3, 5], DType::F16, State::V1);
         assert_eq!(layer.bytes, 2 * 2 * 30);
+        let bytes = |passes| Case::backward([2, 3, 5], DType::F32, State::Autograd, passes).bytes;
+        assert_eq!((bytes(Passes::Backward), bytes(Passes::Both)), (3 * 4 * 30, 5 * 4 * 30));
         let whole = Case::reduce(ReduceOp::Sum, DType::I32, Cut::Whole(10));
         assert_eq!(whole.bytes, 4 * 10 + 8);
         let rows = Case::reduce(ReduceOp::Max, DType::F16, Cut::Rows(3, 10));

@@ -24,6 +24,9 @@ pub(super) enum State {
     V1,
     /// Every seed active, all five blueprint types in turn, random α.
     Mixed,
+    /// A third of the seeds grafting, RESIDUAL_BLOCK, ATTENTION_HEAD and MLP_EXPANSION in turn, two
+    /// blueprints of each, random α. The others are the identity.
+    Autograd,
 }
 
 impl State {
@@ -31,16 +34,23 @@ impl State {
         match self {
             Self::V1 => "v1",
             Self::Mixed => "mixed",
+            Self::Autograd => "autograd",
         }
     }
 
-    fn states(self, seeds: usize, chunk_size: usize) -> SeedStates {
-        use BlueprintType::{ResidualBlock, Scale};
+    pub(super) fn states(self, seeds: usize, chunk_size: usize) -> SeedStates {
+        use BlueprintType::{AttentionHead, MlpExpansion, ResidualBlock, Scale};
         // Blueprint 0 is none; its type is not read.
         let types: Vec<BlueprintType> = match self {
             Self::V1 => [&[Scale; 5][..], &[ResidualBlock; 3]].concat(),
             Self::Mixed => [&[Scale][..], &BlueprintType::ALL].concat(),
+            Self::Autograd => {
+                let types = [ResidualBlock, AttentionHead, MlpExpansion];
+                [&[Scale][..], &types, &types].concat()
+            }
         };
+        let random_alpha =
+            |seed: usize| (data::bits(1, seed as u64) >> 40) as f32 / (1 << 24) as f32;
         let seed = |seed: usize| match self {
             Self::V1 => {
                 let turn = seed / 3;
@@ -55,8 +65,13 @@ impl State {
                 (lifecycle as u8, id as u16, alpha)
             }
             Self::Mixed => {
-                let alpha = (data::bits(1, seed as u64) >> 40) as f32 / (1 << 24) as f32;
-                (SeedLifecycle::FineTuning as u8, 1 + (seed % 5) as u16, alpha)
+                (SeedLifecycle::FineTuning as u8, 1 + (seed % 5) as u16, random_alpha(seed))
+            }
+            Self::Autograd => {
+                let grafts = seed.is_multiple_of(3);
+                let lifecycle =
+                    if grafts { SeedLifecycle::Grafting } else { SeedLifecycle::Dormant };
+                (lifecycle as u8, 1 + (seed / 3 % 6) as u16, random_alpha(seed))
             }
         };
         SeedStates {
@@ -124,21 +139,25 @@ fn of<T: LayerElement + Draw>(
 }
 
 /// One result with its input, on the host.
-struct Checked<T> {
-    shape: [usize; 3],
-    x: Vec<T>,
-    y: Vec<T>,
+pub(super) struct Checked<T> {
+    pub(super) shape: [usize; 3],
+    pub(super) x: Vec<T>,
+    pub(super) y: Vec<T>,
 }
 
 /// Rows of which the output is compared.
-const CHECKED_ROWS: usize = 32;
+pub(super) const CHECKED_ROWS: usize = 32;
 
 /// Values that the telemetry of the checked seeds is of, about.
-const CHECKED_VALUES: usize = 1 << 24;
+pub(super) const CHECKED_VALUES: usize = 1 << 24;
 
 impl<T: LayerElement> Checked<T> {
     /// The largest error of some rows; every element is written, and an identity keeps its bits.
-    fn check_output(&self, states: &SeedStates, tolerance: Tolerance) -> Result<f64, BenchError> {
+    pub(super) fn check_output(
+        &self,
+        states: &SeedStates,
+        tolerance: Tolerance,
+    ) -> Result<f64, BenchError> {
         let [batch, seeds, chunk] = self.shape;
         let wrong = |what| {
             let (error, tolerance) = (f64::INFINITY, 0.0);
@@ -177,7 +196,7 @@ impl<T: LayerElement> Checked<T> {
     }
 
     /// The telemetry of some seeds, over all rows.
-    fn check_telemetry(&self, got: &TelemetryValues) -> Result<(), BenchError> {
+    pub(super) fn check_telemetry(&self, got: &TelemetryValues) -> Result<(), BenchError> {
         let [batch, seeds, chunk] = self.shape;
         let checked = spread(seeds, (CHECKED_VALUES / (batch * chunk)).clamp(3, 12));
         let chunk_of = |row: usize, seed: usize| &self.x[(row * seeds + seed) * chunk..][..chunk];

@@ -78,7 +78,7 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
             tile.lanes as usize * tile.dtype.size_bytes()
         )),
         "blend_backward" => Some(format!(
-            "layer backward pass, {} bytes an access",
+            "layer backward pass: input, blueprints, blend factors, {} bytes an access",
             tile.lanes as usize * tile.dtype.size_bytes()
         )),
         "blend_forward_tma" => Some(format!(

@@ -71,11 +71,11 @@ fn check<T: LayerElement + Sample>(name: &'static str, variant: Variant) -> Chec
     })
 }
 
-struct Case<T> {
-    name: String,
-    batch: usize,
-    states: SeedStates,
-    input: Vec<T>,
+pub(super) struct Case<T> {
+    pub(super) name: String,
+    pub(super) batch: usize,
+    pub(super) states: SeedStates,
+    pub(super) input: Vec<T>,
 }
 
 impl<T> Case<T> {
@@ -85,7 +85,7 @@ impl<T> Case<T> {
     }
 }
 
-fn cases<T: LayerElement + Sample>(
+pub(super) fn cases<T: LayerElement + Sample>(
     device: &Device,
     source: &Source,
     unit: usize,
@@ -269,7 +269,7 @@ fn judge<T: LayerElement>(case: &Case<T>, results: &Results<T>, tally: &mut Tall
 }
 
 /// Indices of a seed's elements in the arrays `[batch, seeds · chunk_size]`.
-fn elements<T>(case: &Case<T>, seed: usize) -> impl Iterator<Item = usize> {
+pub(super) fn elements<T>(case: &Case<T>, seed: usize) -> impl Iterator<Item = usize> {
     let (chunk, hidden) =
         (case.states.chunk_size, case.states.num_seeds() * case.states.chunk_size);
     (0..case.batch).flat_map(move |row| (0..chunk).map(move |i| row * hidden + seed * chunk + i))
@@ -352,7 +352,7 @@ fn judge_telemetry<T>(
 }
 
 /// The type that decides on a result's tolerance.
-fn stored(dtype: DType) -> Dtype {
+pub(super) fn stored(dtype: DType) -> Dtype {
     match dtype {
         DType::F32 => Dtype::F32,
         DType::F16 => Dtype::F16,

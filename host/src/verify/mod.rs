@@ -15,6 +15,7 @@
 //! assert_eq!(row.status, verify::Status::Pass);
 //! ```
 
+mod blend_backward;
 mod blend_forward;
 mod random;
 mod reduction;
@@ -44,7 +45,10 @@ enum Inputs {
 
 /// The rows of every family, in the order of a report.
 pub fn checks() -> Vec<Check> {
-    [blend_forward::checks(), reduction::checks()].into_iter().flatten().collect()
+    [blend_forward::checks(), blend_backward::checks(), reduction::checks()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// A row that can be had: one kernel for one element type.

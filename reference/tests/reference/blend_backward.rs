@@ -44,12 +44,13 @@ impl Layer {
     }
 
     fn gradients(&self) -> BlendGradients<f64> {
-        blend_backward(self.x.view(), self.g.view(), &self.state(), NumericalMode::Fast).unwrap()
+        blend_backward(self.x.view(), self.g.view(), &self.state(), NumericalMode::Fast)
+            .expect("a valid layer")
     }
 
     /// Σ g·y.
     fn loss(&self) -> f64 {
-        let y = blend_forward(self.x.view(), &self.state()).unwrap();
+        let y = blend_forward(self.x.view(), &self.state()).expect("a valid layer");
         (&y * &self.g).sum()
     }
 
@@ -131,14 +132,15 @@ fn layer() -> impl Strategy<Value = Layer> {
             numbers(batch * seeds * chunk),
         )
             .prop_map(move |(lifecycle, blueprint_id, alpha, kinds, w, scales, x, g)| {
-                let matrix =
-                    |rows: usize, v| Array2::from_shape_vec((rows, seeds * chunk), v).unwrap();
+                let matrix = |rows: usize, v| {
+                    Array2::from_shape_vec((rows, seeds * chunk), v).expect("the shape")
+                };
                 Layer {
                     lifecycle,
                     blueprint_id,
                     alpha,
                     kinds,
-                    weights: Array2::from_shape_vec((blueprints, chunk), w).unwrap(),
+                    weights: Array2::from_shape_vec((blueprints, chunk), w).expect("the shape"),
                     scales,
                     x: matrix(batch, x),
                     g: matrix(batch, g),
@@ -244,7 +246,7 @@ struct TypeCase {
 }
 
 fn matrix(rows: &[Vec<f64>]) -> Array2<f64> {
-    Array2::from_shape_vec((rows.len(), rows[0].len()), rows.concat()).unwrap()
+    Array2::from_shape_vec((rows.len(), rows[0].len()), rows.concat()).expect("rows of one length")
 }
 
 #[test]

@@ -1,0 +1,26 @@
+//! What the compiler should not know.
+
+#[cfg(target_arch = "nvptx64")]
+mod nvptx;
+#[cfg(not(target_arch = "nvptx64"))]
+mod simt;
+
+#[cfg(target_arch = "nvptx64")]
+use nvptx as imp;
+#[cfg(not(target_arch = "nvptx64"))]
+use simt as imp;
+
+/// The same number, of which the compiler knows nothing: it costs no instruction.
+///
+/// What is computed from a loop's invariants the compiler computes before the loop and keeps in registers,
+/// whether it is used once or often. From an opaque number it is computed where it is used.
+#[inline(always)]
+pub fn opaque(value: u32) -> u32 {
+    imp::opaque(value)
+}
+
+/// As [`opaque`], for an index.
+#[inline(always)]
+pub fn opaque_index(value: usize) -> usize {
+    imp::opaque_index(value)
+}
