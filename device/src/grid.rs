@@ -20,8 +20,24 @@ use crate::{shared_array, thread};
 #[inline(always)]
 #[track_caller]
 pub unsafe fn arrive_is_last(arrivals: &Out<u32>, index: usize, expected: u32) -> bool {
+    // SAFETY: the caller's contract; the block meets as a whole.
+    unsafe { team_arrive_is_last(arrivals, index, expected, thread::sync_threads) }
+}
+
+/// [`arrive_is_last`] for a part of the block that has thread 0 in it and meets at `sync`.
+///
+/// # Safety
+/// As [`arrive_is_last`], with the team's threads for the block's; the team is the same for every call of the
+/// block.
+#[inline(always)]
+pub unsafe fn team_arrive_is_last(
+    arrivals: &Out<u32>,
+    index: usize,
+    expected: u32,
+    sync: impl Fn(),
+) -> bool {
     let last = shared_array![u32; 1];
-    thread::sync_threads();
+    sync();
     if thread::thread_idx_x() == 0 {
         // SAFETY: the caller's contract; after the last arrival nobody else touches the count, and
         // only this thread writes `last` between the two barriers.
@@ -34,7 +50,7 @@ pub unsafe fn arrive_is_last(arrivals: &Out<u32>, index: usize, expected: u32) -
             last.write(0, u32::from(is_last));
         }
     }
-    thread::sync_threads();
+    sync();
     // SAFETY: thread 0 wrote it before the barrier.
     unsafe { last.read(0) != 0 }
 }

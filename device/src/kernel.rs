@@ -11,6 +11,9 @@ pub struct LaunchBounds {
     pub min_blocks_per_sm: u32,
     /// Blocks of a cluster along x, y and z, where the kernel is made for one.
     pub cluster: Option<[u32; 3]>,
+    /// The architecture that the kernel needs, where the oldest is not enough: `90` for compute capability
+    /// 9.0 and newer, `90a` for that one alone.
+    pub arch: Option<&'static str>,
 }
 
 /// The handle that `#[kernel]` leaves on the host. `P` is the kernel's one parameter, a

@@ -10,6 +10,10 @@
 //! | [`warp`] | shuffles, votes, warp barriers |
 //! | [`shared`] | shared memory, static ([`shared_array!`]) and dynamic |
 //! | [`global`] | checked loads and stores of buffers |
+//! | [`mbarrier`] | barriers that count arrivals and bytes of bulk copies (sm_90) |
+//! | [`tma`] | bulk copies between global and shared memory (sm_90) |
+//! | [`pipeline`] | a ring of stages that bulk copies fill and warps empty (sm_90) |
+//! | [`warpgroup`] | registers handed between warpgroups (sm_90a) |
 //! | [`vector`] | several elements in one access, cache hints |
 //! | [`atomic`] | atomics with scopes and orders, fences |
 //! | [`math`] | fma, exp, log, tanh, erf, rsqrt and their approximations |
@@ -46,12 +50,16 @@ pub mod hint;
 #[cfg(not(target_arch = "nvptx64"))]
 pub mod kernel;
 pub mod math;
+pub mod mbarrier;
+pub mod pipeline;
 pub mod reduce;
 pub mod shared;
 pub mod thread;
+pub mod tma;
 mod unroll;
 pub mod vector;
 pub mod warp;
+pub mod warpgroup;
 mod words;
 
 pub use kasmina_macros::{kernel, shared_array};

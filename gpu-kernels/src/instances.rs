@@ -2,13 +2,14 @@
 
 use kasmina_device::Kernel;
 use kasmina_types::{
-    ActivationNorm, ActivationNormBackward, BlendBackward, BlendForward, DType, GradientClip,
-    GraftSchedule, NormGradientMerge, ReduceOp, ReduceSegments, ReductionStrategy, StateUpdates,
-    TelemetryReduce,
+    ActivationNorm, ActivationNormBackward, BlendBackward, BlendForward, BlendForwardTma, DType,
+    GradientClip, GraftSchedule, NormGradientMerge, ReduceOp, ReduceSegments, ReductionStrategy,
+    StateUpdates, TelemetryReduce,
 };
 
 use crate::kasmina::blend_backward as backward_kernels;
 use crate::kasmina::blend_forward as blend_kernels;
+use crate::kasmina::blend_forward_tma as tma_kernels;
 use crate::kasmina::{
     gradient_clip, graft_schedule, state_update, telemetry_reduce as telemetry_kernels,
 };
@@ -45,6 +46,43 @@ pub fn blend_forward(dtype: DType) -> impl Iterator<Item = BlendForwardInstance>
     }
     kasmina_types::blend_forward_tiles!(instance);
     instances.into_iter().filter(move |instance| instance.dtype == dtype)
+}
+
+/// An instance of `blend_forward_tma`.
+#[derive(Clone, Copy)]
+pub struct BlendForwardTmaInstance {
+    /// The kernel.
+    pub kernel: &'static Kernel<BlendForwardTma>,
+    /// Element type.
+    pub dtype: DType,
+    /// Elements of a vector; the chunk's bytes are a multiple of 16.
+    pub lanes: u32,
+    /// Rows that a thread takes together.
+    pub rows: u32,
+    /// Groups that the dynamic shared memory holds.
+    pub stages: u32,
+    /// Whether the output goes through shared memory.
+    pub bulk_stores: bool,
+}
+
+/// The instance of `blend_forward_tma` for `dtype` that stores in bulk, or the one that does not.
+pub fn blend_forward_tma(dtype: DType, bulk_stores: bool) -> Option<BlendForwardTmaInstance> {
+    let mut instances = Vec::new();
+    macro_rules! instance {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
+         $min_blocks:literal, $arch:literal, $subrows:literal, $bulk:literal) => {
+            instances.push(BlendForwardTmaInstance {
+                kernel: tma_kernels::$entry::handle(),
+                dtype: DType::$dtype,
+                lanes: $lanes,
+                rows: $rows,
+                stages: tma_kernels::STAGES as u32,
+                bulk_stores: $bulk,
+            });
+        };
+    }
+    kasmina_types::blend_forward_tma_tiles!(instance);
+    instances.into_iter().find(|i| i.dtype == dtype && i.bulk_stores == bulk_stores)
 }
 
 /// An instance of `blend_backward`.

@@ -5,9 +5,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kasmina_simt::Executor;
+use kasmina_types::tiles::{TILES, Tile};
 
 use crate::artifacts::{self, Artifact, ArtifactRecord};
-use crate::driver::{CudaDevice, DriverError, Function, LaunchConfig, MemoryPool, Module, Stream};
+use crate::driver::{
+    ComputeCapability, CudaDevice, DriverError, Function, LaunchConfig, MemoryPool, Module, Stream,
+};
 use crate::error::Error;
 
 /// A device: a GPU, the CPU, or the executor, which runs the GPU's kernels on the CPU and checks them.
@@ -179,10 +182,22 @@ impl Gpu {
         self.artifact.record.capability >= 90
     }
 
+    /// Whether the GPU can run a kernel of the tile table: its artifact has the entry. One that needs a newer GPU has
+    /// none in the artifacts of older ones.
+    pub fn supports(&self, tile: &Tile) -> bool {
+        self.has(tile.entry)
+    }
+
+    /// As [`Self::supports`], by the entry's name.
+    pub(crate) fn has(&self, entry: &str) -> bool {
+        self.artifact.record.entries.iter().any(|listed| listed.name == entry)
+    }
+
     /// A kernel, loaded if it is not yet.
     ///
     /// # Errors
-    /// An entry that the artifact lacks, or one that the driver refuses.
+    /// [`Error::Capability`] for one that the GPU is too old for, an entry that the artifact lacks, or one that the
+    /// driver refuses.
     pub fn function(&self, entry: &str) -> Result<Function, Error> {
         Ok(self.kernel(entry)?.function)
     }
@@ -194,6 +209,14 @@ impl Gpu {
             return Ok(kernel.clone());
         }
         let record = &self.artifact.record;
+        let info = self.device.info();
+        let own = info.compute_capability;
+        let needs = TILES.iter().find(|tile| tile.entry == entry).map(|tile| tile.min_capability);
+        if let Some(needs) = needs.filter(|&needs| needs > own.major * 10 + own.minor) {
+            let needs = ComputeCapability { major: needs / 10, minor: needs % 10 };
+            let (kernel, device) = (entry.to_owned(), info.name.clone());
+            return Err(Error::Capability { kernel, needs, device, got: own });
+        }
         let missing =
             || DriverError::MissingEntry { module: record.file.clone(), entry: entry.into() };
         let listed = record.entries.iter().find(|e| e.name == entry).ok_or_else(missing)?;

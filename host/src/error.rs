@@ -2,8 +2,8 @@
 
 use kasmina_simt::LaunchError;
 
-use crate::driver::DriverError;
-use crate::kasmina::{ConfigError, LayerError, StateError};
+use crate::driver::{ComputeCapability, DriverError};
+use crate::kasmina::{ConfigError, LayerError, StateError, Variant};
 use crate::normalization::NormalizationError;
 
 /// What an operation can answer instead of a result. The operands are unchanged, outputs unspecified.
@@ -113,6 +113,41 @@ pub enum Error {
         got: f64,
         /// What it may be.
         expected: &'static str,
+    },
+    /// A kernel that the GPU is too old for.
+    #[error(
+        "`{kernel}` needs compute capability {needs}, but {device} has {got}; ask `Gpu::supports`, or take a plain \
+         variant"
+    )]
+    Capability {
+        /// The kernel.
+        kernel: String,
+        /// The least it runs on.
+        needs: ComputeCapability,
+        /// The GPU's name.
+        device: String,
+        /// The GPU's own.
+        got: ComputeCapability,
+    },
+    /// A variant of a kernel that was asked for where it cannot run.
+    #[error("{op}: the variant {variant:?} needs {needs}, got {got}; take `Variant::Auto`")]
+    Variant {
+        /// The operation.
+        op: &'static str,
+        /// What was asked for.
+        variant: Variant,
+        /// What it needs.
+        needs: &'static str,
+        /// What there is.
+        got: String,
+    },
+    /// No room for another descriptor: all belong to graphs.
+    #[error(
+        "the cache of tensor maps holds {capacity}, all of them of captured graphs; plan another pass for other buffers"
+    )]
+    TensorMaps {
+        /// Descriptors that the cache holds.
+        capacity: usize,
     },
     /// No artifact that the GPU and its driver accept.
     #[error(

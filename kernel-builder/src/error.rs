@@ -211,7 +211,7 @@ pub enum PtxError {
     /// A marker that does not parse.
     #[error(
         "line {line}: `{text}` is no launch-bounds marker; expected `// kasmina.kernel <entry> maxntid=<n> \
-         minnctapersm=<n> [cluster=<x>,<y>,<z>] [spills]`"
+         minnctapersm=<n> [cluster=<x>,<y>,<z>] [arch=<architecture>] [spills]`"
     )]
     BadMarker {
         /// Its line, from 1.
@@ -224,6 +224,18 @@ pub enum PtxError {
     DuplicateMarker {
         /// The entry.
         entry: String,
+    },
+    /// An entry in a module whose target lacks the entry's architecture.
+    #[error(
+        "the entry `{entry}` needs architecture {arch}, but the module is for {target}: leave it out there"
+    )]
+    Architecture {
+        /// The entry.
+        entry: String,
+        /// What it declares.
+        arch: String,
+        /// The module's target.
+        target: Target,
     },
     /// A marker whose entry is not in the module.
     #[error(

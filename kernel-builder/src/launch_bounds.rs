@@ -1,7 +1,8 @@
 //! Turns the comments that `#[kernel(…)]` leaves in the PTX into performance directives.
 //!
 //! rustc has no attribute for `.maxntid` and its like, but comments of a `global_asm!` reach the PTX. The
-//! form is exact: `// kasmina.kernel <entry> maxntid=<n> minnctapersm=<n> [cluster=<x>,<y>,<z>] [spills]`.
+//! form is exact: `// kasmina.kernel <entry> maxntid=<n> minnctapersm=<n> [cluster=<x>,<y>,<z>]
+//! [arch=<architecture>] [spills]`.
 
 use std::collections::BTreeMap;
 
@@ -20,11 +21,23 @@ pub struct LaunchBounds {
     pub min_blocks: u32,
     /// Blocks of a cluster, where the target has clusters.
     pub cluster: Option<[u32; 3]>,
+    /// The architecture that the kernel needs: `90` for compute capability 9.0 and newer, `90a` for that one
+    /// alone; `None` for any.
+    pub arch: Option<String>,
     /// The kernel declares that it may spill registers or use local memory.
     pub may_spill: bool,
 }
 
 impl LaunchBounds {
+    /// Whether `target` has the architecture that the kernel needs.
+    pub fn runs_on(&self, target: Target) -> bool {
+        match &self.arch {
+            None => true,
+            Some(arch) if arch.ends_with('a') => target.name() == format!("sm_{arch}"),
+            Some(arch) => arch.parse().is_ok_and(|least: u32| target.capability() >= least),
+        }
+    }
+
     fn directives(&self, target: Target) -> String {
         let mut text =
             format!(".maxntid {}, 1, 1\n.minnctapersm {}\n", self.block, self.min_blocks);
@@ -48,6 +61,10 @@ pub fn apply(
         let Some(marker) = line.trim().strip_prefix(PREFIX) else { continue };
         let (entry, declared) = parse(marker)
             .ok_or_else(|| PtxError::BadMarker { line: index + 1, text: line.trim().to_owned() })?;
+        if !declared.runs_on(target) {
+            let arch = declared.arch.unwrap_or_default();
+            return Err(PtxError::Architecture { entry, arch, target });
+        }
         if bounds.insert(entry.clone(), declared).is_some() {
             return Err(PtxError::DuplicateMarker { entry });
         }
@@ -85,12 +102,15 @@ fn parse(marker: &str) -> Option<(String, LaunchBounds)> {
     let entry = words.next()?.to_owned();
     let block = words.next()?.strip_prefix("maxntid=")?.parse().ok()?;
     let min_blocks = words.next()?.strip_prefix("minnctapersm=")?.parse().ok()?;
-    let mut bounds = LaunchBounds { block, min_blocks, cluster: None, may_spill: false };
+    let mut bounds =
+        LaunchBounds { block, min_blocks, cluster: None, arch: None, may_spill: false };
     for word in words {
         if let Some(list) = word.strip_prefix("cluster=") {
             let blocks: Vec<u32> =
                 list.split(',').map(str::parse).collect::<Result<_, _>>().ok()?;
             bounds.cluster = Some(blocks.try_into().ok()?);
+        } else if let Some(arch) = word.strip_prefix("arch=") {
+            bounds.arch = Some(arch.to_owned());
         } else if word == "spills" {
             bounds.may_spill = true;
         } else {
@@ -137,6 +157,27 @@ mod tests {
         let extra = format!("{BODY}// kasmina.kernel gone maxntid=1 minnctapersm=1\n");
         let orphan = PtxError::MarkerWithoutEntry { entry: "gone".into() };
         assert_eq!(apply(&extra, Target::Sm80).unwrap_err(), orphan);
+    }
+
+    #[test]
+    fn a_kernel_is_refused_where_its_architecture_is_missing() {
+        for (arch, runs_on) in [
+            ("90", vec![Target::Sm90a, Target::Sm100, Target::Sm120]),
+            ("90a", vec![Target::Sm90a]),
+            ("100", vec![Target::Sm100, Target::Sm120]),
+        ] {
+            let text = BODY.replace(" spills", &format!(" arch={arch} spills"));
+            for target in Target::ALL {
+                let applied = apply(&text, target);
+                if runs_on.contains(&target) {
+                    assert_eq!(applied.unwrap().1["k"].arch.as_deref(), Some(arch));
+                } else {
+                    let entry = "k".into();
+                    let expected = PtxError::Architecture { entry, arch: arch.into(), target };
+                    assert_eq!(applied.unwrap_err(), expected);
+                }
+            }
+        }
     }
 
     #[test]

@@ -13,7 +13,8 @@
 //!     "generator": "llvm-nvptx", "generator_version": "22.1.8", "ptx_version": "7.0",
 //!     "flags": ["-Ctarget-cpu=sm_80"], "sha256": "…",
 //!     "entries": [{
-//!       "name": "saxpy", "block": 256, "min_blocks": 4, "cluster": null, "may_spill": false,
+//!       "name": "saxpy", "block": 256, "min_blocks": 4, "cluster": null, "arch": null,
+//!       "may_spill": false,
 //!       "parameter_bytes": 28,
 //!       "usage": { "registers": 10, "spill_store_bytes": 0, "spill_load_bytes": 0,
 //!                  "stack_bytes": 0, "shared_bytes": 0, "barriers": 0 }
@@ -107,6 +108,9 @@ pub struct EntryRecord {
     pub min_blocks: u32,
     /// Blocks of a cluster, where declared.
     pub cluster: Option<[u32; 3]>,
+    /// The architecture that it needs, where that is more than the oldest: `90` or `90a`.
+    #[serde(default)]
+    pub arch: Option<String>,
     /// The kernel declares that it may spill.
     pub may_spill: bool,
     /// Bytes of the parameter block.
@@ -196,6 +200,7 @@ fn record(built: &Built) -> ArtifactRecord {
                 block: entry.bounds.block,
                 min_blocks: entry.bounds.min_blocks,
                 cluster: entry.bounds.cluster,
+                arch: entry.bounds.arch.clone(),
                 may_spill: entry.bounds.may_spill,
                 parameter_bytes: entry.parameter_bytes,
                 usage: report.as_ref().and_then(|report| report.entries.get(name).copied()),

@@ -72,8 +72,9 @@ impl Target {
 
     /// The LLVM feature that raises the PTX version above what LLVM chooses for this target.
     pub(crate) fn ptx_feature(self) -> Option<&'static str> {
-        // wgmma and the bulk copies of Hopper are PTX 8.0; LLVM starts sm_90a at 7.8.
-        (self == Target::Sm90a).then_some("+ptx80")
+        // wgmma and the bulk copies of Hopper are PTX 8.0, the fence for tensor maps in memory is 8.3; LLVM
+        // starts sm_90a at 7.8.
+        (self == Target::Sm90a).then_some("+ptx83")
     }
 
     /// The oldest and, where support has ended, the first too new ptxas release for this target.

@@ -3,25 +3,29 @@
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote};
 use syn::parse::{Parse, ParseStream};
-use syn::{Error, Expr, ExprArray, FnArg, ItemFn, Pat, ReturnType, Token, spanned::Spanned};
+use syn::{Error, Expr, ExprArray, FnArg, ItemFn, Lit, Pat, ReturnType, Token, spanned::Spanned};
 
 /// The attribute's arguments.
 struct Bounds {
     block: Expr,
     min_blocks: Option<Expr>,
     cluster: Option<[Expr; 3]>,
+    /// `90`: compute capability 9.0 and newer; `90a`: that architecture alone.
+    arch: Option<String>,
     spills: bool,
 }
 
 impl Parse for Bounds {
     fn parse(input: ParseStream) -> syn::Result<Self> {
-        let (mut block, mut min_blocks, mut cluster, mut spills) = (None, None, None, false);
+        let (mut block, mut min_blocks, mut cluster) = (None, None, None);
+        let (mut arch, mut spills) = (None, false);
         while !input.is_empty() {
             let key: syn::Ident = input.parse()?;
             match key.to_string().as_str() {
                 "spills" => spills = true,
                 "block" => block = Some(value(input)?),
                 "min_blocks" => min_blocks = Some(value(input)?),
+                "arch" => arch = Some(architecture(input)?),
                 "cluster" => {
                     let array: ExprArray = value(input)?;
                     let span = array.span();
@@ -35,7 +39,7 @@ impl Parse for Bounds {
                     })?);
                 }
                 other => {
-                    let expected = "expected `block`, `min_blocks`, `cluster` or `spills`";
+                    let expected = "expected `block`, `min_blocks`, `cluster`, `arch` or `spills`";
                     return Err(Error::new(key.span(), format!("`{other}`: {expected}")));
                 }
             }
@@ -46,8 +50,25 @@ impl Parse for Bounds {
         let block = block.ok_or_else(|| {
             input.error("a kernel states the threads of its block: #[kernel(block = 256)]")
         })?;
-        Ok(Self { block, min_blocks, cluster, spills })
+        Ok(Self { block, min_blocks, cluster, arch, spills })
     }
+}
+
+/// `arch = 90` or `arch = "90a"`.
+fn architecture(input: ParseStream) -> syn::Result<String> {
+    let literal: Lit = value(input)?;
+    let text = match &literal {
+        Lit::Int(number) => number.to_string(),
+        Lit::Str(text) => text.value(),
+        _ => String::new(),
+    };
+    let digits = text.strip_suffix('a').unwrap_or(&text);
+    if digits.len() >= 2 && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(text);
+    }
+    let expected =
+        "an architecture is `90`, compute capability 9.0 and newer, or `\"90a\"`, that one alone";
+    Err(Error::new(literal.span(), expected))
 }
 
 fn value<T: Parse>(input: ParseStream) -> syn::Result<T> {
@@ -77,13 +98,21 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> syn::Result<T
         operands = quote!(#operands, const #x, const #y, const #z);
         cluster = quote!(Some([#x, #y, #z]));
     }
+    // An entry that needs more than the oldest target exists only where the target has it.
+    let (mut device, mut arch) = (quote!(target_arch = "nvptx64"), quote!(None));
+    if let Some(name) = &bounds.arch {
+        text.push_str(&format!(" arch={name}"));
+        let feature = format!("sm_{name}");
+        device = quote!(all(target_arch = "nvptx64", target_feature = #feature));
+        arch = quote!(Some(#name));
+    }
     if bounds.spills {
         text.push_str(" spills");
     }
     let handle_doc = format!("The typed handle of [`{entry}`], to launch it with.");
 
     Ok(quote! {
-        #[cfg(target_arch = "nvptx64")]
+        #[cfg(#device)]
         #(#attrs)*
         #[unsafe(no_mangle)]
         #vis unsafe extern "ptx-kernel" fn #name(#argument) {
@@ -93,7 +122,7 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> syn::Result<T
 
         // rustc has no attribute for launch bounds: this comment reaches the PTX, where the builder
         // turns it into directives.
-        #[cfg(target_arch = "nvptx64")]
+        #[cfg(#device)]
         mod #marker {
             #[allow(unused_imports, reason = "the bounds may be literals")]
             use super::*;
@@ -112,6 +141,7 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> syn::Result<T
                 block_threads: #threads,
                 min_blocks_per_sm: #min_blocks,
                 cluster: #cluster,
+                arch: #arch,
             },
             #name,
         );

@@ -11,9 +11,15 @@ mod shared_array;
 /// entry of its name; on the host it stays a function, beside a `static` of its name in capitals: the
 /// typed handle (`kasmina_device::Kernel`) that launches are made with.
 ///
-/// `#[kernel(block = 256, min_blocks = 4, cluster = [2, 1, 1], spills)]`: threads of a block
-/// (required), blocks that must fit on a multiprocessor (1), blocks of a cluster (none), and leave
-/// for the registers to spill, which the builder otherwise refuses.
+/// `#[kernel(block = 256, min_blocks = 4, cluster = [2, 1, 1], arch = 90, spills)]`: threads of a block
+/// (required), blocks that must fit on a multiprocessor (1), blocks of a cluster (none), the compute
+/// capability that the kernel needs (the oldest that is supported), and leave for the registers to spill,
+/// which the builder otherwise refuses.
+///
+/// With `arch = 90` the entry exists in modules for compute capability 9.0 and newer only, with
+/// `arch = "90a"` in those for that architecture alone. The kernel's helpers stand in a module of their own,
+/// which is left out for older targets with
+/// `#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90"))]`.
 ///
 /// ```text
 /// #[kernel(block = BLOCK)]

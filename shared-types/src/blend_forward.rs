@@ -6,6 +6,7 @@
 
 use crate::layer::Numerical;
 use crate::telemetry::{SeedTelemetry, TelemetryPartial};
+use crate::tensor_map::TensorMapHandle;
 use crate::view::{In, Out};
 
 /// How the columns of `[batch, hidden]` are cut among blocks.
@@ -51,6 +52,16 @@ impl BlendGeometry {
             strips: self.strips.max(1),
             ..self
         }
+    }
+
+    /// Vectors that a block takes together: `rows` rows of each of its threads.
+    pub const fn group_vectors(&self, rows: u32) -> u32 {
+        rows * self.row_lanes * self.strip_vectors
+    }
+
+    /// Bytes of the shared memory that holds such a group, at the alignment of a bulk copy.
+    pub const fn stage_bytes(&self, rows: u32, vector_bytes: u32) -> u32 {
+        (self.group_vectors(rows) * vector_bytes).next_multiple_of(128)
     }
 
     /// Partial records of one seed: one from each block that saw some of it.
@@ -115,3 +126,24 @@ crate::assert_layout!(BlendForward, size = 384, align = 16, {
     arrivals: 288, unstable: 304, geometry: 320, numerical: 352, batch: 368, num_seeds: 372,
     chunk_size: 376, gathers: 380,
 });
+
+/// What the `blend_forward_tma_*` kernels take. Chunks and strips are multiples of 16 bytes; a box of the map spans
+/// a strip and `rows · row_lanes` rows, and neither is more than [`TMA_BOX`] elements.
+#[repr(C, align(16))]
+#[derive(Clone, Copy)]
+pub struct BlendForwardTma {
+    /// What to compute.
+    pub forward: BlendForward,
+    /// The input as a matrix of [`TMA_ELEMENT_BYTES`] an element; its box is a group of rows of a strip.
+    pub input_map: TensorMapHandle,
+    /// Keeps the struct at a multiple of 16 bytes.
+    pub _padding: u64,
+}
+
+crate::assert_layout!(BlendForwardTma, size = 400, align = 16, { forward: 0, input_map: 384 });
+
+/// Most elements of a box along a dimension.
+pub const TMA_BOX: u32 = 256;
+
+/// Bytes of an element of the input's tensor map: the widest there is, for the widest box.
+pub const TMA_ELEMENT_BYTES: u32 = 8;

@@ -21,12 +21,13 @@ pub mod seed_state;
 pub mod state_update;
 pub mod telemetry;
 pub mod telemetry_reduce;
+pub mod tensor_map;
 pub mod tiles;
 pub mod view;
 
 pub use activation::Activation;
 pub use blend_backward::BlendBackward;
-pub use blend_forward::BlendForward;
+pub use blend_forward::{BlendForward, BlendForwardTma};
 pub use blueprint::BlueprintType;
 pub use dtype::DType;
 pub use gradient_clip::{ClipFigures, GradientClip};
@@ -43,6 +44,7 @@ pub use seed_state::{EpochArrays, SeedArrays, StateUpdate, UpdateStatus};
 pub use state_update::StateUpdates;
 pub use telemetry::{SeedTelemetry, TelemetryPartial};
 pub use telemetry_reduce::{ReductionStrategy, TelemetryReduce};
+pub use tensor_map::{SimtTensorMap, TensorMapBytes, TensorMapHandle};
 pub use tiles::Tile;
 pub use view::{In, Out};
 

@@ -18,7 +18,12 @@ pub struct Tile {
     pub block_threads: u32,
     /// Blocks that fit on a multiprocessor, at least.
     pub min_blocks_per_sm: u32,
+    /// The least compute capability whose modules have the entry: 90 for 9.0.
+    pub min_capability: u32,
 }
+
+/// The least compute capability that any module is for.
+pub const OLDEST_CAPABILITY: u32 = 70;
 
 /// Hands each instance of `blend_forward` to a macro:
 /// `(entry, element, DType, lanes, rows of a group, block threads, blocks per SM)`, and `spills` where
@@ -37,6 +42,23 @@ macro_rules! blend_forward_tiles {
         $instance! { blend_forward_bf16_v16, bf16, Bf16, 8, 2, 256, 2, spills }
         $instance! { blend_forward_bf16_v4, bf16, Bf16, 2, 4, 256, 2 }
         $instance! { blend_forward_bf16_v2, bf16, Bf16, 1, 4, 256, 2 }
+    };
+}
+
+/// Hands each instance of `blend_forward_tma` to a macro: `(entry, element, DType, lanes, rows of a group, block
+/// threads, blocks per SM, architecture, rows that a thread has in registers at a time, whether the output is stored in
+/// bulk)`.
+///
+/// `_bulk` instances write through shared memory, the others directly.
+#[macro_export]
+macro_rules! blend_forward_tma_tiles {
+    ($instance:ident) => {
+        $instance! { blend_forward_tma_f32, f32, F32, 4, 4, 288, 2, 90, 2, false }
+        $instance! { blend_forward_tma_f16, f16, F16, 4, 8, 288, 2, 90, 1, false }
+        $instance! { blend_forward_tma_bf16, bf16, Bf16, 4, 8, 288, 2, 90, 2, false }
+        $instance! { blend_forward_tma_f32_bulk, f32, F32, 4, 4, 288, 2, 90, 2, true }
+        $instance! { blend_forward_tma_f16_bulk, f16, F16, 4, 8, 288, 2, 90, 1, true }
+        $instance! { blend_forward_tma_bf16_bulk, bf16, Bf16, 4, 8, 288, 2, 90, 1, true }
     };
 }
 
@@ -190,6 +212,7 @@ const ALL: ([Tile; 256], usize) = {
         lanes: 0,
         block_threads: 0,
         min_blocks_per_sm: 0,
+        min_capability: OLDEST_CAPABILITY,
     };
     let mut tiles = [NONE; 256];
     let mut used = 0;
@@ -203,11 +226,28 @@ const ALL: ([Tile; 256], usize) = {
                 lanes: $lanes,
                 block_threads: $block,
                 min_blocks_per_sm: $min_blocks,
+                ..NONE
             };
             used += 1;
         };
     }
     blend_forward_tiles!(blend_forward);
+    macro_rules! blend_forward_tma {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
+         $min_blocks:literal, $arch:literal, $subrows:literal, $bulk:literal) => {
+            tiles[used] = Tile {
+                entry: stringify!($entry),
+                family: "blend_forward_tma",
+                dtype: DType::$dtype,
+                lanes: $lanes,
+                block_threads: $block,
+                min_blocks_per_sm: $min_blocks,
+                min_capability: $arch,
+            };
+            used += 1;
+        };
+    }
+    blend_forward_tma_tiles!(blend_forward_tma);
     macro_rules! blend_backward {
         ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
          $min_blocks:literal $(, $spills:ident)?) => {
@@ -218,6 +258,7 @@ const ALL: ([Tile; 256], usize) = {
                 lanes: $lanes,
                 block_threads: $block,
                 min_blocks_per_sm: $min_blocks,
+                ..NONE
             };
             used += 1;
         };
@@ -237,6 +278,7 @@ const ALL: ([Tile; 256], usize) = {
                 lanes: $lanes,
                 block_threads: REDUCE_BLOCK_THREADS,
                 min_blocks_per_sm: REDUCE_MIN_BLOCKS,
+                ..NONE
             };
             used += 1;
         };
@@ -256,6 +298,7 @@ const ALL: ([Tile; 256], usize) = {
                 lanes: $lanes,
                 block_threads: TELEMETRY_REDUCE_BLOCK_THREADS,
                 min_blocks_per_sm: TELEMETRY_REDUCE_MIN_BLOCKS,
+                ..NONE
             };
             used += 1;
         };
@@ -269,6 +312,7 @@ const ALL: ([Tile; 256], usize) = {
                 lanes: $lanes,
                 block_threads: NORM_BLOCK_THREADS,
                 min_blocks_per_sm: $min_blocks,
+                ..NONE
             };
             used += 1;
         };
@@ -283,6 +327,7 @@ const ALL: ([Tile; 256], usize) = {
                 lanes: $lanes,
                 block_threads: $block,
                 min_blocks_per_sm: 1,
+                ..NONE
             };
             used += 1;
         };
@@ -314,7 +359,7 @@ mod tests {
 
     #[test]
     fn entries_are_named_once_and_after_family_and_dtype() {
-        assert_eq!(TILES.len(), 8 + 8 + 50 + 16 + 6 + 13);
+        assert_eq!(TILES.len(), 8 + 6 + 8 + 50 + 16 + 6 + 13);
         for (i, tile) in TILES.iter().enumerate() {
             assert!(tile.entry.starts_with(tile.family), "{}", tile.entry);
             assert!(tile.entry.split('_').any(|part| part == tile.dtype.name()), "{}", tile.entry);

@@ -66,6 +66,7 @@ impl<'k> Block<'k> {
         });
         let fibers = fibers.collect();
         let order = Order::new(&context, seed);
+        context.bulk.borrow_mut().random = seed.map(SplitMix);
         let stacks = workspace.stacks;
         Self { fibers, context, order, stacks, resumes: 0, body: std::marker::PhantomData }
     }
@@ -84,7 +85,16 @@ impl<'k> Block<'k> {
             }
             let context = &self.context;
             if context.exited.get() == context.threads.len() {
-                return Outcome::Finished(self.stats());
+                return match context.end_copies() {
+                    Ok(()) => Outcome::Finished(self.stats()),
+                    Err(report) => Outcome::Failed(report.into()),
+                };
+            }
+            // Nobody goes on by himself: time for the copies.
+            match context.advance_copies() {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(report) => return Outcome::Failed(report.into()),
             }
             if context.doomed.get() || context.spinning.get() == 0 {
                 return Outcome::Failed(diagnose::stuck(context).into());

@@ -27,6 +27,12 @@ impl Clock {
             || self.far.as_ref().is_some_and(|far| far[thread] >= stamp)
     }
 
+    /// The latest stamp of `thread` that is known, 0 where none is.
+    pub(crate) fn stamp_of(&self, thread: usize) -> u32 {
+        let near = if thread / LANES == self.warp { self.local[thread % LANES] } else { 0 };
+        near.max(self.far.as_ref().map_or(0, |far| far[thread]))
+    }
+
     /// Learns all that `other` knows, in a block of `threads` (a whole number of warps).
     pub(crate) fn join(&mut self, other: &Self, threads: usize) {
         if let Some(theirs) = &other.far {

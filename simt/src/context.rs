@@ -7,8 +7,10 @@ use std::sync::Arc;
 
 use corosensei::Yielder;
 
+use crate::bulk::Bulk;
 use crate::clock::LANES;
 use crate::error::LaunchError;
+use crate::mbarrier::Mbarrier;
 use crate::report::Wait;
 use crate::shadow::Shadow;
 use crate::shared::SharedMemory;
@@ -48,6 +50,8 @@ pub(crate) struct Context {
     pub(crate) failure: Cell<Option<LaunchError>>,
     pub(crate) barrier: BlockBarrier,
     pub(crate) named: RefCell<Vec<NamedBarrier>>,
+    pub(crate) mbarriers: RefCell<Vec<Mbarrier>>,
+    pub(crate) bulk: RefCell<Bulk>,
     pub(crate) barriers: Cell<u64>,
     pub(crate) collectives: Cell<u64>,
     pub(crate) shared: RefCell<SharedMemory>,
@@ -60,6 +64,8 @@ pub(crate) struct Thread {
     /// How it gives way, from its first resumption on.
     pub(crate) yielder: Cell<*const Yielder<(), ()>>,
     pub(crate) waits: Cell<Option<(Wait, &'static Location<'static>)>>,
+    /// How many agreed at the named barrier that let it go last.
+    pub(crate) agreed: Cell<u32>,
     /// Where a warp collective puts its result while the thread waits.
     pub(crate) result: Cell<*mut [u64; LANES]>,
 }
@@ -112,6 +118,8 @@ impl Context {
             failure: Cell::new(None),
             barrier: BlockBarrier::default(),
             named: RefCell::default(),
+            mbarriers: RefCell::default(),
+            bulk: RefCell::default(),
             barriers: Cell::new(0),
             collectives: Cell::new(0),
             shared: RefCell::new(shared),
@@ -165,6 +173,7 @@ impl Thread {
             idx,
             yielder: Cell::new(ptr::null()),
             waits: Cell::new(None),
+            agreed: Cell::new(0),
             result: Cell::new(ptr::null_mut()),
         }
     }

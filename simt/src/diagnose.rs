@@ -3,12 +3,12 @@
 use crate::context::Context;
 use crate::report::{Report, Wait, Waiting};
 
-/// Why nobody can run: a warp collective that is not reached is a deadlock, a barrier that is not
-/// reached is a divergence.
+/// Why nobody can run: a warp collective that is not reached and a phase that does not end are a
+/// deadlock, a barrier that is not reached is a divergence.
 pub(crate) fn stuck(context: &Context) -> Report {
     let (waiting, exited) = census(context);
     let (kernel, block) = (context.kernel(), context.block_idx);
-    if waiting.iter().any(|group| matches!(group.wait, Wait::Warp { .. })) {
+    if waiting.iter().any(|group| matches!(group.wait, Wait::Warp { .. } | Wait::Mbarrier { .. })) {
         Report::Deadlock { kernel, block, waiting, exited }
     } else {
         Report::BarrierDivergence { kernel, block, waiting, exited }
@@ -29,6 +29,13 @@ fn census(context: &Context) -> (Vec<Waiting>, Vec<[u32; 3]>) {
         let Some((wait, location)) = thread.waits.get() else {
             exited.push(thread.idx);
             continue;
+        };
+        let wait = match wait {
+            Wait::Mbarrier { offset_bytes, parity, .. } => {
+                let (arrivals, bytes) = context.lacks(offset_bytes);
+                Wait::Mbarrier { offset_bytes, parity, arrivals, bytes }
+            }
+            other => other,
         };
         match groups.iter_mut().find(|g| g.wait == wait && g.location == location) {
             Some(group) => group.threads.push(thread.idx),

@@ -25,27 +25,35 @@
 //! | [`Report`] | when | checking mode only |
 //! |---|---|---|
 //! | `BarrierDivergence` | a barrier that some thread of the block cannot reach | no |
-//! | `Deadlock` | lanes wait in a warp collective for lanes that never come, or all live threads spin | no |
+//! | `Deadlock` | lanes wait in a warp collective for lanes that never come, threads wait for an mbarrier's phase that never ends, or all live threads spin | no |
 //! | `OutOfBounds` | an access outside its view, or not aligned | no |
 //! | `UninitialisedShared` | a read of shared memory that this block did not write | yes |
 //! | `Race` | two threads of a block on one byte, one writing, nothing ordering them | yes |
+//! | `MissingProxyFence` | a bulk copy of what ordinary stores wrote, with no proxy fence between | yes |
+//! | `Mbarrier` | an mbarrier that is not initialised, or takes more arrivals or bytes than it can | no |
+//! | `UnfinishedCopy` | all threads left while a bulk copy used the block's shared memory | no |
 //!
 //! # What orders two accesses
 //! Each thread carries a vector clock, so the rule is happens-before, whatever order the threads
 //! happened to run in: block barriers, named barriers (their participants), warp collectives (the
 //! lanes of the mask) and atomics (one on a word orders what its thread did before it, before what a
-//! later atomic's thread on the same word does after it, as release and acquire do).
+//! later atomic's thread on the same word does after it, as release and acquire do), and mbarriers (who
+//! arrives in a phase, and the bulk copies that complete it, come before who waits for it). A bulk copy runs
+//! beside the threads, after what its issuer did before.
 //! Memory is finite, so races can be missed, never invented: a 4-byte word remembers its four most
 //! telling accesses, and the global shadow the last 4 MiB that a block touched. Races between
 //! blocks are not looked for, and a thread that loops without [`rt::spin`] is never interrupted.
 
 mod block;
+mod bulk;
 mod clock;
+mod clocks;
 mod context;
 mod diagnose;
 mod error;
 mod executor;
 mod gate;
+mod mbarrier;
 mod report;
 mod shadow;
 mod shared;
@@ -57,14 +65,18 @@ mod workspace;
 
 pub use error::LaunchError;
 pub use executor::{Executor, Geometry, LaunchStats};
-pub use report::{Access, Report, Space, Touch, Wait, Waiting};
+pub use report::{Access, MbarrierFault, Report, Space, Touch, Wait, Waiting};
 
 /// What a running kernel calls. Outside of a kernel each of these panics.
 pub mod rt {
-    pub use crate::report::Access;
+    pub use crate::bulk::{Piece, bulk_commit, bulk_load, bulk_store, bulk_wait, proxy_fence};
+    pub use crate::mbarrier::{
+        mbarrier_arrive, mbarrier_init, mbarrier_invalidate, mbarrier_test, mbarrier_wait,
+    };
+    pub use crate::report::{Access, Space};
     pub use crate::thread_side::{
         access_global, access_shared, active_lanes, barrier, barrier_count, block_dim, block_idx,
-        clock, dynamic_shared, grid_dim, linear_thread, named_barrier, shared_static, spin,
-        thread_idx, warp_exchange, warp_sync,
+        clock, dynamic_shared, grid_dim, linear_thread, named_barrier, named_barrier_count,
+        shared_static, spin, thread_idx, warp_exchange, warp_sync, within,
     };
 }

@@ -1,4 +1,4 @@
-//! The five reports and how they read.
+//! The reports and how they read.
 
 use std::fmt;
 use std::panic::Location;
@@ -79,6 +79,65 @@ pub enum Report {
         /// The access that ran second here.
         second: Touch,
     },
+    /// A bulk copy touched shared memory that ordinary stores had written, with no proxy fence between:
+    /// on a GPU it may see what was there before.
+    MissingProxyFence {
+        /// The kernel's name.
+        kernel: Box<str>,
+        /// Block index in x, y, z.
+        block: [u32; 3],
+        /// The first such byte, from the start of shared memory.
+        offset_bytes: usize,
+        /// The store.
+        first: Touch,
+        /// The copy.
+        second: Touch,
+    },
+    /// An mbarrier that is used against its rules.
+    Mbarrier {
+        /// The kernel's name.
+        kernel: Box<str>,
+        /// Block index in x, y, z.
+        block: [u32; 3],
+        /// Who and where.
+        touch: Touch,
+        /// The mbarrier, from the start of shared memory.
+        offset_bytes: usize,
+        /// What is wrong.
+        fault: MbarrierFault,
+    },
+    /// Every thread of the block left the kernel while a bulk copy still used its shared memory.
+    UnfinishedCopy {
+        /// The kernel's name.
+        kernel: Box<str>,
+        /// Block index in x, y, z.
+        block: [u32; 3],
+        /// Who issued it, how it uses shared memory, and where.
+        touch: Touch,
+    },
+}
+
+/// A rule of mbarriers that was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MbarrierFault {
+    /// Nobody initialised it, or somebody invalidated it.
+    NotInitialised,
+    /// Initialised for no arrivals, or for more than it can count.
+    Count {
+        /// The arrivals that were asked for.
+        arrivals: u32,
+    },
+    /// One arrival more in a phase than it was initialised for.
+    TooManyArrivals {
+        /// The arrivals that it takes.
+        expected: u32,
+    },
+    /// More bytes under way than it can count.
+    TooManyBytes {
+        /// Bytes that are expected less those that came.
+        outstanding: i64,
+    },
 }
 
 /// One thread's access to memory.
@@ -122,6 +181,17 @@ pub enum Wait {
     },
     /// Its turn, between two polls of something that another thread changes.
     Spin,
+    /// The end of a phase of an mbarrier.
+    Mbarrier {
+        /// The mbarrier, from the start of shared memory.
+        offset_bytes: usize,
+        /// The parity of the phase that is waited for.
+        parity: bool,
+        /// Arrivals that the phase lacks.
+        arrivals: u32,
+        /// Bytes that the phase lacks.
+        bytes: i64,
+    },
 }
 
 /// How memory is touched.
@@ -138,19 +208,31 @@ pub enum Access {
     AtomicLoad,
     /// An atomic store: releases.
     AtomicStore,
+    /// An operation on an mbarrier.
+    Mbarrier,
+    /// A bulk copy that reads.
+    CopyRead,
+    /// A bulk copy that writes.
+    CopyWrite,
 }
 
 impl Access {
     pub(crate) fn reads(self) -> bool {
-        !matches!(self, Self::Write | Self::AtomicStore)
+        !matches!(self, Self::Write | Self::AtomicStore | Self::CopyWrite)
     }
 
     pub(crate) fn writes(self) -> bool {
-        !matches!(self, Self::Read | Self::AtomicLoad)
+        !matches!(self, Self::Read | Self::AtomicLoad | Self::CopyRead)
     }
 
+    /// Two of these never race.
     pub(crate) fn is_atomic(self) -> bool {
-        !matches!(self, Self::Read | Self::Write)
+        self.synchronises() || self == Self::Mbarrier
+    }
+
+    /// Hands on, through the word, what threads know.
+    pub(crate) fn synchronises(self) -> bool {
+        matches!(self, Self::Atomic | Self::AtomicLoad | Self::AtomicStore)
     }
 }
 
@@ -178,8 +260,12 @@ impl fmt::Display for Report {
             Self::Deadlock { kernel, block, waiting, exited } => {
                 write!(f, "deadlock in kernel `{kernel}`, block {}: ", Triple(*block))?;
                 write_waiting(f, waiting, exited)?;
-                f.write_str(if waiting.iter().any(|w| matches!(w.wait, Wait::Warp { .. })) {
+                let any = |wanted: fn(&Wait) -> bool| waiting.iter().any(|w| wanted(&w.wait));
+                f.write_str(if any(|wait| matches!(wait, Wait::Warp { .. })) {
                     "; name in the mask only lanes that reach this collective, at this place and with this mask"
+                } else if any(|wait| matches!(wait, Wait::Mbarrier { .. })) {
+                    "; check the parity, the arrivals that the mbarrier was initialised for, and the bytes that \
+                     were announced against those that are copied"
                 } else {
                     "; check that some thread changes what is polled before it waits for the pollers itself"
                 })
@@ -222,7 +308,25 @@ impl fmt::Display for Report {
                 f,
                 "race in kernel `{kernel}`, block {}, {space} memory: {second} byte {offset_bytes}, and {first} it \
                  too, with nothing between that orders them; place a barrier between the two (a warp_sync if both \
-                 are lanes of one warp), or make both atomic",
+                 are lanes of one warp), wait at the mbarrier of a bulk copy, or make both atomic",
+                Triple(*block),
+            ),
+            Self::MissingProxyFence { kernel, block, offset_bytes, first, second } => write!(
+                f,
+                "missing proxy fence in kernel `{kernel}`, block {}: {second} byte {offset_bytes} of shared memory, \
+                 and {first} it before with an ordinary store; place a fence_proxy_async after the stores, before \
+                 what orders them before the copy",
+                Triple(*block),
+            ),
+            Self::Mbarrier { kernel, block, touch, offset_bytes, fault } => write!(
+                f,
+                "mbarrier misused in kernel `{kernel}`, block {}: {touch} byte {offset_bytes} of shared memory: {fault}",
+                Triple(*block),
+            ),
+            Self::UnfinishedCopy { kernel, block, touch } => write!(
+                f,
+                "unfinished copy in kernel `{kernel}`, block {}: {touch} shared memory that the block gave up: wait \
+                 for the mbarrier of each load, and for the group of each store, before the last thread leaves",
                 Triple(*block),
             ),
         }
@@ -244,12 +348,39 @@ fn write_waiting(
             }
             Wait::Warp { mask } => write!(f, " wait in a warp collective over lanes {mask:#010x}")?,
             Wait::Spin => write!(f, " poll")?,
+            Wait::Mbarrier { offset_bytes, parity, arrivals, bytes } => write!(
+                f,
+                " wait for parity {} of the mbarrier at byte {offset_bytes} of shared memory, whose phase lacks \
+                 {arrivals} arrivals and {bytes} bytes",
+                u8::from(parity)
+            )?,
         }
     }
     if !exited.is_empty() {
         write!(f, "; {} left the kernel", Threads(exited))?;
     }
     Ok(())
+}
+
+impl fmt::Display for MbarrierFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInitialised => f.write_str(
+                "it is not initialised; let one thread initialise it, and a barrier follow",
+            ),
+            Self::Count { arrivals } => {
+                write!(f, "it was to take {arrivals} arrivals; it counts 1 to 1048575")
+            }
+            Self::TooManyArrivals { expected } => write!(
+                f,
+                "it takes {expected} arrivals a phase and got one more; initialise it for all who arrive"
+            ),
+            Self::TooManyBytes { outstanding } => write!(
+                f,
+                "{outstanding} bytes are outstanding; it counts up to 1048575: announce what is copied, once"
+            ),
+        }
+    }
 }
 
 impl fmt::Display for Touch {
@@ -260,6 +391,9 @@ impl fmt::Display for Touch {
             Access::Atomic => "atomically updated",
             Access::AtomicLoad => "atomically read",
             Access::AtomicStore => "atomically wrote",
+            Access::Mbarrier => "used as an mbarrier",
+            Access::CopyRead => "let a bulk copy read",
+            Access::CopyWrite => "let a bulk copy write",
         };
         write!(f, "thread {} at {} {verb}", Triple(self.thread), self.location)
     }

@@ -1,10 +1,11 @@
 //! The checking mode's memory: who touched which byte, and what happened before what.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::panic::Location;
 
-use crate::clock::{Clock, LANES};
+use crate::clock::LANES;
+use crate::clocks::{AddressHasher, Clocks};
 use crate::report::Access;
 
 /// Bytes of memory that one word of the shadow stands for.
@@ -20,7 +21,8 @@ const MAX_STAMP: u32 = 1 << 31;
 #[derive(Clone, Copy)]
 pub(crate) struct Record {
     pub(crate) location: &'static Location<'static>,
-    stamp: u32,
+    pub(crate) stamp: u32,
+    /// A thread of the block, or a bulk copy.
     pub(crate) thread: u16,
     /// Which of the word's four bytes.
     bytes: u8,
@@ -47,6 +49,8 @@ pub(crate) enum Finding {
     Uninitialised { offset: usize },
     /// An earlier access of another thread that nothing orders before this one.
     Race { offset: usize, earlier: Record },
+    /// An ordinary store that no proxy fence has shown to this bulk copy.
+    Unfenced { offset: usize, earlier: Record },
 }
 
 /// Who touches memory, how and where.
@@ -86,7 +90,7 @@ impl Shadow {
 
     /// Forgets everything: a new block of `threads` begins.
     pub(crate) fn begin_block(&mut self, threads: usize) {
-        if self.clocks.top >= MAX_STAMP {
+        if self.clocks.latest() >= MAX_STAMP {
             *self = Self::new();
         }
         self.clocks.begin_block(threads);
@@ -118,6 +122,11 @@ impl Shadow {
         self.clocks.threads_met(threads);
     }
 
+    /// The clocks, for what orders threads and copies beside memory.
+    pub(crate) fn clocks(&mut self) -> &mut Clocks {
+        &mut self.clocks
+    }
+
     /// Checks and records an access to shared memory at `offset` from its start.
     pub(crate) fn touch_shared(
         &mut self,
@@ -136,6 +145,7 @@ impl Shadow {
             if touching.access.writes() {
                 *written |= mask;
             }
+            unfenced(&self.shared[index], &self.clocks, mask, touching, first)?;
             touch(&mut self.shared[index], &self.clocks, mask, touching)
                 .map_err(|earlier| race(earlier, mask, first))?;
         }
@@ -268,190 +278,36 @@ fn touch(word: &mut Word, clocks: &Clocks, mask: u8, touching: Touching) -> Resu
     Ok(())
 }
 
+/// Whether a bulk copy meets what an ordinary store wrote, with an order between the two but no fence.
+fn unfenced(
+    word: &Word,
+    clocks: &Clocks,
+    mask: u8,
+    touching: Touching,
+    first: isize,
+) -> Result<(), Finding> {
+    if !clocks.is_agent(touching.thread) {
+        return Ok(());
+    }
+    let met = word.0.iter().find(|old| {
+        old.access == Access::Write
+            && old.bytes & mask != 0
+            && (clocks.before_barrier(old.stamp) || clocks.ordered(touching.thread, old))
+            && !clocks.is_fenced(old)
+    });
+    match met {
+        None => Ok(()),
+        Some(&earlier) => {
+            let common = (earlier.bytes & mask).trailing_zeros() as isize;
+            Err(Finding::Unfenced { offset: (first + common) as usize, earlier })
+        }
+    }
+}
+
 fn conflict(a: Access, b: Access) -> bool {
     (a.writes() || b.writes()) && !(a.is_atomic() && b.is_atomic())
 }
 
 fn stands_for(new: Access, old: Access) -> bool {
     (new.writes() || !old.writes()) && (!new.is_atomic() || old.is_atomic())
-}
-
-/// The clocks of a block's threads.
-struct Clocks {
-    threads: Vec<Clock>,
-    /// Everything with a smaller stamp lies before the last block barrier.
-    floor: u32,
-    /// The same for each warp's lanes and their last meeting of the whole warp.
-    warp_floor: Vec<u32>,
-    /// The largest stamp in use.
-    top: u32,
-    /// Whether some clock knows of other warps.
-    any_far: bool,
-    /// What each word that atomics touched hands on.
-    words: HashMap<usize, Clock, BuildHasherDefault<AddressHasher>>,
-}
-
-impl Clocks {
-    fn new() -> Self {
-        Self {
-            threads: Vec::new(),
-            floor: 1,
-            warp_floor: Vec::new(),
-            top: 0,
-            any_far: false,
-            words: HashMap::default(),
-        }
-    }
-
-    fn begin_block(&mut self, threads: usize) {
-        self.forget_far();
-        self.threads.truncate(threads);
-        for thread in self.threads.len()..threads {
-            self.threads.push(Clock::new(thread / LANES));
-        }
-        self.warp_floor.resize(threads.div_ceil(LANES), 0);
-        self.block_barrier();
-    }
-
-    fn block_barrier(&mut self) {
-        self.forget_far();
-        self.top += 1;
-        self.floor = self.top;
-        for (thread, clock) in self.threads.iter_mut().enumerate() {
-            clock.local[thread % LANES] = self.floor;
-        }
-    }
-
-    fn forget_far(&mut self) {
-        if self.any_far {
-            self.threads.iter_mut().for_each(|clock| clock.far = None);
-            self.any_far = false;
-        }
-        if !self.words.is_empty() {
-            self.words.clear();
-        }
-    }
-
-    fn warp_met(&mut self, warp: usize, mask: u32, exists: u32) {
-        let first = warp * LANES;
-        if mask == exists && !self.any_far {
-            let lanes = first..(first + LANES).min(self.threads.len());
-            let next = lanes.clone().map(|t| self.stamp(t)).max().unwrap_or(0) + 1;
-            lanes.for_each(|t| self.threads[t].local[t % LANES] = next);
-            self.warp_floor[warp] = next;
-            self.top = self.top.max(next);
-            return;
-        }
-        let lanes = || (0..LANES).filter(|lane| mask >> lane & 1 == 1).map(|lane| first + lane);
-        let padded = self.padded();
-        let mut met = Clock::new(warp);
-        for lane in lanes() {
-            met.join(materialise(&mut self.threads[lane], self.warp_floor[warp]), padded);
-        }
-        for lane in lanes() {
-            self.threads[lane].local = met.local;
-            self.threads[lane].far = met.far.clone();
-            self.advance(lane);
-        }
-    }
-
-    fn threads_met(&mut self, threads: &[u32]) {
-        let Some(&first) = threads.first() else { return };
-        let padded = self.padded();
-        let mut met = Clock::new(first as usize / LANES);
-        for &thread in threads {
-            let thread = thread as usize;
-            let floor = self.warp_floor[thread / LANES];
-            met.join(materialise(&mut self.threads[thread], floor), padded);
-        }
-        met.fold(padded);
-        for &thread in threads {
-            self.threads[thread as usize].far = met.far.clone();
-            self.advance(thread as usize);
-        }
-        self.any_far = true;
-    }
-
-    /// An atomic that reads learns what the word hands on.
-    fn acquire(&mut self, address: usize, touching: Touching) {
-        if touching.access.is_atomic()
-            && touching.access.reads()
-            && let Some(word) = self.words.get(&address)
-        {
-            let padded = self.threads.len().next_multiple_of(LANES);
-            let clock = &mut self.threads[touching.thread];
-            clock.join(word, padded);
-            self.any_far |= clock.far.is_some();
-        }
-    }
-
-    /// An atomic that writes hands on what its thread knows.
-    fn release(&mut self, address: usize, touching: Touching) {
-        if touching.access.is_atomic() && touching.access.writes() {
-            let (thread, padded) = (touching.thread, self.padded());
-            let floor = self.warp_floor[thread / LANES];
-            let clock = materialise(&mut self.threads[thread], floor);
-            match self.words.get_mut(&address) {
-                Some(word) => word.join(clock, padded),
-                None => {
-                    self.words.insert(address, clock.clone());
-                }
-            }
-            self.advance(thread);
-        }
-    }
-
-    fn stamp(&self, thread: usize) -> u32 {
-        self.threads[thread].local[thread % LANES]
-    }
-
-    fn advance(&mut self, thread: usize) {
-        let stamp = &mut self.threads[thread].local[thread % LANES];
-        *stamp += 1;
-        self.top = self.top.max(*stamp);
-    }
-
-    fn before_barrier(&self, stamp: u32) -> bool {
-        stamp < self.floor
-    }
-
-    /// Whether `old`, an access of another thread since the last block barrier, happened before now.
-    fn ordered(&self, thread: usize, old: &Record) -> bool {
-        let other = usize::from(old.thread);
-        let warp = thread / LANES;
-        (other / LANES == warp && old.stamp < self.warp_floor[warp])
-            || self.threads[thread].knows(other, old.stamp)
-    }
-
-    fn padded(&self) -> usize {
-        self.threads.len().next_multiple_of(LANES)
-    }
-}
-
-/// Writes into a clock what its warp's floor says without being written down.
-fn materialise(clock: &mut Clock, warp_floor: u32) -> &Clock {
-    let known = warp_floor.saturating_sub(1);
-    clock.local.iter_mut().for_each(|stamp| *stamp = (*stamp).max(known));
-    clock
-}
-
-/// A multiplicative hash: addresses need no protection from an adversary.
-#[derive(Default)]
-struct AddressHasher(u64);
-
-impl Hasher for AddressHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.write_usize(usize::from(byte));
-        }
-    }
-
-    fn write_usize(&mut self, value: usize) {
-        let product = u128::from(self.0 ^ value as u64) * 0x9e37_79b9_7f4a_7c15_u128;
-        self.0 = (product >> 64) as u64 ^ product as u64;
-    }
 }

@@ -29,6 +29,7 @@ pub(crate) struct NamedBarrier {
     id: u32,
     expected: u32,
     arrived: Vec<u32>,
+    agreeing: u32,
 }
 
 /// A warp collective that some lanes have reached.
@@ -78,9 +79,15 @@ impl Context {
         agreeing
     }
 
-    /// Waits until `expected` threads have come to barrier `id`.
+    /// Waits until `expected` threads have come to barrier `id`, and counts those that came with `agrees`.
     #[track_caller]
-    pub(crate) fn named_barrier(&self, id: u32, expected: u32, location: Place) {
+    pub(crate) fn named_barrier(
+        &self,
+        id: u32,
+        expected: u32,
+        agrees: bool,
+        location: Place,
+    ) -> u32 {
         assert!((1..16).contains(&id), "a named barrier is one of 1 to 15, got {id}");
         assert!(
             expected > 0
@@ -90,13 +97,13 @@ impl Context {
             self.threads.len()
         );
         if panicking() {
-            return;
+            return 0;
         }
         let me = self.current.get() as u32;
         self.count_progress();
         let mut named = self.named.borrow_mut();
         let index = named.iter().position(|barrier| barrier.id == id).unwrap_or_else(|| {
-            named.push(NamedBarrier { id, expected, arrived: Vec::new() });
+            named.push(NamedBarrier { id, expected, arrived: Vec::new(), agreeing: 0 });
             named.len() - 1
         });
         let barrier = &mut named[index];
@@ -108,17 +115,21 @@ impl Context {
             "named barrier {id} is waited at for different numbers of threads"
         );
         barrier.arrived.push(me);
+        barrier.agreeing += u32::from(agrees);
         if barrier.arrived.len() < expected as usize {
             drop(named);
             self.wait(Wait::NamedBarrier { id, expected }, location);
-            return;
+            return self.thread().agreed.get();
         }
+        let agreeing = std::mem::take(&mut barrier.agreeing);
         if self.launch.checks {
             self.shadow.borrow_mut().threads_met(&barrier.arrived);
         }
         for thread in barrier.arrived.drain(..).filter(|&thread| thread != me) {
+            self.threads[thread as usize].agreed.set(agreeing);
             self.make_ready(thread as usize / LANES, 1 << (thread as usize % LANES));
         }
+        agreeing
     }
 
     /// Waits for the lanes of `mask` at the same location and hands each lane's value to all.

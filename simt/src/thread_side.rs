@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::context::{Context, current};
 use crate::error::LaunchError;
 use crate::report::{Access, Report, Space, Touch};
-use crate::shadow::{Finding, Touching};
+use crate::shadow::{Finding, Record, Touching};
 
 /// The thread's index in its block: x, y, z.
 #[inline]
@@ -64,7 +64,16 @@ pub fn barrier_count(pred: bool) -> u32 {
 /// Where `id` is not one of 1 to 15, or `threads` not a multiple of 32 up to the block's.
 #[track_caller]
 pub fn named_barrier(id: u32, threads: u32) {
-    current().named_barrier(id, threads, Location::caller());
+    current().named_barrier(id, threads, false, Location::caller());
+}
+
+/// As [`named_barrier`], and how many of the threads came with `pred`, as `bar.red.popc` does.
+///
+/// # Panics
+/// As [`named_barrier`].
+#[track_caller]
+pub fn named_barrier_count(id: u32, threads: u32, pred: bool) -> u32 {
+    current().named_barrier(id, threads, pred, Location::caller())
 }
 
 /// Hands the value of every lane of `mask` to all of them, once all have come to the same source
@@ -193,6 +202,63 @@ pub fn clock() -> u64 {
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
+/// As the two above, and no more than the bounds: for memory that a bulk copy will touch later.
+#[inline]
+#[track_caller]
+pub fn within(
+    space: Space,
+    base: *const u8,
+    len: usize,
+    offset: usize,
+    bytes: usize,
+    align: usize,
+    access: Access,
+) {
+    let request = Request { base: base.addr(), len, offset, bytes, align, access };
+    if !request.is_inside() {
+        request.refuse(space);
+    }
+}
+
+/// The report of what the shadow found in an access at `offset` of its view.
+pub(crate) fn report_of(
+    context: &Context,
+    space: Space,
+    offset: usize,
+    finding: Finding,
+    touching: Touching,
+) -> Report {
+    let touch = |thread: usize, stamp, access, location| {
+        let issuer = context.shadow.borrow_mut().clocks().issuer(thread, stamp);
+        Touch { thread: context.threads[issuer].idx, access, location }
+    };
+    let earlier_touch = |earlier: &Record| {
+        touch(usize::from(earlier.thread), earlier.stamp, earlier.access, earlier.location)
+    };
+    let (kernel, block) = (context.kernel(), context.block_idx);
+    let now = touch(touching.thread, u32::MAX, touching.access, touching.location);
+    match finding {
+        Finding::Uninitialised { offset: at } => {
+            Report::UninitialisedShared { kernel, block, touch: now, offset_bytes: offset + at }
+        }
+        Finding::Race { offset: at, earlier } => Report::Race {
+            kernel,
+            block,
+            space,
+            offset_bytes: offset + at,
+            first: earlier_touch(&earlier),
+            second: now,
+        },
+        Finding::Unfenced { offset: at, earlier } => Report::MissingProxyFence {
+            kernel,
+            block,
+            offset_bytes: offset + at,
+            first: earlier_touch(&earlier),
+            second: now,
+        },
+    }
+}
+
 /// An access to a view, as its caller declared it.
 #[derive(Clone, Copy)]
 struct Request {
@@ -265,29 +331,6 @@ impl Request {
 
     #[cold]
     fn report(&self, context: &Context, space: Space, finding: Finding, touching: Touching) {
-        let touch = |thread: usize, access, location| Touch {
-            thread: context.threads[thread].idx,
-            access,
-            location,
-        };
-        let (kernel, block) = (context.kernel(), context.block_idx);
-        let now = touch(touching.thread, touching.access, touching.location);
-        let report = match finding {
-            Finding::Uninitialised { offset } => Report::UninitialisedShared {
-                kernel,
-                block,
-                touch: now,
-                offset_bytes: self.offset + offset,
-            },
-            Finding::Race { offset, earlier } => Report::Race {
-                kernel,
-                block,
-                space,
-                offset_bytes: self.offset + offset,
-                first: touch(usize::from(earlier.thread), earlier.access, earlier.location),
-                second: now,
-            },
-        };
-        context.fail(report.into());
+        context.fail(report_of(context, space, self.offset, finding, touching).into());
     }
 }

@@ -116,6 +116,7 @@ fn grids_give_the_same_bits() {
 #[test]
 fn a_kernel_that_cannot_be_had_is_an_error() {
     both(kernels::check_forced_kernel);
+    both(kernels::check_variants);
 }
 
 #[test]

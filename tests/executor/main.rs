@@ -4,6 +4,7 @@
 mod activation_norm;
 mod blend_backward;
 mod blend_forward;
+mod blend_forward_tma;
 mod gradient_clip;
 mod graft_schedule;
 mod layer;

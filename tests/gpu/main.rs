@@ -3,7 +3,9 @@
 
 use half::{bf16, f16};
 use kasmina::driver::Graph;
-use kasmina::kasmina::{BlendBackward, BlendForward, GradientBuffers, LayerState};
+use kasmina::kasmina::{
+    BlendBackward, BlendForward, BlendOptions, GradientBuffers, LayerState, Variant,
+};
 use kasmina::reduction::{Reduce, SegmentOffsets, Segments};
 use kasmina::{Buffer, Device, Error};
 use kasmina_tests::kasmina::blend_backward as backward;
@@ -32,6 +34,8 @@ fn main() {
         trial("blend_forward::ragged_shapes", blend_ragged_shapes),
         trial("blend_forward::chunk_sizes_at_the_edges", blend_chunk_sizes),
         trial("blend_forward::large", blend_large),
+        trial("blend_forward_tma::every_shape", blend_tma),
+        trial("blend_forward_tma::maps_are_cached", blend_tma_maps),
         trial("blend_backward::ragged_shapes", backward_ragged_shapes),
         trial("blend_backward::chunk_sizes_at_the_edges", backward_chunk_sizes),
         trial("blend_backward::large", backward_large),
@@ -96,6 +100,7 @@ fn main() {
             kernels::check_comparison_mode(device);
             kernels::check_grids(device);
             kernels::check_forced_kernel(device);
+            kernels::check_variants(device);
         }),
         trial("layer::a_seed_lives_and_the_loss_falls", training::check_life),
         trial("layer::steps_are_captured", steps::check_capture),
@@ -135,6 +140,52 @@ fn blend_large(device: &Device) {
     blend_every_dtype(device, case);
     blend_every_dtype(device, Case { batch: 1001, num_seeds: 3, chunk_size: 4096, ..case });
     blend_every_dtype(device, Case { batch: 1, num_seeds: 1000, ..case });
+}
+
+/// Whether the GPU has the kernels that fetch through the copy engine; where it has not, they must be refused.
+fn has_tma(device: &Device) -> bool {
+    let Device::Cuda(gpu) = device else { unreachable!("a GPU's test") };
+    let tile = kasmina::types::tiles::TILES
+        .iter()
+        .find(|tile| tile.family == "blend_forward_tma")
+        .expect("the table has them");
+    if gpu.supports(tile) {
+        return true;
+    }
+    let options = BlendOptions { variant: Variant::Tma, ..BlendOptions::default() };
+    let refused = BlendForward::<f32>::with_options(device, 1, 1, 4, options).err();
+    assert!(matches!(refused, Some(Error::Variant { .. })), "{refused:?}");
+    false
+}
+
+fn blend_tma(device: &Device) {
+    if !has_tma(device) {
+        return;
+    }
+    for variant in [Variant::Tma, Variant::TmaBulkStores] {
+        for (batch, num_seeds, chunk_size) in [
+            (1, 1, 8),
+            (300, 1, 8),
+            (37, 13, 256),
+            (37, 13, 264),
+            (61, 5, 1032),
+            (4096, 100, 64),
+            (1001, 3, 4096),
+            (5000, 7, 520),
+            (1, 1000, 64),
+        ] {
+            let case = Case { batch, num_seeds, chunk_size, seed: 3, broken_inputs: true };
+            blend::check_variant::<f32>(device, case, variant);
+            blend::check_variant::<f16>(device, case, variant);
+            blend::check_variant::<bf16>(device, case, variant);
+        }
+    }
+}
+
+fn blend_tma_maps(device: &Device) {
+    if has_tma(device) {
+        blend::check_tensor_maps(device);
+    }
 }
 
 fn backward_every_dtype(device: &Device, case: Case) {

@@ -25,6 +25,14 @@ pub struct Shared<T, const N: usize> {
     _element: core::marker::PhantomData<T>,
 }
 
+impl<T, const N: usize> Clone for Shared<T, N> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T, const N: usize> Copy for Shared<T, N> {}
+
 /// The block's dynamic shared memory as elements of `T`.
 pub struct DynamicShared<T> {
     array: imp::Array,
@@ -32,8 +40,67 @@ pub struct DynamicShared<T> {
     _element: core::marker::PhantomData<T>,
 }
 
+/// A place in shared memory, where an mbarrier is or a bulk copy begins. It knows how far its array goes.
+#[derive(Clone, Copy)]
+pub struct Place {
+    array: imp::Array,
+    #[cfg(not(target_arch = "nvptx64"))]
+    array_bytes: usize,
+    #[cfg(not(target_arch = "nvptx64"))]
+    offset: usize,
+}
+
+impl Place {
+    #[cfg(target_arch = "nvptx64")]
+    #[inline(always)]
+    fn new(array: imp::Array, _array_bytes: usize, offset: usize) -> Self {
+        Self { array: array + offset as u32 }
+    }
+
+    #[cfg(not(target_arch = "nvptx64"))]
+    fn new(array: imp::Array, array_bytes: usize, offset: usize) -> Self {
+        Self { array, array_bytes, offset }
+    }
+
+    /// The 32-bit shared address.
+    #[cfg(target_arch = "nvptx64")]
+    #[inline(always)]
+    pub(crate) fn address(self) -> u32 {
+        self.array
+    }
+
+    /// The address, once the executor has seen that `bytes` from here are inside the array and aligned.
+    #[cfg(not(target_arch = "nvptx64"))]
+    #[track_caller]
+    pub(crate) fn checked(
+        self,
+        bytes: usize,
+        align: usize,
+        access: kasmina_simt::rt::Access,
+    ) -> *mut u8 {
+        use kasmina_simt::rt::{Space, within};
+        within(Space::Shared, self.array, self.array_bytes, self.offset, bytes, align, access);
+        self.array.wrapping_add(self.offset)
+    }
+
+    /// As an access that happens now.
+    #[cfg(not(target_arch = "nvptx64"))]
+    #[track_caller]
+    pub(crate) fn accessed(self, bytes: usize, access: kasmina_simt::rt::Access) -> *mut u8 {
+        let Self { array, array_bytes, offset } = self;
+        kasmina_simt::rt::access_shared(array, array_bytes, offset, bytes, bytes, access);
+        array.wrapping_add(offset)
+    }
+}
+
 macro_rules! accesses {
     ($self:ident, $bytes:expr) => {
+        /// Where element `index` is, for an mbarrier or a bulk copy.
+        #[inline(always)]
+        pub fn place(&$self, index: usize) -> Place {
+            Place::new($self.array, $bytes, index * size_of::<T>())
+        }
+
         /// Reads element `index`.
         ///
         /// # Safety

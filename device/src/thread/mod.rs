@@ -84,6 +84,26 @@ pub fn sync_threads_or(predicate: bool) -> bool {
     imp::sync_threads_or(predicate)
 }
 
+/// Waits until `threads` threads of the block have come to barrier `id`, and orders all their memory
+/// accesses before it before all after it (`barrier.cta.sync.aligned`, sm_70). For teams of whole warps that
+/// meet without the rest of the block.
+///
+/// All lanes of a warp call it together. `id` is one of 1 to 15 (0 is [`sync_threads`]'), `threads` a
+/// multiple of 32, and both are the same for all who meet.
+#[inline(always)]
+#[track_caller]
+pub fn sync_team(id: u32, threads: u32) {
+    imp::sync_team(id, threads);
+}
+
+/// [`sync_team`], and whether the predicate holds in some thread of the team
+/// (`barrier.cta.red.or.aligned`, sm_70).
+#[inline(always)]
+#[track_caller]
+pub fn sync_team_or(id: u32, threads: u32, predicate: bool) -> bool {
+    imp::sync_team_or(id, threads, predicate)
+}
+
 /// Lets others run: what a thread calls in a loop that polls memory. `nanoseconds` is a hint.
 #[inline(always)]
 #[track_caller]

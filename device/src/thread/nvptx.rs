@@ -36,12 +36,28 @@ pub(super) fn sync_threads() {
 unsafe extern "unadjusted" {
     #[link_name = "llvm.nvvm.barrier0.or"]
     fn barrier0_or(predicate: i32) -> i32;
+    #[link_name = "llvm.nvvm.barrier.cta.sync.aligned.count"]
+    fn barrier_sync(id: u32, threads: u32);
+    #[link_name = "llvm.nvvm.barrier.cta.red.or.aligned.count"]
+    fn barrier_or(id: u32, threads: u32, predicate: bool) -> bool;
 }
 
 #[inline(always)]
 pub(super) fn sync_threads_or(predicate: bool) -> bool {
     // SAFETY: as above.
     unsafe { barrier0_or(i32::from(predicate)) != 0 }
+}
+
+#[inline(always)]
+pub(super) fn sync_team(id: u32, threads: u32) {
+    // SAFETY: the caller's contract: the team's warps all arrive.
+    unsafe { barrier_sync(id, threads) };
+}
+
+#[inline(always)]
+pub(super) fn sync_team_or(id: u32, threads: u32, predicate: bool) -> bool {
+    // SAFETY: as above.
+    unsafe { barrier_or(id, threads, predicate) }
 }
 
 #[inline(always)]

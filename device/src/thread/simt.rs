@@ -39,6 +39,18 @@ pub(super) fn sync_threads_or(predicate: bool) -> bool {
 
 #[inline(always)]
 #[track_caller]
+pub(super) fn sync_team(id: u32, threads: u32) {
+    rt::named_barrier(id, threads);
+}
+
+#[inline(always)]
+#[track_caller]
+pub(super) fn sync_team_or(id: u32, threads: u32, predicate: bool) -> bool {
+    rt::named_barrier_count(id, threads, predicate) != 0
+}
+
+#[inline(always)]
+#[track_caller]
 pub(super) fn spin_wait(_nanoseconds: u32) {
     rt::spin();
 }

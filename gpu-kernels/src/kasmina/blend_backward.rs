@@ -51,6 +51,7 @@ use super::coefficients::{is_strict, sanitise, softmax_normaliser};
 use super::parameter_gradients::{self, SUM_WORDS};
 use super::slopes::{Role, Slopes, Sums, fma_lanes};
 use super::strip::{BLOCK, Strip};
+use super::team::WholeBlock;
 
 /// How the three arrays treat the caches: each element passes once.
 const LOADS: LoadHint = LoadHint::Cached;
@@ -91,8 +92,15 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
             let first = if works { walk.first_group() } else { walk.nothing() };
             let role = if works { Role::of(&p, seed as usize) } else { None };
             let attends = role.is_some_and(|role| role.blueprint.attends());
-            let normaliser =
-                softmax_normaliser(&p, &strip, local_seed, attends, Role::matters, &shared);
+            let normaliser = softmax_normaliser(
+                WholeBlock,
+                &p,
+                &strip,
+                local_seed,
+                attends,
+                Role::matters,
+                &shared,
+            );
             let mut c = Slopes::<L>::of(&p, role, column as usize, normaliser);
             c.strict = !c.identity && is_strict(&p, seed as usize);
             // Most warps need no more than a slope for each column, and take the shorter loop.

@@ -51,6 +51,7 @@ use kasmina_types::{BlendForward, In, Numerical, Out, SeedLifecycle, bf16, f16};
 use super::coefficients::{Blueprint, Coefficients, is_strict, sanitise, softmax_normaliser};
 use super::moments::Moments;
 use super::strip::{BLOCK, Strip};
+use super::team::WholeBlock;
 use super::telemetry::{self, MOMENT_WORDS};
 
 /// The kernel for elements of `T`, `L` of them an access, `R` rows a group.
@@ -85,7 +86,8 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForwar
             let blueprint = if works { Blueprint::of(&p, seed as usize) } else { None };
             let attends = blueprint.is_some_and(|b| b.attends());
             let active = SeedLifecycle::is_active;
-            let normaliser = softmax_normaliser(&p, &strip, local_seed, attends, active, &scratch);
+            let normaliser =
+                softmax_normaliser(WholeBlock, &p, &strip, local_seed, attends, active, &scratch);
             let mut c = Coefficients::<L>::of(&p, blueprint, column as usize, normaliser);
             c.strict = !c.identity && is_strict(&p, seed as usize);
             // Most warps need no more than a line for each column, and take the shorter loop.
@@ -109,7 +111,7 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForwar
             };
             let p = BlendForward { geometry: geometry.with_positive_divisors(), ..p };
             // SAFETY: every thread of the block arrives.
-            unsafe { telemetry::merge(&p, &strip, slab, moments, &scratch) };
+            unsafe { telemetry::merge(WholeBlock, &p, &strip, slab, moments, &scratch) };
         }
         tile += thread::grid_dim_x();
     }
@@ -240,10 +242,10 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
 
 /// Input and output, and the distance in elements of a thread's rows.
 #[derive(Clone, Copy)]
-struct Rows<T> {
-    input: In<T>,
-    output: Out<T>,
-    stride: usize,
+pub(super) struct Rows<T> {
+    pub(super) input: In<T>,
+    pub(super) output: Out<T>,
+    pub(super) stride: usize,
 }
 
 impl<T: Float> Rows<T> {
@@ -266,7 +268,7 @@ impl<T: Float> Rows<T> {
     /// # Safety
     /// The vector was loaded from there, and is this thread's.
     #[inline(always)]
-    unsafe fn store<const L: usize, const GENERAL: bool>(
+    pub(super) unsafe fn store<const L: usize, const GENERAL: bool>(
         &self,
         at: usize,
         chunk_column: usize,
@@ -275,6 +277,27 @@ impl<T: Float> Rows<T> {
         raw: Vector<T, L>,
         x: [f32; L],
     ) {
+        // SAFETY: the caller's contract.
+        unsafe {
+            let blended = self.blend::<L, GENERAL>(at, chunk_column, c, numerical, raw, x);
+            self.output.store_vector(at, blended, StoreHint::Cached);
+        }
+    }
+
+    /// Blends one row's vector of element `at`, `x` in f32 and `raw` as it was.
+    ///
+    /// # Safety
+    /// The vector was loaded from there.
+    #[inline(always)]
+    pub(super) unsafe fn blend<const L: usize, const GENERAL: bool>(
+        &self,
+        at: usize,
+        chunk_column: usize,
+        c: &Coefficients<L>,
+        numerical: &Numerical,
+        raw: Vector<T, L>,
+        x: [f32; L],
+    ) -> Vector<T, L> {
         let mut y = [0.0; L];
         unroll!(l in L => {
             let slope = if x[l] > 0.0 || !GENERAL { c.positive[l] } else { c.negative[l] };
@@ -309,8 +332,7 @@ impl<T: Float> Rows<T> {
         unroll!(l in L => {
             blended.0[l] = if c.identity { raw.0[l] } else { T::from_f32(y[l]) };
         });
-        // SAFETY: the caller's contract.
-        unsafe { self.output.store_vector(at, blended, StoreHint::Cached) };
+        blended
     }
 }
 

@@ -9,6 +9,7 @@ use kasmina_types::layer::FLUSH_THRESHOLD;
 use kasmina_types::{BlueprintType, In, LayerPass, Numerical, SeedLifecycle};
 
 use super::strip::{Strip, WARPS};
+use super::team::Team;
 
 /// A seed's blueprint, read once a tile.
 #[derive(Clone, Copy)]
@@ -193,9 +194,10 @@ pub(crate) unsafe fn log_partition(weights: &In<f32>, offset: usize, count: usiz
 /// barrier where the strip has none. `states` are those of seeds whose blueprints count.
 ///
 /// # Safety
-/// Every thread of the block calls it; `scratch` has a word for each seed of the strip.
+/// Every thread of the team calls it; `scratch` has a word for each seed of the strip.
 #[inline(always)]
-pub(crate) unsafe fn softmax_normaliser<const N: usize>(
+pub(crate) unsafe fn softmax_normaliser<M: Team, const N: usize>(
+    team: M,
     p: &impl LayerPass,
     strip: &Strip,
     local_seed: u32,
@@ -203,7 +205,7 @@ pub(crate) unsafe fn softmax_normaliser<const N: usize>(
     states: impl Fn(SeedLifecycle) -> bool + Copy,
     scratch: &Shared<u32, N>,
 ) -> f32 {
-    if !thread::sync_threads_or(attends) {
+    if !team.sync_or(attends) {
         return 0.0;
     }
     let mut s = thread::warp_idx();
@@ -224,11 +226,11 @@ pub(crate) unsafe fn softmax_normaliser<const N: usize>(
         s += WARPS as u32;
     }
     // Orders the normalisers before their readers.
-    thread::sync_threads();
+    team.sync();
     // SAFETY: a warp wrote the normaliser of each seed that attends.
     let normaliser = if attends { unsafe { scratch.read(local_seed as usize) } } else { 0 };
     // The readers are done before the scratch is used again.
-    thread::sync_threads();
+    team.sync();
     f32::from_bits(normaliser)
 }
 

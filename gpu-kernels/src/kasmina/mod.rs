@@ -2,6 +2,8 @@
 
 pub mod blend_backward;
 pub mod blend_forward;
+#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90"))]
+pub mod blend_forward_tma;
 mod blueprint_gradients;
 mod coefficients;
 pub mod gradient_clip;
@@ -11,5 +13,6 @@ mod parameter_gradients;
 mod slopes;
 pub mod state_update;
 mod strip;
+mod team;
 mod telemetry;
 pub mod telemetry_reduce;

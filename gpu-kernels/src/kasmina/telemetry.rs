@@ -8,6 +8,7 @@ use kasmina_types::{BlendForward, Numerical};
 
 use super::moments::Moments;
 use super::strip::{BLOCK, Strip, WARPS};
+use super::team::Team;
 
 /// 32-bit words of a thread's moments in shared memory.
 pub(crate) const MOMENT_WORDS: usize = size_of::<Moments>() / 4;
@@ -15,13 +16,14 @@ pub(crate) const MOMENT_WORDS: usize = size_of::<Moments>() / 4;
 /// Each thread's moments.
 pub(crate) type Scratch = Shared<u32, { BLOCK * MOMENT_WORDS }>;
 
-/// Folds the block's moments by seed, leaves them in memory, and, in the last block of a group of
+/// Folds the team's moments by seed, leaves them in memory, and, in the last block of a group of
 /// seeds, finishes the group's telemetry.
 ///
 /// # Safety
-/// Every thread of the block calls it, with the strip and slab that it worked on.
+/// Every thread of the team calls it, with the strip and slab that it worked on.
 #[inline(always)]
-pub(crate) unsafe fn merge(
+pub(crate) unsafe fn merge<M: Team>(
+    team: M,
     p: &BlendForward,
     strip: &Strip,
     slab: u32,
@@ -33,7 +35,7 @@ pub(crate) unsafe fn merge(
     // SAFETY: each thread has its own place.
     unsafe { scratch.write_words(thread::thread_idx_x() as usize * MOMENT_WORDS, moments) };
     // Orders the threads' moments before the warps that fold them.
-    thread::sync_threads();
+    team.sync();
 
     let part = slab * g.chunk_strips + strip.share;
     let seed_vectors = g.chunk_vectors.min(strip.vectors).max(1);
@@ -53,8 +55,9 @@ pub(crate) unsafe fn merge(
         },
     );
 
+    let arrivals = &p.arrivals;
     // SAFETY: every thread arrives; each part of the group arrives once.
-    if unsafe { grid::arrive_is_last(&p.arrivals, strip.group as usize, parts) } {
+    if unsafe { grid::team_arrive_is_last(arrivals, strip.group as usize, parts, || team.sync()) } {
         fold_by_seed(
             strip.seeds,
             parts,

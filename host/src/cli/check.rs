@@ -209,7 +209,8 @@ mod tests {
         };
         assert_eq!(names("reduce_sum f64"), ["reduce_sum f64"]);
         assert_eq!(names("sum_bf16"), ["reduce_sum bf16"]);
-        assert_eq!(names("blend_forward").len(), 3);
+        assert_eq!(names("blend_forward").len(), 9);
+        assert_eq!(names("blend_forward_tma f16"), ["blend_forward_tma f16"]);
         assert_eq!(names("reduce").len(), 25 + 9);
     }
 

@@ -27,6 +27,10 @@ enum InspectError {
     Kernel { kernel: String, closest: &'static str },
     #[error("no artifact for target `{target}`; this build carries {carried}")]
     Target { target: String, carried: String },
+    #[error(
+        "`{kernel}` needs compute capability {needs}, so that {artifact} has it not; take a newer --target"
+    )]
+    TooOld { kernel: String, needs: String, artifact: String },
     #[error("{artifact} has no kernel `{kernel}`; rebuild the artifacts with `cargo xtask ptx`")]
     Absent { kernel: String, artifact: String },
     #[error("this build carries no PTX; make it with `cargo xtask ptx` and build again")]
@@ -41,6 +45,8 @@ struct Inspection<'a> {
     generator: &'a str,
     ptx_version: &'a str,
     block: u32,
+    /// The architecture that the kernel declares to need, null where any will do.
+    arch: Option<&'a str>,
     registers: Option<u32>,
     spill_store_bytes: Option<u32>,
     spill_load_bytes: Option<u32>,
@@ -63,6 +69,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         return Err(Failure::nothing(InspectError::NoArtifacts));
     }
     let artifact = choose(arguments.target.as_deref()).map_err(Failure::usage)?;
+    if tile.min_capability > artifact.record.capability {
+        let needs = list::capability(tile);
+        let (kernel, artifact) = (kernel.to_owned(), artifact.record.to_string());
+        return Err(Failure::usage(InspectError::TooOld { kernel, needs, artifact }));
+    }
     let found = artifact.record.entries.iter().find(|entry| entry.name == kernel);
     let Some((entry, ptx)) = found.zip(entry_text(artifact.ptx, kernel)) else {
         let (kernel, artifact) = (kernel.to_owned(), artifact.record.to_string());
@@ -91,6 +102,7 @@ impl<'a> Inspection<'a> {
             generator: &artifact.generator,
             ptx_version: &artifact.ptx_version,
             block: entry.block,
+            arch: entry.arch.as_deref(),
             registers: usage.map(|u| u.registers),
             spill_store_bytes: usage.map(|u| u.spill_store_bytes),
             spill_load_bytes: usage.map(|u| u.spill_load_bytes),

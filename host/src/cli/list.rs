@@ -28,19 +28,22 @@ struct Kernel {
     lanes: u32,
     /// Threads of a block.
     block: u32,
+    /// The least compute capability that it runs on.
+    min_capability: String,
     computes: String,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let kernels: Vec<Kernel> = TILES.iter().map(Kernel::of).collect();
     let mut table =
-        arguments.json.table(["family", "kernel", "dtype", "lanes", "block", "computes"]);
+        arguments.json.table(["family", "kernel", "dtype", "lanes", "block", "from", "computes"]);
     let mut family = "";
     for kernel in &kernels {
         let first = if kernel.family == family { "" } else { kernel.family };
         family = kernel.family;
         let (lanes, block) = (kernel.lanes.to_string(), kernel.block.to_string());
-        table.add_row([first, kernel.name, kernel.dtype, &lanes, &block, &kernel.computes]);
+        let from = &kernel.min_capability;
+        table.add_row([first, kernel.name, kernel.dtype, &lanes, &block, from, &kernel.computes]);
     }
     arguments.json.say(table)?;
     arguments.json.say(format!("{} kernels; `kasmina inspect KERNEL` shows one", kernels.len()))?;
@@ -56,9 +59,15 @@ impl Kernel {
             dtype: tile.dtype.name(),
             lanes: tile.lanes,
             block: tile.block_threads,
+            min_capability: capability(tile),
             computes: computes(tile).unwrap_or_default(),
         }
     }
+}
+
+/// The least compute capability that a kernel runs on, such as 9.0.
+pub(super) fn capability(tile: &Tile) -> String {
+    format!("{}.{}", tile.min_capability / 10, tile.min_capability % 10)
 }
 
 /// What a kernel computes, in a line.
@@ -82,6 +91,10 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
         "activation_norm_backward" => Some(format!(
             "gradients of activation and norm of each row, {} bytes an access",
             tile.lanes as usize * tile.dtype.size_bytes()
+        )),
+        "blend_forward_tma" => Some(format!(
+            "layer forward pass with telemetry, fetched by the copy engine{}",
+            if tile.entry.ends_with("_bulk") { " and stored by it" } else { "" }
         )),
         "reduce" => {
             let (op, team) = tile.entry.strip_prefix("reduce_")?.split_once('_')?;

@@ -25,6 +25,7 @@ mod quiet;
 mod raw;
 mod stream;
 mod tensor_map;
+mod tensor_map_cache;
 mod transfers;
 mod version;
 
@@ -47,5 +48,6 @@ pub use tensor_map::{
     Interleave, L2Promotion, MAX_BOX, MAX_RANK, OutOfBoundsFill, Swizzle, TensorDataType,
     TensorMap, TensorMapError, TensorMapSpec,
 };
+pub use tensor_map_cache::{TensorMapCache, TensorMapStatistics};
 pub use transfers::TransferStatistics;
 pub use version::{DriverVersion, PtxVersion};

@@ -24,7 +24,7 @@ pub struct TensorMap {
 const _: () = assert!(size_of::<TensorMap>() == 128 && align_of::<TensorMap>() == 128);
 
 /// The type of a tensor's elements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[repr(u32)]
 #[expect(missing_docs, reason = "the names say it all")]
 pub enum TensorDataType {
@@ -57,7 +57,7 @@ impl TensorDataType {
 }
 
 /// How 16-byte chunks of a box are permuted in shared memory, against bank conflicts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u32)]
 pub enum Swizzle {
     /// Not at all.
@@ -84,7 +84,7 @@ impl Swizzle {
 }
 
 /// Whether the tensor is stored in slices of channels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u32)]
 pub enum Interleave {
     /// Plain strides.
@@ -97,7 +97,7 @@ pub enum Interleave {
 }
 
 /// How much the L2 cache reads ahead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u32)]
 pub enum L2Promotion {
     /// What the copy asks for.
@@ -112,7 +112,7 @@ pub enum L2Promotion {
 }
 
 /// What a copy puts where the box passes the tensor's end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[repr(u32)]
 pub enum OutOfBoundsFill {
     /// Zeros.
@@ -216,6 +216,11 @@ pub enum TensorMapError {
 }
 
 impl TensorMap {
+    /// The descriptor's bytes.
+    pub(super) fn words(&self) -> [u64; 16] {
+        self.words
+    }
+
     /// Checks `spec` and encodes it.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use ndarray::ArrayView2;
 use super::blend_forward::{LayerElement, check_shape};
 use super::geometry;
 use super::gradients::{BackwardBuffers, GradientBuffers, GradientValues};
-use super::options::{BlendOptions, KernelInfo};
+use super::options::{BlendOptions, KernelInfo, Variant};
 use super::state::LayerState;
 use crate::buffer::{Buffer, check_length};
 use crate::device::Device;
@@ -60,7 +60,7 @@ impl<T: LayerElement> BlendBackward<T> {
     /// As [`Self::new`], with options; telemetry is not this pass' concern.
     ///
     /// # Errors
-    /// As [`Self::new`]; bounds of the numerical mode that hold nothing.
+    /// As [`Self::new`]; bounds of the numerical mode that hold nothing; a variant other than the plain one.
     pub fn with_options(
         device: &Device,
         batch: usize,
@@ -70,6 +70,10 @@ impl<T: LayerElement> BlendBackward<T> {
     ) -> Result<Self, Error> {
         check_shape(OP, batch, num_seeds, chunk_size)?;
         let numerical = options.numerical.parameters(OP)?;
+        if let variant @ (Variant::Tma | Variant::TmaBulkStores) = options.variant {
+            let (needs, got) = ("kernels that this pass does not have", device.to_string());
+            return Err(Error::Variant { op: OP, variant, needs, got });
+        }
         device.refuse_capture(OP)?;
         let plan = match KernelDevice::of(device) {
             Some(kernels) => Some(Plan::new(

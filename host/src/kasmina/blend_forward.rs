@@ -1,21 +1,25 @@
 //! The layer's forward pass with its telemetry.
 
 use half::{bf16, f16};
-use kasmina_kernels::instances::{self, BlendForwardInstance};
+use kasmina_kernels::instances;
 use kasmina_reference::kasmina as reference;
 use kasmina_types::blend_forward::BlendGeometry;
-use kasmina_types::dtype::{DType, Element};
+use kasmina_types::dtype::Element;
 use kasmina_types::{Numerical, TelemetryPartial};
 use ndarray::ArrayView2;
 
 use super::geometry;
-use super::options::{BlendOptions, KernelInfo};
+use super::options::{BlendOptions, KernelInfo, Variant};
 use super::state::LayerState;
 use super::telemetry::{TelemetryBuffers, TelemetryValues};
+use super::variant::{self, Facts};
 use crate::buffer::{Buffer, check_length};
 use crate::device::Device;
 use crate::driver::launchers::KernelDevice;
-use crate::driver::launchers::blend_forward::{self as launcher, Arguments};
+use crate::driver::launchers::blend_forward::{
+    self as launcher, Arguments, ForwardKernel, tma_shared_bytes,
+};
+use crate::driver::{TensorMapCache, TensorMapStatistics};
 use crate::error::Error;
 
 const OP: &str = "blend_forward";
@@ -23,7 +27,8 @@ const OP: &str = "blend_forward";
 /// The forward pass of a layer of one shape and element type on one device: for an active seed
 /// `y = (1−a)·x + a·T(x)`, for every other the identity, bit for bit; and the telemetry of x.
 ///
-/// Plan and scratch memory are made once; [`Self::run`] allocates nothing.
+/// Plan and scratch memory are made once; [`Self::run`] allocates nothing, and copies nothing between host and device
+/// for buffers that it has seen before.
 pub struct BlendForward<T: Element> {
     device: Device,
     batch: usize,
@@ -36,7 +41,7 @@ pub struct BlendForward<T: Element> {
 }
 
 struct Plan {
-    instance: BlendForwardInstance,
+    kernel: ForwardKernel,
     geometry: BlendGeometry,
     grid: u32,
     partials: Buffer<TelemetryPartial>,
@@ -86,7 +91,7 @@ impl<T: LayerElement> BlendForward<T> {
     /// As [`Self::new`], with options.
     ///
     /// # Errors
-    /// As [`Self::new`]; bounds of the numerical mode that hold nothing.
+    /// As [`Self::new`]; bounds of the numerical mode that hold nothing; a variant that cannot run here.
     pub fn with_options(
         device: &Device,
         batch: usize,
@@ -97,19 +102,36 @@ impl<T: LayerElement> BlendForward<T> {
         check_shape(OP, batch, num_seeds, chunk_size)?;
         let numerical = options.numerical.parameters(OP)?;
         device.refuse_capture(OP)?;
+        let variant = choose_variant::<T>(device, num_seeds, chunk_size, options.variant)?;
         let plan = match KernelDevice::of(device) {
-            Some(kernels) => Some(Plan::new(
-                device,
-                kernels,
-                T::DTYPE,
-                [batch, num_seeds, chunk_size],
-                &options,
-            )?),
+            Some(kernels) => {
+                let shape = [batch, num_seeds, chunk_size];
+                Some(Plan::new::<T>(device, kernels, shape, variant, &options)?)
+            }
             None => None,
         };
         let device = device.clone();
         let _element = std::marker::PhantomData;
         Ok(Self { device, batch, num_seeds, chunk_size, options, numerical, plan, _element })
+    }
+
+    /// The variant that runs; the CPU has the plain one only.
+    pub fn variant(&self) -> Variant {
+        match self.plan.as_ref().map(|plan| &plan.kernel) {
+            None | Some(ForwardKernel::Plain(_)) => Variant::Plain,
+            Some(ForwardKernel::Tma { instance, .. }) if instance.bulk_stores => {
+                Variant::TmaBulkStores
+            }
+            Some(ForwardKernel::Tma { .. }) => Variant::Tma,
+        }
+    }
+
+    /// What the cache of the inputs' tensor maps has done, where the variant has one.
+    pub fn tensor_maps(&self) -> Option<TensorMapStatistics> {
+        match &self.plan.as_ref()?.kernel {
+            ForwardKernel::Plain(_) => None,
+            ForwardKernel::Tma { maps, .. } => Some(maps.statistics()),
+        }
     }
 
     /// Computes `output` and `telemetry` from `input`, `[batch, num_seeds · chunk_size]` row-major. Of the
@@ -139,7 +161,7 @@ impl<T: LayerElement> BlendForward<T> {
         let launched = launcher::launch(
             kernels,
             Arguments {
-                instance: plan.instance,
+                kernel: &mut plan.kernel,
                 geometry: plan.geometry,
                 grid: plan.grid,
                 batch: self.batch as u32,
@@ -160,14 +182,35 @@ impl<T: LayerElement> BlendForward<T> {
         launched
     }
 
+    /// Whether a pass of this shape can run in a variant on a device.
+    pub fn has_variant(
+        device: &Device,
+        num_seeds: usize,
+        chunk_size: usize,
+        variant: Variant,
+    ) -> bool {
+        choose_variant::<T>(device, num_seeds, chunk_size, variant).is_ok()
+    }
+
+    /// What keeps a pass of this shape from running in a variant on a device.
+    pub(crate) fn refusal(
+        device: &Device,
+        num_seeds: usize,
+        chunk_size: usize,
+        variant: Variant,
+    ) -> Option<String> {
+        choose_variant::<T>(device, num_seeds, chunk_size, variant).err().map(|why| why.to_string())
+    }
+
     /// The kernel that the pass launches; none on the CPU.
     pub fn kernel(&self) -> Option<KernelInfo> {
-        self.plan.as_ref().map(|plan| KernelInfo {
-            entry: plan.instance.kernel.name(),
-            block_threads: plan.instance.kernel.bounds().block_threads,
-            lanes: plan.instance.lanes,
-            grid: plan.grid,
-        })
+        let plan = self.plan.as_ref()?;
+        let (name, bounds, lanes) = match &plan.kernel {
+            ForwardKernel::Plain(i) => (i.kernel.name(), i.kernel.bounds(), i.lanes),
+            ForwardKernel::Tma { instance: i, .. } => (i.kernel.name(), i.kernel.bounds(), i.lanes),
+        };
+        let (block_threads, grid) = (bounds.block_threads, plan.grid);
+        Some(KernelInfo { entry: name, block_threads, lanes, grid })
     }
 
     fn run_on_cpu(
@@ -247,28 +290,80 @@ pub(super) fn check_shape(
     Ok(())
 }
 
+/// The variant that runs on `device`.
+fn choose_variant<T: Element>(
+    device: &Device,
+    num_seeds: usize,
+    chunk_size: usize,
+    asked: Variant,
+) -> Result<Variant, Error> {
+    let instance = instances::blend_forward_tma(T::DTYPE, asked == Variant::TmaBulkStores);
+    let kernels = KernelDevice::of(device);
+    let chunk_bytes = chunk_size * size_of::<T>();
+    let facts = Facts {
+        op: OP,
+        device,
+        supported: kernels.zip(instance).is_some_and(|(device, i)| device.supports(i.kernel)),
+        chunk_bytes,
+        row_bytes: num_seeds * chunk_bytes,
+    };
+    variant::choose(asked, facts)
+}
+
+/// Inputs whose tensor maps a plan keeps: more than anybody rotates.
+const MAPS: usize = 64;
+
 impl Plan {
-    fn new(
+    fn new<T: Element>(
         device: &Device,
         kernels: KernelDevice<'_>,
-        dtype: DType,
         [batch, num_seeds, chunk_size]: [usize; 3],
+        variant: Variant,
         options: &BlendOptions,
     ) -> Result<Self, Error> {
-        // The first of those that are equally near: the widest access.
-        let instance = instances::blend_forward(dtype)
-            .filter(|instance| chunk_size.is_multiple_of(instance.lanes as usize))
-            .min_by_key(|instance| options.distance(instance.kernel.bounds().block_threads))
-            .expect("every dtype has an instance of one lane");
-        let resident = kernels.resident_blocks(instance.kernel)?;
-        let chunk_vectors = (chunk_size / instance.lanes as usize) as u32;
-        let (batch, seeds) = (batch as u32, num_seeds as u32);
-        let geometry = geometry::cut(batch, seeds, chunk_vectors, instance.rows, resident);
+        let (rows, seeds) = (batch as u32, num_seeds as u32);
+        let vectors = |lanes: u32| (chunk_size / lanes as usize) as u32;
+        let bulk_stores = variant == Variant::TmaBulkStores;
+        let tma = (variant != Variant::Plain)
+            .then(|| instances::blend_forward_tma(T::DTYPE, bulk_stores))
+            .flatten();
+        let (kernel, geometry, resident) = match tma {
+            Some(instance) => {
+                let cut = |resident| {
+                    let vector_bytes = instance.lanes * size_of::<T>() as u32;
+                    let vectors = vectors(instance.lanes);
+                    geometry::cut_into_boxes(
+                        rows,
+                        seeds,
+                        vectors,
+                        instance.rows,
+                        resident,
+                        vector_bytes,
+                    )
+                };
+                // A stage is as large however many blocks there are.
+                let shared = tma_shared_bytes(&instance, &cut(1));
+                let resident = kernels.resident_blocks_with_shared(instance.kernel, shared)?;
+                let maps = Box::new(TensorMapCache::new(device, MAPS)?);
+                (ForwardKernel::Tma { instance, maps }, cut(resident), resident)
+            }
+            None => {
+                // The first of those that are equally near: the widest access.
+                let instance = instances::blend_forward(T::DTYPE)
+                    .filter(|instance| chunk_size.is_multiple_of(instance.lanes as usize))
+                    .min_by_key(|instance| options.distance(instance.kernel.bounds().block_threads))
+                    .expect("every dtype has an instance of one lane");
+                let resident = kernels.resident_blocks(instance.kernel)?;
+                let vectors = vectors(instance.lanes);
+                let geometry = geometry::cut(rows, seeds, vectors, instance.rows, resident);
+                (ForwardKernel::Plain(instance), geometry, resident)
+            }
+        };
         let tiles = u64::from(geometry.strips) * u64::from(geometry.slabs);
         let grid = options.grid(tiles, resident);
         let parts = num_seeds * geometry.parts() as usize;
         Ok(Self {
-            instance,
+            kernel,
             geometry,
             grid,
             partials: Buffer::zeroed(device, parts)?,

@@ -1,6 +1,6 @@
 //! How the forward and the backward pass are cut among blocks.
 
-use kasmina_types::blend_forward::BlendGeometry;
+use kasmina_types::blend_forward::{BlendGeometry, TMA_BOX, TMA_ELEMENT_BYTES};
 
 /// Threads of a block of every instance; the tile table is checked to agree.
 const BLOCK: u32 = 256;
@@ -20,8 +20,49 @@ pub(crate) fn cut(
     rows: u32,
     resident: u32,
 ) -> BlendGeometry {
-    let (strip_vectors, strip_seeds, chunk_strips) = strip(num_seeds, chunk_vectors);
-    let row_lanes = (BLOCK / strip_vectors).min(batch.div_ceil(rows)).max(1);
+    let limits = Limits { widest: BLOCK, unit: 1, row_lanes: BLOCK };
+    cut_within(batch, num_seeds, chunk_vectors, rows, resident, limits)
+}
+
+/// As [`cut`], for groups of rows that one bulk tensor copy fetches, of vectors of `vector_bytes`.
+pub(crate) fn cut_into_boxes(
+    batch: u32,
+    num_seeds: u32,
+    chunk_vectors: u32,
+    rows: u32,
+    resident: u32,
+    vector_bytes: u32,
+) -> BlendGeometry {
+    let limits = Limits {
+        widest: BLOCK.min(TMA_BOX * TMA_ELEMENT_BYTES / vector_bytes),
+        // The copy engine moves multiples of 16 bytes.
+        unit: 16_u32.div_ceil(vector_bytes),
+        row_lanes: TMA_BOX / rows,
+    };
+    cut_within(batch, num_seeds, chunk_vectors, rows, resident, limits)
+}
+
+/// What a strip has to obey.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// Vectors of the widest strip, a multiple of the unit.
+    widest: u32,
+    /// Its vectors are a multiple of this; so are a chunk's.
+    unit: u32,
+    /// Rows side by side, at most.
+    row_lanes: u32,
+}
+
+fn cut_within(
+    batch: u32,
+    num_seeds: u32,
+    chunk_vectors: u32,
+    rows: u32,
+    resident: u32,
+    limits: Limits,
+) -> BlendGeometry {
+    let (strip_vectors, strip_seeds, chunk_strips) = strip(num_seeds, chunk_vectors, limits);
+    let row_lanes = (BLOCK / strip_vectors).min(batch.div_ceil(rows)).clamp(1, limits.row_lanes);
     let strips = num_seeds.div_ceil(strip_seeds) * chunk_strips;
     let groups = batch.div_ceil(rows * row_lanes);
     BlendGeometry {
@@ -38,15 +79,17 @@ pub(crate) fn cut(
 
 /// Vectors and seeds of a strip, and strips of a chunk: whole chunks where several fit a block, else
 /// the equal parts of one that leave the fewest threads without work.
-fn strip(num_seeds: u32, chunk_vectors: u32) -> (u32, u32, u32) {
-    if chunk_vectors <= BLOCK / 2 {
-        let seeds = (BLOCK / chunk_vectors).min(num_seeds);
+fn strip(num_seeds: u32, chunk_vectors: u32, limits: Limits) -> (u32, u32, u32) {
+    let Limits { widest, unit, .. } = limits;
+    if chunk_vectors <= widest / 2 {
+        let seeds = (widest / chunk_vectors).min(num_seeds);
         return (seeds * chunk_vectors, seeds, 1);
     }
-    let fewest = chunk_vectors.div_ceil(BLOCK);
-    let mut best = (chunk_vectors.div_ceil(fewest), fewest, 0.0);
+    let fewest = chunk_vectors.div_ceil(widest);
+    let width = |strips: u32| chunk_vectors.div_ceil(strips).next_multiple_of(unit);
+    let mut best = (width(fewest), fewest, 0.0);
     for strips in fewest..fewest + 16 {
-        let width = chunk_vectors.div_ceil(strips);
+        let width = width(strips);
         if width < NARROWEST {
             break;
         }
@@ -88,7 +131,9 @@ mod tests {
     #[test]
     fn the_block_is_the_tile_tables() {
         for tile in TILES.iter().filter(|tile| tile.family.starts_with("blend_")) {
-            assert_eq!(tile.block_threads, BLOCK, "{}", tile.entry);
+            // One warp more fetches.
+            let fetching = if tile.family.ends_with("_tma") { 32 } else { 0 };
+            assert_eq!(tile.block_threads, BLOCK + fetching, "{}", tile.entry);
         }
     }
 
@@ -97,30 +142,48 @@ mod tests {
     fn strips_cover_every_vector_once() {
         for chunk_vectors in (1..=600).chain([1024, 1250, 5000]) {
             for num_seeds in [1, 3, 7] {
-                let g = cut(37, num_seeds, chunk_vectors, 4, 264);
-                assert!(g.strip_vectors * g.row_lanes <= BLOCK && g.strip_vectors > 0);
-                let mut seen = vec![0; (num_seeds * chunk_vectors) as usize];
-                for strip in 0..g.strips {
-                    let (group, share) = (strip / g.chunk_strips, strip % g.chunk_strips);
-                    let first_seed = group * g.strip_seeds;
-                    let seeds = g.strip_seeds.min(num_seeds - first_seed);
-                    let first = share * g.strip_vectors;
-                    let vectors = if g.chunk_strips == 1 {
-                        seeds * chunk_vectors
-                    } else {
-                        g.strip_vectors.min(chunk_vectors - first)
-                    };
-                    assert!(vectors > 0, "{g:?}");
-                    for vector in 0..vectors {
-                        seen[(first_seed * chunk_vectors + first + vector) as usize] += 1;
-                    }
-                }
-                assert!(
-                    seen.iter().all(|&times| times == 1),
-                    "{chunk_vectors} × {num_seeds}: {g:?}"
-                );
+                check_cover(cut(37, num_seeds, chunk_vectors, 4, 264), num_seeds, chunk_vectors);
             }
         }
+    }
+
+    /// The same of boxes, which are multiples of 16 bytes and no larger than the copy engine takes.
+    #[test]
+    fn boxes_cover_every_vector_once() {
+        for (vector_bytes, unit) in [(16, 1), (8, 2)] {
+            for chunk_vectors in (1..=600).chain([1024, 1250, 5000]).map(|v| v * unit) {
+                for (num_seeds, batch, rows) in [(1, 1, 4), (3, 37, 8), (7, 4096, 4)] {
+                    let g =
+                        cut_into_boxes(batch, num_seeds, chunk_vectors, rows, 264, vector_bytes);
+                    assert!(g.strip_vectors.is_multiple_of(unit), "{g:?}");
+                    let elements = g.strip_vectors * vector_bytes / TMA_ELEMENT_BYTES;
+                    assert!(elements <= TMA_BOX && rows * g.row_lanes <= TMA_BOX, "{g:?}");
+                    check_cover(g, num_seeds, chunk_vectors);
+                }
+            }
+        }
+    }
+
+    #[track_caller]
+    fn check_cover(g: BlendGeometry, num_seeds: u32, chunk_vectors: u32) {
+        assert!(g.strip_vectors * g.row_lanes <= BLOCK && g.strip_vectors > 0);
+        let mut seen = vec![0; (num_seeds * chunk_vectors) as usize];
+        for strip in 0..g.strips {
+            let (group, share) = (strip / g.chunk_strips, strip % g.chunk_strips);
+            let first_seed = group * g.strip_seeds;
+            let seeds = g.strip_seeds.min(num_seeds - first_seed);
+            let first = share * g.strip_vectors;
+            let vectors = if g.chunk_strips == 1 {
+                seeds * chunk_vectors
+            } else {
+                g.strip_vectors.min(chunk_vectors - first)
+            };
+            assert!(vectors > 0, "{g:?}");
+            for vector in 0..vectors {
+                seen[(first_seed * chunk_vectors + first + vector) as usize] += 1;
+            }
+        }
+        assert!(seen.iter().all(|&times| times == 1), "{chunk_vectors} × {num_seeds}: {g:?}");
     }
 
     #[test]

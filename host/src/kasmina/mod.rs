@@ -16,6 +16,7 @@ mod state;
 mod state_update;
 mod telemetry;
 mod telemetry_reduce;
+mod variant;
 
 pub use blend_backward::BlendBackward;
 pub use blend_forward::{BlendForward, LayerElement};
@@ -32,7 +33,7 @@ pub use layer::{
     TelemetryDifference, TelemetryRecord, TelemetryReduction, Transition, TransitionRules,
     in_rollout, state_checksum,
 };
-pub use options::{BlendOptions, KernelInfo, NumericalMode};
+pub use options::{BlendOptions, KernelInfo, NumericalMode, Variant};
 pub use state::{LayerState, SeedStates, StateError};
 pub use state_update::{Refusal, StateUpdates, UpdateReport};
 pub use telemetry::{TelemetryBuffers, TelemetryValues};

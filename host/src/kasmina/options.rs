@@ -17,6 +17,24 @@ pub struct BlendOptions {
     pub persistent: bool,
     /// Threads of a block that are preferred: of the instances that fit the chunk, the nearest is taken.
     pub block_threads: Option<u32>,
+    /// Which kernels compute it.
+    pub variant: Variant,
+}
+
+/// Which kernels compute a pass. They differ in speed, and in how sums are rounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Variant {
+    /// The one that is fastest where it was measured.
+    #[default]
+    Auto,
+    /// Threads load what they work on: runs everywhere.
+    Plain,
+    /// One warp of a block fetches through the copy engine what the others work on. Needs compute capability 9.0, or
+    /// the executor, and chunks of a multiple of 16 bytes.
+    Tma,
+    /// As [`Self::Tma`], and the output goes through shared memory and the copy engine too.
+    TmaBulkStores,
 }
 
 impl Default for BlendOptions {
@@ -27,6 +45,7 @@ impl Default for BlendOptions {
             numerical: NumericalMode::Fast,
             persistent: true,
             block_threads: None,
+            variant: Variant::Auto,
         }
     }
 }

@@ -26,7 +26,7 @@ fn check<T: LayerElement + Sample>() -> Check {
             Inputs::Random(seed) => seed ^ 0x9bad,
         };
         let mut rng = random::generator(gradient_seed);
-        for (index, case) in cases::<T>(device, source).enumerate() {
+        for (index, case) in cases::<T>(device, source, 1).enumerate() {
             tally.case();
             let gradient: Vec<T> = random::values(&mut rng, case.input.len(), index % 4 == 3);
             let result = Prepared::new(device, &case, &gradient).and_then(|mut prepared| {
@@ -215,7 +215,7 @@ mod tests {
     /// The last case of the random ones that has every array and no special values.
     fn verdict(change: impl FnOnce(&mut Results<f32>, &Case<f32>)) -> Row {
         let source = Source::random(3);
-        let case = cases::<f32>(&Device::Cpu, &source)
+        let case = cases::<f32>(&Device::Cpu, &source, 1)
             .find(|case| {
                 let states = &case.states;
                 let trains = |s: &usize| states.lifecycle[*s] == 3 && states.blueprint_id[*s] != 0;

@@ -19,21 +19,39 @@ use crate::device::Device;
 use crate::digits::{Digits, PIXELS};
 use crate::error::Error;
 use crate::kasmina::{
-    BlendForward, LayerElement, LayerState, SeedStates, TelemetryBuffers, TelemetryValues,
+    BlendForward, BlendOptions, LayerElement, LayerState, SeedStates, TelemetryBuffers,
+    TelemetryValues, Variant,
 };
 
 pub(super) fn checks() -> Vec<Check> {
-    vec![check::<f32>(), check::<f16>(), check::<bf16>()]
+    let variants = [
+        ("blend_forward", Variant::Plain),
+        ("blend_forward_tma", Variant::Tma),
+        ("blend_forward_tma_bulk", Variant::TmaBulkStores),
+    ];
+    let rows = |(name, variant)| {
+        [check::<f32>(name, variant), check::<f16>(name, variant), check::<bf16>(name, variant)]
+    };
+    variants.into_iter().flat_map(rows).collect()
 }
 
-fn check<T: LayerElement + Sample>() -> Check {
-    Check::new("blend_forward", T::DTYPE, |device, source, tally| {
+fn check<T: LayerElement + Sample>(name: &'static str, variant: Variant) -> Check {
+    Check::new(name, T::DTYPE, move |device, source, tally| {
         let timed = matches!(source.0, Inputs::Digits(_));
-        for case in cases::<T>(device, source) {
+        // What the copy engine moves is a multiple of 16 bytes.
+        let unit = if variant == Variant::Plain { 1 } else { 16 / size_of::<T>() };
+        let options = BlendOptions { variant, ..BlendOptions::default() };
+        if let Err(Error::Variant { needs, .. }) =
+            BlendForward::<T>::with_options(device, 1, 1, unit, options)
+        {
+            tally.skip(format!("it needs {needs}"));
+            return Ok(());
+        }
+        for case in cases::<T>(device, source, unit) {
             tally.case();
-            let result = Prepared::new(device, &case).and_then(|mut prepared| {
+            let result = Prepared::new(device, &case, options).and_then(|mut prepared| {
                 let first = prepared.run_poisoned()?;
-                let second = Prepared::new(&reordered(device), &case)?.run_poisoned()?;
+                let second = Prepared::new(&reordered(device), &case, options)?.run_poisoned()?;
                 if timed {
                     let seconds = time::median_seconds(device, || prepared.run())?;
                     let bytes = 2 * size_of_val(case.input.as_slice()) as u64;
@@ -70,12 +88,16 @@ impl<T> Case<T> {
 pub(super) fn cases<T: LayerElement + Sample>(
     device: &Device,
     source: &Source,
+    unit: usize,
 ) -> Box<dyn Iterator<Item = Case<T>>> {
     match &source.0 {
-        Inputs::Digits(digits) => Box::new(digit_cases(Arc::clone(digits))),
+        Inputs::Digits(digits) => {
+            let whole = move |case: &Case<T>| case.states.chunk_size.is_multiple_of(unit);
+            Box::new(digit_cases(Arc::clone(digits)).filter(whole))
+        }
         &Inputs::Random(seed) => {
             let (limits, mut rng) = (Limits::of(device), random::generator(seed));
-            Box::new((0..limits.cases).map(move |index| random_case(&mut rng, limits, index)))
+            Box::new((0..limits.cases).map(move |index| random_case(&mut rng, limits, unit, index)))
         }
     }
 }
@@ -109,10 +131,12 @@ fn mixed_states(seeds: usize, chunk_size: usize) -> SeedStates {
     }
 }
 
-fn random_case<T: Sample>(rng: &mut StdRng, limits: Limits, index: usize) -> Case<T> {
+/// Of chunks of a multiple of `unit`.
+fn random_case<T: Sample>(rng: &mut StdRng, limits: Limits, unit: usize, index: usize) -> Case<T> {
     // The last case is the largest that the limits allow.
     let last = index + 1 == limits.cases;
-    let chunk = if last { limits.chunk } else { random::length(rng, limits.chunk) };
+    let most = limits.chunk / unit;
+    let chunk = unit * if last { most } else { random::length(rng, most) };
     let most_seeds = (limits.elements / chunk).clamp(1, 40);
     let seeds = if last { 3 } else { random::length(rng, most_seeds) };
     let most_rows = (limits.elements / (seeds * chunk)).clamp(1, limits.batch);
@@ -151,10 +175,10 @@ struct Results<T> {
 }
 
 impl<T: LayerElement> Prepared<T> {
-    fn new(device: &Device, case: &Case<T>) -> Result<Self, Error> {
+    fn new(device: &Device, case: &Case<T>, options: BlendOptions) -> Result<Self, Error> {
         let (seeds, chunk) = (case.states.num_seeds(), case.states.chunk_size);
         Ok(Self {
-            layer: BlendForward::new(device, case.batch, seeds, chunk)?,
+            layer: BlendForward::with_options(device, case.batch, seeds, chunk, options)?,
             state: LayerState::new(device, case.states.clone())?,
             input: Buffer::from_slice(device, &case.input)?,
             output: Buffer::zeroed(device, case.input.len())?,
@@ -350,9 +374,20 @@ mod tests {
         Case::new(20, mixed_states(seeds, chunk), input)
     }
 
+    fn prepared(case: &Case<f32>) -> Prepared<f32> {
+        Prepared::new(&Device::Cpu, case, BlendOptions::default()).unwrap()
+    }
+
+    #[test]
+    fn a_variant_that_the_device_lacks_is_skipped() {
+        let row =
+            check::<f32>("blend_forward_tma", Variant::Tma).run(&Device::Cpu, &Source::random(1));
+        assert!(matches!(row.status, Status::Skipped { .. }), "{row:?}");
+    }
+
     fn verdict(change: impl FnOnce(&mut Results<f32>)) -> Row {
         let case = case();
-        let mut results = Prepared::new(&Device::Cpu, &case).unwrap().run_poisoned().unwrap();
+        let mut results = prepared(&case).run_poisoned().unwrap();
         change(&mut results);
         let mut tally = Tally::default();
         judge(&case, &results, &mut tally);
@@ -414,7 +449,7 @@ mod tests {
         let at = 3 * 8 + 5;
         case.input[at] = f32::INFINITY;
         let judged = |y: f32| {
-            let mut results = Prepared::new(&Device::Cpu, &case).unwrap().run_poisoned().unwrap();
+            let mut results = prepared(&case).run_poisoned().unwrap();
             results.output[at] = y;
             let mut tally = Tally::default();
             judge(&case, &results, &mut tally);
@@ -426,7 +461,7 @@ mod tests {
     #[test]
     fn a_second_run_with_other_bits_fails() {
         let case = case();
-        let run = || Prepared::new(&Device::Cpu, &case).unwrap().run_poisoned().unwrap();
+        let run = || prepared(&case).run_poisoned().unwrap();
         let compared = |second: &Results<f32>| {
             let mut tally = Tally::default();
             compare_runs(&case, &run(), second, &mut tally);

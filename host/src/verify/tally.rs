@@ -37,9 +37,15 @@ pub(super) struct Tally {
     worst: Option<(f64, f64)>,
     timing: Option<Timing>,
     first_mismatch: Option<Mismatch>,
+    lacks: Option<String>,
 }
 
 impl Tally {
+    /// The device cannot run it, for this reason.
+    pub(super) fn skip(&mut self, reason: String) {
+        self.lacks = Some(reason);
+    }
+
     /// Counts a case.
     pub(super) fn case(&mut self) {
         self.cases += 1;
@@ -71,9 +77,10 @@ impl Tally {
 
     pub(super) fn into_row(self, kernel: String, dtype: DType, device: &'static str) -> Row {
         let (max_rel_error, tolerance) = self.worst.unwrap_or((f64::NAN, 0.0));
-        let status = match self.first_mismatch {
-            None => Status::Pass,
-            Some(mismatch) => Status::Fail { reason: mismatch.to_string() },
+        let status = match (self.first_mismatch, self.lacks) {
+            (Some(mismatch), _) => Status::Fail { reason: mismatch.to_string() },
+            (None, Some(reason)) => Status::Skipped { reason },
+            (None, None) => Status::Pass,
         };
         let (cases, timing) = (self.cases, self.timing);
         Row { kernel, dtype, device, cases, max_rel_error, tolerance, timing, status }

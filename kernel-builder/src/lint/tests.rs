@@ -109,7 +109,8 @@ fn barriers_in_sequence_or_on_one_side_are_no_duplicates() {
 fn local_memory_has_to_be_declared() {
     let ptx = diamond(BY_BLOCK, "").replace("{\n", "{\n.local .align 4 .b8 __local_depot0[16];\n");
     assert!(matches!(&lint(&ptx).errors[..], [LintFinding::LocalMemory { line: 6, .. }]));
-    let declared = LaunchBounds { block: 32, min_blocks: 1, cluster: None, may_spill: true };
+    let declared =
+        LaunchBounds { block: 32, min_blocks: 1, cluster: None, arch: None, may_spill: true };
     let bounds = BTreeMap::from([("k".to_owned(), declared)]);
     assert!(check(&Module::parse(&ptx).unwrap(), &bounds).errors.is_empty());
 }

@@ -3,6 +3,7 @@
 mod divergence;
 mod kernels;
 mod launches;
+mod mbarriers;
 mod memory;
 mod races;
 mod support;

@@ -40,6 +40,10 @@ impl<T: Copy> Global<T> {
         rt::access_global(base, self.0.len() * size, index * size, size, size, access, false);
     }
 
+    pub(crate) fn at(&self, index: usize) -> *mut u8 {
+        self.0[index].get().cast()
+    }
+
     pub(crate) fn into_vec(self) -> Vec<T> {
         self.0.into_iter().map(UnsafeCell::into_inner).collect()
     }
@@ -88,6 +92,10 @@ pub(crate) fn dynamic<T: Copy>() -> Shared<T> {
 }
 
 impl<T: Copy> Shared<T> {
+    pub(crate) fn at(&self, index: usize) -> *mut u8 {
+        self.0.cast::<T>().wrapping_add(index).cast()
+    }
+
     #[track_caller]
     pub(crate) fn read(&self, index: usize) -> T {
         self.declare(index, Access::Read);

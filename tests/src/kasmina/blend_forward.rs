@@ -1,6 +1,8 @@
 //! `blend_forward` against the reference.
 
-use kasmina::kasmina::{BlendForward, LayerElement, LayerState, SeedStates, TelemetryBuffers};
+use kasmina::kasmina::{
+    BlendForward, BlendOptions, LayerElement, LayerState, SeedStates, TelemetryBuffers, Variant,
+};
 use kasmina::{Buffer, Device};
 use kasmina_reference::kasmina as reference;
 use ndarray::ArrayView2;
@@ -40,10 +42,22 @@ pub fn mixed_states(case: Case) -> SeedStates {
     }
 }
 
+/// [`check_options`] with the default ones.
+#[track_caller]
+pub fn check<T: Narrow + LayerElement>(device: &Device, case: Case) {
+    check_options::<T>(device, case, BlendOptions::default());
+}
+
+/// [`check_options`] with a variant.
+#[track_caller]
+pub fn check_variant<T: Narrow + LayerElement>(device: &Device, case: Case, variant: Variant) {
+    check_options::<T>(device, case, BlendOptions { variant, ..BlendOptions::default() });
+}
+
 /// Runs the case twice on `device` and compares output and telemetry with the f64 reference, the
 /// identity bit for bit, and the two runs bit for bit.
 #[track_caller]
-pub fn check<T: Narrow + LayerElement>(device: &Device, case: Case) {
+fn check_options<T: Narrow + LayerElement>(device: &Device, case: Case, options: BlendOptions) {
     let states = mixed_states(case);
     let mut numbers = Numbers::new(case.seed ^ 0x5eed);
     let elements = case.batch * case.num_seeds * case.chunk_size;
@@ -53,8 +67,8 @@ pub fn check<T: Narrow + LayerElement>(device: &Device, case: Case) {
             x[numbers.below(elements)] = T::narrow(broken);
         }
     }
-    let (y, telemetry) = run(device, case, &states, &x);
-    let (again, telemetry_again) = run(device, case, &states, &x);
+    let (y, telemetry) = run(device, case, &states, &x, options);
+    let (again, telemetry_again) = run(device, case, &states, &x, options);
     assert!(bits(&y) == bits(&again), "{case:?}: two runs, two outputs");
     // NaN differs from itself, its text does not.
     assert_eq!(format!("{telemetry:?}"), format!("{telemetry_again:?}"), "{case:?}");
@@ -110,6 +124,7 @@ fn run<T: Narrow + LayerElement>(
     case: Case,
     states: &SeedStates,
     x: &[T],
+    options: BlendOptions,
 ) -> (Vec<T>, kasmina::kasmina::TelemetryValues) {
     let mut state = LayerState::new(device, states.clone()).expect("a valid state");
     let input = Buffer::from_slice(device, x).expect("memory");
@@ -117,8 +132,11 @@ fn run<T: Narrow + LayerElement>(
     output.fill_bytes(0xff).expect("memory");
     let mut telemetry = TelemetryBuffers::new(device, case.num_seeds).expect("memory");
     telemetry.fill_bytes(0xff).expect("memory");
-    let mut forward = BlendForward::<T>::new(device, case.batch, case.num_seeds, case.chunk_size)
-        .expect("a plan");
+    let Case { batch, num_seeds, chunk_size, .. } = case;
+    let mut forward =
+        BlendForward::<T>::with_options(device, batch, num_seeds, chunk_size, options)
+            .expect("a plan");
+    assert!(options.variant == Variant::Auto || forward.variant() == options.variant, "{case:?}");
     // Twice into the same buffers: the scratch memory must be ready for another launch.
     for _ in 0..2 {
         forward
@@ -138,7 +156,7 @@ pub fn check_large_values(device: &Device) {
     let case = Case { batch: 40, num_seeds: 3, chunk_size: 8, seed: 0, broken_inputs: false };
     for value in [1e20_f32, -3e38] {
         let x = vec![value; 40 * 24];
-        let (_, telemetry) = run(device, case, &mixed_states(case), &x);
+        let (_, telemetry) = run(device, case, &mixed_states(case), &x, BlendOptions::default());
         for seed in 0..3 {
             assert_eq!(telemetry.nonfinite[seed], 0, "{value}");
             assert!(telemetry.variance[seed].abs() <= value.abs() * 1e-5, "{value}: {telemetry:?}");
@@ -162,4 +180,32 @@ pub fn check_short_telemetry(device: &Device) {
         matches!(refused, Err(kasmina::Error::Length { buffer: "telemetry.snr", got: 2, .. })),
         "{refused:?}"
     );
+}
+
+/// The descriptors of buffers that were seen before are not made again, and a variant is refused where it cannot run.
+#[track_caller]
+pub fn check_tensor_maps(device: &Device) {
+    let case = Case { batch: 9, num_seeds: 3, chunk_size: 8, seed: 0, broken_inputs: false };
+    let options = BlendOptions { variant: Variant::Tma, ..BlendOptions::default() };
+    let mut forward = BlendForward::<f32>::with_options(device, 9, 3, 8, options).expect("a plan");
+    let mut state = LayerState::new(device, mixed_states(case)).expect("a valid state");
+    let mut telemetry = TelemetryBuffers::new(device, 3).expect("memory");
+    let inputs: Vec<_> = (1..4)
+        .map(|value| Buffer::from_slice(device, &[value as f32; 216]).expect("memory"))
+        .collect();
+    let mut output = Buffer::<f32>::zeroed(device, 216).expect("memory");
+    for round in 0..5 {
+        for (i, input) in inputs.iter().enumerate() {
+            forward.run(&mut state, input, &mut output, &mut telemetry).expect("a run");
+            // The first seed is dormant: what comes out says which input was read.
+            assert_eq!(output.to_vec().expect("a result")[0], 1.0 + i as f32, "round {round}");
+        }
+    }
+    let maps = forward.tensor_maps().expect("this variant has them");
+    assert_eq!((maps.misses, maps.hits, maps.evictions), (3, 12, 0));
+
+    let refused = BlendForward::<f32>::with_options(device, 9, 3, 7, options).err();
+    assert!(matches!(refused, Some(kasmina::Error::Variant { .. })), "{refused:?}");
+    let refused = BlendForward::<f32>::with_options(&Device::Cpu, 9, 3, 8, options).err();
+    assert!(matches!(refused, Some(kasmina::Error::Variant { .. })), "{refused:?}");
 }

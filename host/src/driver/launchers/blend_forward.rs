@@ -1,20 +1,56 @@
 //! Launcher of `blend_forward_*`.
 
-use kasmina_kernels::instances::BlendForwardInstance;
-use kasmina_types::blend_forward::BlendGeometry;
-use kasmina_types::dtype::Element;
-use kasmina_types::{BlendForward, LayerArrays, Numerical, TelemetryPartial};
+use kasmina_kernels::instances::{BlendForwardInstance, BlendForwardTmaInstance};
+use kasmina_types::blend_forward::{BlendGeometry, TMA_ELEMENT_BYTES};
+use kasmina_types::dtype::{DType, Element};
+use kasmina_types::{
+    BlendForward, BlendForwardTma, LayerArrays, Numerical, TelemetryPartial, TensorMapHandle,
+};
 
 use super::{KernelDevice, with_buffers};
 use crate::buffer::{Buffer, check_length};
+use crate::driver::{
+    Interleave, L2Promotion, OutOfBoundsFill, Swizzle, TensorDataType, TensorMapCache,
+    TensorMapSpec,
+};
 use crate::error::Error;
 use crate::kasmina::{LayerState, TelemetryBuffers};
 
 const OP: &str = "blend_forward";
 
+/// The kernel, and what it needs beside its parameters.
+pub(crate) enum ForwardKernel {
+    /// Threads load their rows.
+    Plain(BlendForwardInstance),
+    /// The copy engine fetches them.
+    Tma { instance: BlendForwardTmaInstance, maps: Box<TensorMapCache> },
+}
+
+impl ForwardKernel {
+    fn lanes(&self) -> u32 {
+        match self {
+            Self::Plain(instance) => instance.lanes,
+            Self::Tma { instance, .. } => instance.lanes,
+        }
+    }
+
+    fn dtype(&self) -> DType {
+        match self {
+            Self::Plain(instance) => instance.dtype,
+            Self::Tma { instance, .. } => instance.dtype,
+        }
+    }
+}
+
+/// Dynamic shared memory of a block of the instance.
+pub(crate) fn tma_shared_bytes(instance: &BlendForwardTmaInstance, g: &BlendGeometry) -> u32 {
+    let vector_bytes = instance.lanes * instance.dtype.size_bytes() as u32;
+    instance.stages * g.stage_bytes(instance.rows, vector_bytes)
+}
+
 /// One launch.
 pub(crate) struct Arguments<'a, T: Element> {
-    pub(crate) instance: BlendForwardInstance,
+    pub(crate) kernel: &'a mut ForwardKernel,
     pub(crate) geometry: BlendGeometry,
     pub(crate) grid: u32,
     pub(crate) batch: u32,
@@ -34,16 +70,16 @@ pub(crate) fn launch<T: Element>(
     device: KernelDevice<'_>,
     a: Arguments<'_, T>,
 ) -> Result<(), Error> {
-    let Arguments { instance, geometry, state, telemetry, .. } = a;
+    let Arguments { kernel, geometry, state, telemetry, .. } = a;
     let (num_seeds, chunk_size) = (state.num_seeds(), state.chunk_size());
     let elements = a.batch as usize * state.hidden();
     check_length(OP, "input", elements, a.input.len())?;
     check_length(OP, "output", elements, a.output.len())?;
     check_length(OP, "partials", num_seeds * geometry.parts() as usize, a.partials.len())?;
     check_length(OP, "arrivals", geometry.groups() as usize, a.arrivals.len())?;
-    let lanes = instance.lanes * geometry.chunk_vectors;
+    let lanes = kernel.lanes() * geometry.chunk_vectors;
     check_length(OP, "chunk_vectors · lanes", chunk_size, lanes as usize)?;
-    assert_eq!(instance.dtype, T::DTYPE, "the plan chose the instance by the element type");
+    assert_eq!(kernel.dtype(), T::DTYPE, "the plan chose the instance by the element type");
 
     let LayerArrays {
         lifecycle,
@@ -75,14 +111,48 @@ pub(crate) fn launch<T: Element>(
         chunk_size: chunk_size as u32,
         gathers: a.gathers.into(),
     };
+    let input_map = match kernel {
+        ForwardKernel::Plain(_) => TensorMapHandle::none(),
+        ForwardKernel::Tma { instance, maps } => {
+            let row_bytes = (state.hidden() * size_of::<T>()) as u64;
+            let elements = row_bytes / u64::from(TMA_ELEMENT_BYTES);
+            let vector_bytes = instance.lanes * size_of::<T>() as u32;
+            let columns = geometry.strip_vectors * vector_bytes / TMA_ELEMENT_BYTES;
+            maps.get(&TensorMapSpec {
+                data_type: TensorDataType::U64,
+                address: a.input.device_address(),
+                dimensions: &[elements, a.batch.into()],
+                strides_bytes: &[row_bytes],
+                box_dimensions: &[columns, instance.rows * geometry.row_lanes],
+                element_strides: &[1, 1],
+                swizzle: Swizzle::None,
+                interleave: Interleave::None,
+                l2_promotion: L2Promotion::Bytes256,
+                out_of_bounds_fill: OutOfBoundsFill::Zero,
+            })?
+        }
+    };
     let t = telemetry;
+    if let (KernelDevice::Cuda(gpu), ForwardKernel::Tma { maps, .. }) = (device, &*kernel) {
+        maps.acquire(gpu.stream())?;
+    }
     // SAFETY: every buffer has the length that the kernel's contract names: those of the call are
     // checked above and, for the telemetry, by `TelemetryBuffers::check` in the operation; those of the
     // state when it was made; all are aligned to 16 bytes. The geometry
     // covers each vector once (its test), the chunk is a multiple of the lanes, and the arrivals are
     // zero between launches. Buffers that are written are borrowed mutably, hence disjoint.
-    let launch = || unsafe { device.launch(instance.kernel, a.grid, params) };
-    with_buffers!(
+    // A tensor map describes this input and a group of this geometry, and the shared memory holds the instance's stages.
+    let launch = || unsafe {
+        match &*kernel {
+            ForwardKernel::Plain(instance) => device.launch(instance.kernel, a.grid, params),
+            ForwardKernel::Tma { instance, .. } => {
+                let shared = tma_shared_bytes(instance, &geometry);
+                let params = BlendForwardTma { forward: params, input_map, _padding: 0 };
+                device.launch_with_shared(instance.kernel, a.grid, shared, params)
+            }
+        }
+    };
+    let launched: Result<(), Error> = with_buffers!(
         device,
         [
             a.input,
@@ -107,5 +177,9 @@ pub(crate) fn launch<T: Element>(
             t.nonfinite,
         ],
         launch()
-    )
+    );
+    if let (KernelDevice::Cuda(gpu), ForwardKernel::Tma { maps, .. }) = (device, &*kernel) {
+        maps.release(gpu.stream())?;
+    }
+    launched
 }

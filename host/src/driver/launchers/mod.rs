@@ -52,6 +52,33 @@ impl<'a> KernelDevice<'a> {
         }
     }
 
+    /// As [`Self::resident_blocks`], with dynamic shared memory. Not less than 1: what does not fit at all is the
+    /// launch's error.
+    pub(crate) fn resident_blocks_with_shared<P: Copy + Send + Sync>(
+        self,
+        kernel: &Kernel<P>,
+        dynamic_shared_bytes: u32,
+    ) -> Result<u32, Error> {
+        match self {
+            Self::Cuda(gpu) => {
+                let function = gpu.kernel(kernel.name())?.function;
+                let linear = LaunchConfig::linear(1, kernel.bounds().block_threads);
+                let config = LaunchConfig { dynamic_shared_bytes, ..linear };
+                let blocks = function.max_active_blocks_per_sm(config)?;
+                Ok((blocks * gpu.device().info().sm_count).max(1))
+            }
+            Self::Simt(_) => Ok(SIMT_RESIDENT_BLOCKS),
+        }
+    }
+
+    /// Whether the device has the kernel: every one but those that a GPU is too old for.
+    pub(crate) fn supports<P: Copy + Send + Sync>(self, kernel: &Kernel<P>) -> bool {
+        match self {
+            Self::Cuda(gpu) => gpu.has(kernel.name()),
+            Self::Simt(_) => true,
+        }
+    }
+
     /// Launches `grid` blocks.
     ///
     /// # Safety
@@ -63,20 +90,35 @@ impl<'a> KernelDevice<'a> {
         grid: u32,
         params: P,
     ) -> Result<(), Error> {
+        // SAFETY: the caller's contract.
+        unsafe { self.launch_with_shared(kernel, grid, 0, params) }
+    }
+
+    /// As [`Self::launch`], with dynamic shared memory.
+    ///
+    /// # Safety
+    /// As [`Self::launch`].
+    unsafe fn launch_with_shared<P: Copy + Send + Sync>(
+        self,
+        kernel: &'static Kernel<P>,
+        grid: u32,
+        dynamic_shared_bytes: u32,
+        params: P,
+    ) -> Result<(), Error> {
         match self {
             Self::Cuda(gpu) => {
                 let function = gpu.kernel(kernel.name())?.function;
                 let bounds = kernel.bounds();
                 let linear = LaunchConfig::linear(grid, bounds.block_threads);
-                let overlapping = gpu.overlaps_launches();
-                let config = LaunchConfig { cluster: bounds.cluster, overlapping, ..linear };
+                let (cluster, overlapping) = (bounds.cluster, gpu.overlaps_launches());
+                let config = LaunchConfig { cluster, overlapping, dynamic_shared_bytes, ..linear };
                 // SAFETY: the entry is the handle's own, so `P` is its parameter; the rest is the
                 // caller's contract.
                 Ok(unsafe { launch(&function, config, gpu.stream(), &params) }?)
             }
             Self::Simt(executor) => {
                 // SAFETY: the caller's contract.
-                unsafe { kernel.run(executor, grid, 0, params) }?;
+                unsafe { kernel.run(executor, grid, dynamic_shared_bytes, params) }?;
                 Ok(())
             }
         }

@@ -125,7 +125,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             config.blueprint_budget_bytes,
         );
         let state = load::empty_state(device, &config, &registry)?;
-        let (options, num_seeds) = (selection::options::<T>(&config)?, config.num_seeds);
+        let (options, num_seeds) = (selection::options::<T>(device, &config)?, config.num_seeds);
         let kept = if config.enable_telemetry { config.telemetry_ring_capacity } else { 1 };
         let mut layer = Self {
             device: device.clone(),

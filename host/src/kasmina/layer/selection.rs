@@ -11,6 +11,7 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::kasmina::{
     BlendForward, BlendOptions, LayerState, NumericalMode, TelemetryBuffers, TelemetryValues,
+    Variant,
 };
 
 /// Whether a layer is among the `percent` of the layers that use the new kernels. It depends on name and
@@ -36,6 +37,10 @@ pub fn in_rollout(name: &str, layer_id: u32, percent: u8) -> bool {
 pub enum ComparedKernel {
     /// The one that the layer uses.
     Own,
+    /// The plain ones.
+    Plain,
+    /// Those that load by tensor maps.
+    Tma,
     /// The reference mathematics on the CPU.
     Reference,
 }
@@ -79,7 +84,8 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// Ring, flags and state stay as they are.
     ///
     /// # Errors
-    /// An input that does not fit, memory exhausted, or a failed call.
+    /// An input that does not fit, a kernel that the device does not have, memory exhausted, or a failed
+    /// call.
     pub fn compare_kernels(
         &mut self,
         x: &Buffer<T>,
@@ -126,7 +132,13 @@ impl<T: LayerElement> KasminaLayer<T> {
             _ => (self.device.clone(), None),
         };
         let (seeds, chunk_size) = (self.config.num_seeds, self.state.chunk_size());
-        let options = BlendOptions { telemetry: true, ..self.options };
+        let variant = match kernel {
+            ComparedKernel::Own => self.options.variant,
+            ComparedKernel::Plain => Variant::Plain,
+            ComparedKernel::Tma => Variant::Tma,
+            ComparedKernel::Reference => Variant::Auto,
+        };
+        let options = BlendOptions { telemetry: true, variant, ..self.options };
         let mut forward = BlendForward::with_options(&device, batch, seeds, chunk_size, options)?;
         let mut output = Buffer::zeroed(&device, x.len())?;
         let mut telemetry = TelemetryBuffers::new(&device, seeds)?;
@@ -223,10 +235,36 @@ fn relative(a: f64, b: f64) -> f64 {
     (a - b).abs() / b.abs().max(1.0)
 }
 
+/// The variant of the passes that a configuration asks for on a device.
+fn variant<T: LayerElement>(device: &Device, config: &LayerConfig) -> Variant {
+    if !(config.enable_tma && config.enable_warp_specialization) {
+        return Variant::Plain;
+    }
+    match config.kernel {
+        KernelChoice::Auto => Variant::Auto,
+        KernelChoice::Plain => Variant::Plain,
+        KernelChoice::Tma => Variant::Tma,
+        KernelChoice::Rollout => {
+            let new = Variant::Tma;
+            let chosen = in_rollout(&config.name, config.layer_id, config.rollout_percent);
+            let can =
+                BlendForward::<T>::has_variant(device, config.num_seeds, config.chunk_size(), new);
+            if chosen && can { new } else { Variant::Plain }
+        }
+    }
+}
+
 /// The options of the passes that a configuration asks for.
-pub(crate) fn options<T: LayerElement>(config: &LayerConfig) -> Result<BlendOptions, ConfigError> {
-    if matches!(config.kernel, KernelChoice::Tma | KernelChoice::Rollout) {
-        let why = "this build has the plain kernels only, none that load by tensor maps".into();
+///
+/// # Errors
+/// [`ConfigError::Refused`]: a variant is forced that the device or the shape does not allow.
+pub(crate) fn options<T: LayerElement>(
+    device: &Device,
+    config: &LayerConfig,
+) -> Result<BlendOptions, ConfigError> {
+    let variant = variant::<T>(device, config);
+    let (seeds, chunk) = (config.num_seeds, config.chunk_size());
+    if let Some(why) = BlendForward::<T>::refusal(device, seeds, chunk, variant) {
         return Err(ConfigError::Refused { option: "kernel", why });
     }
     // The largest finite values of the element type.
@@ -250,5 +288,6 @@ pub(crate) fn options<T: LayerElement>(config: &LayerConfig) -> Result<BlendOpti
         numerical,
         persistent: config.enable_persistent_kernels,
         block_threads: config.preferred_block_size,
+        variant,
     })
 }

@@ -1,7 +1,9 @@
 //! Which kernels run, and how they compare.
 
 use kasmina::Device;
-use kasmina::kasmina::{ComparedKernel, KasminaLayer, KernelChoice, LayerElement};
+use kasmina::kasmina::{
+    BlendForward, ComparedKernel, KasminaLayer, KernelChoice, LayerElement, Variant, in_rollout,
+};
 
 use super::steps::busy_layer;
 use super::{bits, inputs, snapshot};
@@ -79,8 +81,50 @@ pub fn check_forced_kernel(device: &Device) {
     assert!(layer(KernelChoice::Plain, false).is_ok());
     let Err(why) = layer(KernelChoice::Tma, false) else { panic!("tma is off") };
     assert!(why.to_string().contains("enable_tma"), "{why}");
-    for choice in [KernelChoice::Tma, KernelChoice::Rollout] {
-        let Err(why) = layer(choice, true) else { panic!("there are plain kernels only") };
+    if !has_tma(device) {
+        let Err(why) = layer(KernelChoice::Tma, true) else { panic!("the device has none") };
         assert!(why.to_string().contains("`kernel` is refused"), "{why}");
+    }
+    // Three columns are no 16 bytes.
+    let odd = KasminaLayer::<f32>::builder(2, 6).kernel(KernelChoice::Tma).build(device);
+    let Err(why) = odd else { panic!("a tensor map cannot describe it") };
+    assert!(why.to_string().contains("`kernel` is refused"), "{why}");
+}
+
+fn has_tma(device: &Device) -> bool {
+    BlendForward::<f32>::has_variant(device, 2, 4, Variant::Tma)
+}
+
+/// A forced variant is the one that runs; a rollout takes the new kernels in its share of the layers, and
+/// the comparison holds the two against each other.
+#[track_caller]
+pub fn check_variants(device: &Device) {
+    let x = inputs::<f32>(device, 9 * 48, 4);
+    let runs = |choice, percent, id| {
+        let mut layer = busy_layer::<f32>(device, 8, |b| {
+            b.kernel(choice).rollout_percent(percent).layer_id(id)
+        });
+        layer.forward(&x).expect("a pass");
+        let kernel = layer.report().expect("a report").forward_kernel;
+        kernel.is_some_and(|kernel| kernel.entry.contains("_tma_"))
+    };
+    assert!(!runs(KernelChoice::Plain, 100, 0));
+    for id in 0..12 {
+        let chosen = in_rollout(&busy_layer::<f32>(device, 8, |b| b).config().name, id, 40);
+        assert_eq!(runs(KernelChoice::Rollout, 40, id), has_tma(device) && chosen, "{id}");
+        assert!(!runs(KernelChoice::Rollout, 0, id));
+    }
+    if has_tma(device) {
+        assert!(runs(KernelChoice::Tma, 0, 0));
+        let mut layer = busy_layer::<f32>(device, 8, |b| b);
+        let found = layer.compare_kernels(&x, ComparedKernel::Tma, ComparedKernel::Plain);
+        let found = found.expect("both can run");
+        assert!(found.first.contains("_tma_") && !found.second.contains("_tma_"), "{found:?}");
+        assert!(found.max_relative <= 1e-6, "{found:?}");
+        assert!(found.telemetry.iter().all(|figure| figure.max_relative < 1e-5), "{found:?}");
+    } else {
+        let mut layer = busy_layer::<f32>(device, 8, |b| b);
+        let refused = layer.compare_kernels(&x, ComparedKernel::Tma, ComparedKernel::Plain);
+        assert!(refused.is_err());
     }
 }
