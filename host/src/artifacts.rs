@@ -1,6 +1,7 @@
 //! The PTX that this build carries, and the choice among it.
 
-use std::sync::LazyLock;
+use std::io::Read;
+use std::sync::{LazyLock, OnceLock};
 
 pub use kasmina_kernel_builder::manifest::{ArtifactRecord, EntryRecord, Manifest};
 
@@ -11,20 +12,21 @@ use crate::driver::{ComputeCapability, PtxVersion};
 pub struct Artifact {
     /// What the manifest says of it.
     pub record: ArtifactRecord,
-    /// The text.
-    pub ptx: &'static str,
+    /// The text, compressed as it is versioned: it is twenty times as long.
+    packed: &'static [u8],
+    text: OnceLock<String>,
 }
 
 const MANIFEST_JSON: &str = include_str!("../../gpu-kernels/ptx/manifest.json");
 
 macro_rules! carried {
     ($($file:literal),* $(,)?) => {
-        &[$(($file, include_str!(concat!("../../gpu-kernels/ptx/", $file)))),*]
+        &[$(($file, include_bytes!(concat!("../../gpu-kernels/ptx/", $file, ".gz")) as &[u8])),*]
     };
 }
 
 /// The files of this build.
-const CARRIED: &[(&str, &str)] = carried![
+const CARRIED: &[(&str, &[u8])] = carried![
     "kasmina_sm_70.ptx",
     "kasmina_sm_80.ptx",
     "kasmina_sm_90a.ptx",
@@ -32,14 +34,29 @@ const CARRIED: &[(&str, &str)] = carried![
     "kasmina_sm_100_nvvm.ptx",
 ];
 
+/// How the line begins that an entry begins with.
+const BEGIN: &str = ".visible .entry ";
+
 impl Artifact {
+    /// The text, unpacked when it is first asked for.
+    pub fn ptx(&self) -> &str {
+        self.text.get_or_init(|| {
+            let mut text = String::new();
+            flate2::read::GzDecoder::new(self.packed)
+                .read_to_string(&mut text)
+                .expect("the carried files are tested to unpack");
+            text
+        })
+    }
+
     /// A module of one kernel: the text without the other entries. The driver compiles what it loads,
     /// and compiling every kernel takes many seconds where one takes a fraction of one.
     pub fn module_of(&self, entry: &str) -> Option<String> {
-        const BEGIN: &str = ".visible .entry ";
         let mut module = String::new();
         let (mut inside, mut wanted, mut found) = (false, false, false);
-        for line in self.ptx.lines() {
+        // Inline assembly may have a closing brace alone on its line as well.
+        let mut depth = 0;
+        for line in self.ptx().lines() {
             if let Some(rest) = line.strip_prefix(BEGIN) {
                 inside = true;
                 wanted = rest.split('(').next() == Some(entry);
@@ -49,11 +66,21 @@ impl Artifact {
                 module.push_str(line);
                 module.push('\n');
             }
-            if line == "}" {
+            let braces = |brace| line.matches(brace).count();
+            depth += braces('{');
+            depth -= braces('}');
+            if depth == 0 && line == "}" {
                 inside = false;
             }
         }
         found.then_some(module)
+    }
+
+    /// The text of an entry, from its linkage to its closing brace.
+    pub fn entry_text(&self, entry: &str) -> Option<String> {
+        let module = self.module_of(entry)?;
+        let text = &module[module.find(BEGIN)?..];
+        Some(text[..=text.rfind('}')?].to_owned())
     }
 }
 
@@ -62,8 +89,8 @@ static MANIFEST: LazyLock<Manifest> =
 
 static ARTIFACTS: LazyLock<Vec<Artifact>> = LazyLock::new(|| {
     let find = |record: &ArtifactRecord| {
-        let &(_, ptx) = CARRIED.iter().find(|(file, _)| *file == record.file)?;
-        Some(Artifact { record: record.clone(), ptx })
+        let &(_, packed) = CARRIED.iter().find(|(file, _)| *file == record.file)?;
+        Some(Artifact { record: record.clone(), packed, text: OnceLock::new() })
     };
     MANIFEST.artifacts.iter().filter_map(find).collect()
 });
@@ -131,7 +158,7 @@ mod tests {
                     arch.trim_end_matches('a').parse().expect("an architecture is a number")
                 });
                 assert_eq!(declared, tile.min_capability, "{}", tile.entry);
-                assert!(artifact.ptx.contains(&format!(".entry {}(", tile.entry)));
+                assert!(artifact.ptx().contains(&format!(".entry {}(", tile.entry)));
             }
             assert_eq!(artifact.record.entries.len(), expected.len());
         }
@@ -152,7 +179,9 @@ mod tests {
                     );
                 }
                 let braces = |brace| module.matches(brace).count();
-                assert_eq!(braces("\n{"), braces("\n}"));
+                assert_eq!(braces("{"), braces("}"));
+                let text = artifact.entry_text(tile.entry).expect("an entry of the table");
+                assert!(text.starts_with(".visible .entry ") && text.ends_with("\n}"));
             }
             assert_eq!(artifact.module_of("no_such_kernel"), None);
         }

@@ -65,7 +65,7 @@ fn the_main_job_passes_every_row() {
 
 #[test]
 fn a_check_has_the_documented_shape_and_repeats() {
-    let run = || words("check --device simt --only reduce_mean --seed 7 --json -");
+    let run = || words("check --device simt --only reduce_variance --seed 7 --json -");
     let output = run();
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(stderr(&output).contains("--seed 7"));
@@ -80,9 +80,9 @@ fn a_check_has_the_documented_shape_and_repeats() {
         let expected =
             ["cases", "device", "dtype", "kernel", "max_rel_error", "status", "tolerance"];
         assert_eq!(keys, expected);
-        assert_eq!(row["kernel"], "reduce_mean");
+        assert_eq!(row["kernel"], "reduce_variance");
     }
-    let other = words("check --device simt --only reduce_mean --seed 8 --json -");
+    let other = words("check --device simt --only reduce_variance --seed 8 --json -");
     assert_ne!(report, json(&other));
 }
 

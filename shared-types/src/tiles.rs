@@ -68,13 +68,13 @@ macro_rules! blend_forward_tma_tiles {
 macro_rules! blend_backward_tiles {
     ($instance:ident) => {
         $instance! { blend_backward_f32_v16, f32, F32, 4, 4, 256, 2, spills }
-        $instance! { blend_backward_f32_v4, f32, F32, 1, 8, 256, 2 }
+        $instance! { blend_backward_f32_v4, f32, F32, 1, 8, 256, 2, spills }
         $instance! { blend_backward_f16_v16, f16, F16, 8, 2, 256, 2, spills }
         $instance! { blend_backward_f16_v4, f16, F16, 2, 4, 256, 2 }
-        $instance! { blend_backward_f16_v2, f16, F16, 1, 4, 256, 2 }
+        $instance! { blend_backward_f16_v2, f16, F16, 1, 4, 256, 2, spills }
         $instance! { blend_backward_bf16_v16, bf16, Bf16, 8, 2, 256, 2, spills }
         $instance! { blend_backward_bf16_v4, bf16, Bf16, 2, 4, 256, 2 }
-        $instance! { blend_backward_bf16_v2, bf16, Bf16, 1, 4, 256, 2 }
+        $instance! { blend_backward_bf16_v2, bf16, Bf16, 1, 4, 256, 2, spills }
     };
 }
 

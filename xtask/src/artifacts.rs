@@ -11,6 +11,7 @@ use kasmina_kernel_builder::{
 };
 
 use crate::error::XtaskError;
+use crate::packed;
 use crate::{conclude, ptx_folder, workspace_root};
 
 /// What the project ships: the oldest GPU that is promised, and each generation with more to offer.
@@ -46,8 +47,7 @@ pub(crate) fn write() -> Result<(), XtaskError> {
     let folder = ptx_folder();
     fs::create_dir_all(&folder).map_err(XtaskError::access(&folder))?;
     for one in &built {
-        let path = folder.join(&one.file);
-        fs::write(&path, &one.artifact.ptx).map_err(XtaskError::access(&path))?;
+        packed::write(&one.file, &one.artifact.ptx)?;
     }
     Manifest::new(&build, &built)?.write(&folder.join(MANIFEST))?;
     print_table(&built);

@@ -1,7 +1,6 @@
 //! `cargo xtask check`: are the committed artifacts what the sources give?
 
 use std::env;
-use std::fs;
 
 use kasmina_kernel_builder::manifest::{ArtifactRecord, Built, Manifest};
 use kasmina_kernel_builder::{
@@ -10,7 +9,7 @@ use kasmina_kernel_builder::{
 
 use crate::artifacts::{MANIFEST, file_name, prepare, problems, progress};
 use crate::error::XtaskError;
-use crate::{conclude, ptx_folder};
+use crate::{conclude, packed, ptx_folder};
 
 /// Rebuilds every variant, lints it, and compares the bytes where the same compiler made both. What a
 /// missing tool prevents is said, and is a problem where `CI=true`.
@@ -113,8 +112,7 @@ fn read_committed(
         report.problems.push(format!("{file} is not in the manifest: run `cargo xtask ptx`"));
         return Ok(None);
     };
-    let path = ptx_folder().join(file);
-    let text = fs::read_to_string(&path).map_err(XtaskError::access(&path))?;
+    let text = packed::read(file)?;
     if sha256(text.as_bytes()) != record.sha256 {
         report.problems.push(format!(
             "{file} is not the file that the manifest describes: run `cargo xtask ptx`, never edit an artifact"

@@ -5,6 +5,7 @@ mod artifacts;
 mod check;
 mod doctor;
 mod error;
+mod packed;
 mod ptx_report;
 mod tidy;
 

@@ -8,7 +8,7 @@ use kasmina_kernel_builder::{EntryUsage, Ptxas, Target};
 
 use crate::artifacts::{MANIFEST, VARIANTS, file_name, prepare, problems};
 use crate::error::XtaskError;
-use crate::{conclude, ptx_folder, workspace_root};
+use crate::{conclude, packed, ptx_folder, workspace_root};
 use kasmina_kernel_builder::occupancy::occupancy;
 
 /// Prints the manifest's table, assembles the committed PTX again where there is a ptxas, and fails on a
@@ -104,8 +104,7 @@ fn row(
 }
 
 fn new_spills(artifact: &ArtifactRecord, ptxas: &Ptxas) -> Result<Vec<String>, XtaskError> {
-    let path = ptx_folder().join(&artifact.file);
-    let ptx = fs::read_to_string(&path).map_err(XtaskError::access(&path))?;
+    let ptx = packed::read(&artifact.file)?;
     let Some(target) = Target::from_name(&artifact.target) else { return Ok(Vec::new()) };
     let report = ptxas.assemble(&ptx, target)?;
     Ok(artifact

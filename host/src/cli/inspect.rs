@@ -75,12 +75,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         return Err(Failure::usage(InspectError::TooOld { kernel, needs, artifact }));
     }
     let found = artifact.record.entries.iter().find(|entry| entry.name == kernel);
-    let Some((entry, ptx)) = found.zip(entry_text(artifact.ptx, kernel)) else {
+    let Some((entry, ptx)) = found.zip(artifact.entry_text(kernel)) else {
         let (kernel, artifact) = (kernel.to_owned(), artifact.record.to_string());
         return Err(InspectError::Absent { kernel, artifact }.into());
     };
 
-    let inspection = Inspection::of(&artifact.record, entry, ptx);
+    let inspection = Inspection::of(&artifact.record, entry, &ptx);
     let say = |line: String| arguments.json.say(line);
     say(format!("{kernel}: {}", list::computes(tile).unwrap_or_default()))?;
     say(format!("{}, blocks of {} threads", artifact.record, entry.block))?;
@@ -150,54 +150,9 @@ fn choose(target: Option<&str>) -> Result<&'static Artifact, InspectError> {
     })
 }
 
-/// The text of an entry, from its linkage to its closing brace.
-fn entry_text<'a>(ptx: &'a str, kernel: &str) -> Option<&'a str> {
-    const DIRECTIVE: &str = ".entry ";
-    let named = |&(at, _): &(usize, &str)| {
-        let rest = ptx[at + DIRECTIVE.len()..].trim_start();
-        rest.strip_prefix(kernel).is_some_and(|rest| rest.trim_start().starts_with('('))
-    };
-    let (at, _) = ptx.match_indices(DIRECTIVE).find(named)?;
-    let begin = ptx[..at].rfind('\n').map_or(0, |newline| newline + 1);
-    // The body's own braces are indented.
-    let end = at + ptx[at..].find("\n}")? + 2;
-    Some(&ptx[begin..end])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const PTX: &str = "\
-.version 8.0
-.visible .entry sum_long(
-\t.param .u64 p
-)
-.maxntid 256
-{
-\tadd;
-}
-.visible .entry sum(
-\t.param .u64 p
-)
-{
-\t{
-\tmul;
-\t}
-\tret;
-
-}
-// the end
-";
-
-    #[test]
-    fn an_entry_is_cut_out_whole_and_by_its_whole_name() {
-        let text = entry_text(PTX, "sum").unwrap();
-        assert!(text.starts_with(".visible .entry sum(") && text.ends_with("ret;\n\n}"), "{text}");
-        let text = entry_text(PTX, "sum_long").unwrap();
-        assert!(text.contains(".maxntid 256") && text.ends_with("add;\n}"), "{text}");
-        assert_eq!(entry_text(PTX, "su"), None);
-    }
 
     #[test]
     fn the_closest_name_is_suggested() {
