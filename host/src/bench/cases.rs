@@ -1,5 +1,6 @@
 //! The cases that are timed.
 
+use kasmina_types::tiles::TILES;
 use kasmina_types::{Activation, DType, Norm, ReduceOp};
 
 use super::backward::{self, Passes};
@@ -9,7 +10,8 @@ use super::normalization;
 use super::record::case_name;
 use super::reduction::{self, Cut};
 use super::{BenchError, COPY, Prepared};
-use crate::device::Device;
+use crate::device::{Device, Gpu};
+use crate::kasmina::Variant;
 
 /// An operation on a shape.
 #[derive(Debug, Clone)]
@@ -26,7 +28,7 @@ pub struct Case {
 #[derive(Debug, Clone)]
 enum Work {
     Copy,
-    Layer([usize; 3], State),
+    Layer([usize; 3], State, Variant),
     Backward([usize; 3], State, Passes),
     Reduce(ReduceOp, Cut),
     Norm(normalization::Work),
@@ -54,8 +56,8 @@ impl Case {
                 }
                 Ok(None)
             }
-            Work::Layer(shape, state) => {
-                layer::prepare(device, self.dtype, *shape, *state, self.bytes).map(Some)
+            Work::Layer(shape, state, variant) => {
+                layer::prepare(device, self.dtype, *shape, *state, *variant, self.bytes).map(Some)
             }
             Work::Backward(shape, state, passes) => {
                 backward::prepare(device, self.dtype, *shape, *state, *passes, self.bytes).map(Some)
@@ -70,14 +72,23 @@ impl Case {
     }
 
     fn layer(shape: [usize; 3], dtype: DType, state: State) -> Self {
+        Self::layer_variant(shape, dtype, state, Variant::Plain)
+    }
+
+    fn layer_variant(shape: [usize; 3], dtype: DType, state: State, variant: Variant) -> Self {
         let elements: usize = shape.iter().product();
+        let kernel = match variant {
+            Variant::Tma => "blend_forward_tma",
+            Variant::TmaBulkStores => "blend_forward_tma_bulk",
+            _ => "blend_forward",
+        };
         Self {
-            kernel: "blend_forward".into(),
+            kernel: kernel.into(),
             variant: state.name(),
             dtype,
             shape: shape.into(),
             bytes: 2 * (elements * dtype.size_bytes()) as u64,
-            work: Work::Layer(shape, state),
+            work: Work::Layer(shape, state, variant),
         }
     }
 
@@ -123,6 +134,7 @@ pub(super) fn all(device: &Device, quick: bool) -> Vec<Case> {
             let copied = gpu.device().info().total_memory_bytes;
             let mut cases = vec![copy(copied)];
             cases.extend(gpu_layers());
+            cases.extend(gpu_variants(gpu));
             cases.extend(gpu_backward());
             cases.extend(gpu_reductions(quick));
             cases.extend(gpu_norms());
@@ -166,6 +178,26 @@ fn gpu_layers() -> Vec<Case> {
     ]
     .map(|(shape, dtype, state)| Case::layer(shape, dtype, state))
     .into()
+}
+
+/// The variants that fetch through the copy engine, where the GPU has them.
+fn gpu_variants(gpu: &Gpu) -> Vec<Case> {
+    use DType::{Bf16, F16, F32};
+    if !TILES.iter().any(|tile| tile.family == "blend_forward_tma" && gpu.supports(tile)) {
+        return Vec::new();
+    }
+    let mut cases = Vec::new();
+    for variant in [Variant::Tma, Variant::TmaBulkStores] {
+        let shapes = [[32, 1000, 64], [4096, 1000, 64], [4096, 16, 4096], [8192, 64, 1024]];
+        for shape in shapes {
+            cases.push(Case::layer_variant(shape, F32, State::V1, variant));
+        }
+        for dtype in [F16, Bf16] {
+            cases.push(Case::layer_variant([4096, 1000, 64], dtype, State::V1, variant));
+        }
+        cases.push(Case::layer_variant([4096, 1000, 64], F32, State::Mixed, variant));
+    }
+    cases
 }
 
 fn gpu_backward() -> Vec<Case> {
