@@ -42,13 +42,13 @@ pub fn mixed_states(case: Case) -> SeedStates {
     }
 }
 
-/// [`check_options`] with the default ones.
+/// `check_options` with the default ones.
 #[track_caller]
 pub fn check<T: Narrow + LayerElement>(device: &Device, case: Case) {
     check_options::<T>(device, case, BlendOptions::default());
 }
 
-/// [`check_options`] with a variant.
+/// `check_options` with a variant.
 #[track_caller]
 pub fn check_variant<T: Narrow + LayerElement>(device: &Device, case: Case, variant: Variant) {
     check_options::<T>(device, case, BlendOptions { variant, ..BlendOptions::default() });

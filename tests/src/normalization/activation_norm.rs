@@ -220,7 +220,7 @@ fn bits<T: bytemuck::Pod>(values: &[T]) -> &[u8] {
     bytemuck::cast_slice(values)
 }
 
-/// Values far from 0, whose squares would drown their variance: E[x²] − E[x]² has nothing left of it.
+/// Values far from 0, whose squares would drown their variance: `E[x²] − E[x]²` has nothing left of it.
 #[track_caller]
 pub fn check_large_offset(device: &Device) {
     for cols in [64, 1000, 9000] {
