@@ -15,6 +15,7 @@ pub mod graft_schedule;
 pub mod layer;
 pub mod lifecycle;
 pub mod normalization;
+pub mod parameter_gradients;
 pub mod reduction;
 pub mod schedule;
 pub mod seed_state;
@@ -38,6 +39,7 @@ pub use lifecycle::SeedLifecycle;
 pub use normalization::{
     ActivationNorm, ActivationNormBackward, Norm, NormGradientMerge, NormOrder, NormPlan,
 };
+pub use parameter_gradients::ParameterGradients;
 pub use reduction::{ReduceOp, ReduceSegments};
 pub use schedule::BlendSchedule;
 pub use seed_state::{EpochArrays, SeedArrays, StateUpdate, UpdateStatus};

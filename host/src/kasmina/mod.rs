@@ -21,7 +21,7 @@ mod variant;
 pub use blend_backward::BlendBackward;
 pub use blend_forward::{BlendForward, LayerElement};
 pub use gradient_clip::{ClipMode, ClipReport, ClipTargets, GradientClip};
-pub(crate) use gradients::BackwardBuffers;
+pub(crate) use gradients::SumBuffers;
 pub use gradients::{GradientBuffers, GradientValues};
 pub use graft::GraftStates;
 pub use graft_schedule::{EpochBuffers, EpochInputs, EpochValues, GraftSchedule};
