@@ -149,7 +149,7 @@ unsafe fn take_part<const W: usize, const WIDE: bool>(p: &ParameterGradients, id
     let teams = teams.shared(end - first, p.slabs);
 
     // SAFETY: the id is a blueprint's; every thread of the block is here.
-    let blueprint = unsafe { Blueprint::<W, WIDE>::of(p, id, teams) };
+    let Some(blueprint) = (unsafe { Blueprint::<W, WIDE>::of(p, id, teams) }) else { return };
     let unit = (id * p.max_parts + part) as usize;
     // Where the columns beyond each thread's first vector are added up.
     let (rest, at) = if parts == 1 {

@@ -27,7 +27,7 @@ impl<const W: usize, const WIDE: bool> Blueprint<W, WIDE> {
     /// # Safety
     /// Every thread of the block calls it; the id is a blueprint's.
     #[inline(always)]
-    pub(crate) unsafe fn of(p: &ParameterGradients, id: u32, teams: Teams) -> Self {
+    pub(crate) unsafe fn of(p: &ParameterGradients, id: u32, teams: Teams) -> Option<Self> {
         let id = id as usize;
         // SAFETY: the caller's contract.
         let (kind, scale, offset) = unsafe {
@@ -37,8 +37,7 @@ impl<const W: usize, const WIDE: bool> Blueprint<W, WIDE> {
                 p.layer.blueprint_offset.load(id) as usize,
             )
         };
-        // The launcher's callers validate the types.
-        let kind = BlueprintType::from_u8(kind).unwrap_or(BlueprintType::Scale);
+        let kind = BlueprintType::from_u8(kind)?;
         let mut blueprint =
             Self { teams, kind, scale, offset, log_partition: 0.0, factor: [0.0; W] };
         if matches!(kind, BlueprintType::AttentionHead) {
@@ -50,7 +49,7 @@ impl<const W: usize, const WIDE: bool> Blueprint<W, WIDE> {
             // SAFETY: the column is inside the chunk.
             unroll!(l in W => { blueprint.factor[l] = unsafe { blueprint.factor_of(p, start + l) }; });
         }
-        blueprint
+        Some(blueprint)
     }
 
     /// The thread's first column, and how far its vectors are apart.
@@ -150,7 +149,7 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
     let Blueprint { teams, kind, scale, .. } = *blueprint;
     let chunk = p.chunk_size as usize;
     let (start, step) = blueprint.columns();
-    let needs_extras = matches!(kind, BlueprintType::MlpExpansion | BlueprintType::ConvFilter);
+    let convolves = matches!(kind, BlueprintType::ConvFilter);
 
     // The seed's sums over the slabs, in the thread's columns.
     let mut own = RowSums::<W, CONV_TAPS>::ZERO;
@@ -187,6 +186,12 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
         (total.0, factor)
     };
 
+    // ∂α's share of A is linear in what A is multiplied with.
+    let (alpha_gain, alpha_offset) = match kind {
+        BlueprintType::AttentionHead => (1.0, -1.0),
+        BlueprintType::Scale => (scale, -1.0),
+        _ => (scale, 0.0),
+    };
     let mut sums = SeedSums::zeroed();
     if seed.is_some() {
         sums.extras = own.extras;
@@ -196,11 +201,7 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
         let (total, factor) = totals(i);
         unroll!(l in W => {
             sums.weighted = math::fma(factor[l], total[l], sums.weighted);
-            let alpha = match kind {
-                BlueprintType::AttentionHead => factor[l] - 1.0,
-                BlueprintType::Scale => math::fma(scale, factor[l], -1.0),
-                _ => scale * factor[l],
-            };
+            let alpha = math::fma(alpha_gain, factor[l], alpha_offset);
             sums.alpha = math::fma(alpha, total[l], sums.alpha);
         });
         if !WIDE {
@@ -221,16 +222,14 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
         })
     };
 
-    let gain = a * scale;
+    let attends = matches!(kind, BlueprintType::AttentionHead);
+    let (gain, shift) = if attends { (a, sums.weighted) } else { (a * scale, 0.0) };
     let gradient = |i: usize| {
         let (total, factor) = totals(i);
         let mut gradient = [0.0; W];
         unroll!(l in W => {
-            gradient[l] = match kind {
-                BlueprintType::AttentionHead => factor[l] * a * (total[l] - sums.weighted),
-                BlueprintType::ConvFilter => gain * tap(&sums.extras, i + l),
-                _ => gain * total[l],
-            };
+            let value = if convolves { tap(&sums.extras, i + l) } else { total[l] - shift };
+            gradient[l] = gain * value * if attends { factor[l] } else { 1.0 };
         });
         gradient
     };
@@ -289,7 +288,7 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
         return result;
     }
     let mut taps = sums.weighted;
-    if matches!(kind, BlueprintType::ConvFilter) {
+    if convolves {
         taps = 0.0;
         unroll!(j in CONV_TAPS => {
             if j < chunk {
@@ -298,10 +297,10 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
             }
         });
     }
-    result.extras[0] = if matches!(kind, BlueprintType::AttentionHead) { 0.0 } else { a * taps };
+    result.extras[0] = if attends { 0.0 } else { a * taps };
     let alpha_gradient = match kind {
         BlueprintType::ConvFilter => math::fma(scale, taps, -sums.extras[0]),
-        _ if needs_extras => sums.alpha - sums.extras[0],
+        BlueprintType::MlpExpansion => sums.alpha - sums.extras[0],
         _ => sums.alpha,
     };
     // A clipped α is 0 or 1 here.
