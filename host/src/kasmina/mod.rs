@@ -20,7 +20,7 @@ mod variant;
 
 pub use blend_backward::BlendBackward;
 pub use blend_forward::{BlendForward, LayerElement};
-pub use gradient_clip::{ClipMode, ClipReport, ClipTargets, GradientClip};
+pub use gradient_clip::{ClipMode, ClipReport, ClipTargets, ClipTotals, GradientClip};
 pub(crate) use gradients::BackwardBuffers;
 pub use gradients::{GradientBuffers, GradientValues};
 pub use graft::GraftStates;

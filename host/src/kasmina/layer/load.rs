@@ -50,10 +50,12 @@ impl<T: LayerElement> KasminaLayer<T> {
             }
         }
         let registry = self.registry.with_loaded(&present(&states))?;
+        let clipped = self.clip_activations()?;
         self.state = place(&self.device, states, &graft, &registry, config.max_blueprints)?;
         self.registry = registry;
         // Sized by the arena, which is as large as before; what it holds is of the old state.
         self.training = None;
+        self.performance.keep_clipped(clipped);
         self.refresh_guard()
     }
 
