@@ -75,8 +75,11 @@ pub struct LayerConfig {
     /// Whether a grid has no more blocks than the device holds at once, which then take tile after tile.
     /// Otherwise it has a block for each tile.
     pub enable_persistent_kernels: bool,
-    /// Threads of a block that are preferred; the kernel with the nearest number is taken, and the report
-    /// says which that is.
+    /// Threads of a block that are preferred. Of the kernels of a pass that load for themselves and fit the
+    /// chunk size, one whose block is nearest is taken, the one with the widest access where several are
+    /// equally near; the report says which. A wish, not a demand, and one without effect where all have
+    /// blocks of one size, as in this version: 256 threads. Kernels that fetch through the copy engine (288
+    /// threads), reduce telemetry, clip or change states have one size each, and do not look at it.
     pub preferred_block_size: Option<u32>,
     /// Which kernels are used.
     pub kernel: KernelChoice,
