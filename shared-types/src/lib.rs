@@ -31,7 +31,7 @@ pub use blend_backward::BlendBackward;
 pub use blend_forward::{BlendForward, BlendForwardTma};
 pub use blueprint::BlueprintType;
 pub use dtype::DType;
-pub use gradient_clip::{ClipFigures, GradientClip};
+pub use gradient_clip::{ClipFigures, ClipTotals, GradientClip};
 pub use graft_schedule::GraftSchedule;
 pub use half::{bf16, f16};
 pub use layer::{LayerArrays, LayerPass, Numerical};

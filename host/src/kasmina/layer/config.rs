@@ -75,8 +75,11 @@ pub struct LayerConfig {
     /// Whether a grid has no more blocks than the device holds at once, which then take tile after tile.
     /// Otherwise it has a block for each tile.
     pub enable_persistent_kernels: bool,
-    /// Threads of a block that are preferred; the kernel with the nearest number is taken, and the report
-    /// says which that is.
+    /// Threads of a block that are preferred. Of the kernels of a pass that load for themselves and fit the
+    /// chunk size, one whose block is nearest is taken, the one with the widest access where several are
+    /// equally near; the report says which. A wish, not a demand, and one without effect where all have
+    /// blocks of one size, as in this version: 256 threads. Kernels that fetch through the copy engine (288
+    /// threads), reduce telemetry, clip or change states have one size each, and do not look at it.
     pub preferred_block_size: Option<u32>,
     /// Which kernels are used.
     pub kernel: KernelChoice,
@@ -270,6 +273,10 @@ impl LayerConfig {
             let expected = format!("a multiple of `num_seeds`, {seeds}, that is not 0");
             return value("hidden_dim", hidden.to_string(), &expected);
         }
+        // What every pass counts in 32 bits.
+        if hidden > u32::MAX as usize {
+            return value("hidden_dim", hidden.to_string(), "at most 4294967295 columns");
+        }
         if !(2..=1 << 16).contains(&self.max_blueprints) {
             let got = self.max_blueprints.to_string();
             return value("max_blueprints", got, "2 to 65536: ids are 16 bits, and id 0 is none");
@@ -283,6 +290,11 @@ impl LayerConfig {
         {
             let expected = format!("at least {blueprint_bytes}, which one blueprint takes");
             return value("blueprint_budget_bytes", budget.to_string(), &expected);
+        }
+        if self.blueprint_budget_bytes.is_some_and(|budget| budget > isize::MAX as usize) {
+            // Nor has TOML such a number.
+            let got = format!("{:?}", self.blueprint_budget_bytes);
+            return value("blueprint_budget_bytes", got, "no more than an address space has");
         }
         if !(1..=8).contains(&self.telemetry_metrics_per_seed) {
             let got = self.telemetry_metrics_per_seed.to_string();
