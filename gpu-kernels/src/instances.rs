@@ -129,11 +129,10 @@ pub struct ParameterGradientsInstance {
 }
 
 impl ParameterGradientsInstance {
-    /// Seeds that a block takes before a blueprint's are cut into parts.
-    pub fn seeds_of_a_part(&self, chunk_size: usize) -> usize {
+    /// Seeds that a block takes at once.
+    pub fn teams(&self, chunk_size: usize) -> usize {
         let block = self.kernel.bounds().block_threads as usize;
-        let team = (chunk_size / self.lanes as usize).next_power_of_two().min(block);
-        block / team * parameter_kernels::SEEDS_OF_A_TEAM as usize
+        block / (chunk_size / self.lanes as usize).next_power_of_two().min(block)
     }
 }
 

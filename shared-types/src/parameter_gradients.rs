@@ -50,6 +50,8 @@ pub struct ParameterGradients {
     pub chunk_vectors: u32,
     /// Parts that a blueprint may have.
     pub max_parts: u32,
+    /// Seeds of a part, unless that makes too many parts.
+    pub part_seeds: u32,
     /// Seeds.
     pub num_seeds: u32,
     /// Columns of a seed.
@@ -57,10 +59,11 @@ pub struct ParameterGradients {
     /// Blueprints, 'none' among them.
     pub num_blueprints: u32,
     /// Keeps the struct at a multiple of 16 bytes.
-    pub _padding: [u32; 2],
+    pub _padding: u32,
 }
 
 crate::assert_layout!(ParameterGradients, size = 320, align = 16, {
     layer: 0, sums: 112, gradients: 144, parts: 240, part_scales: 256, arrivals: 272, slabs: 288,
-    chunk_vectors: 292, max_parts: 296, num_seeds: 300, chunk_size: 304, num_blueprints: 308,
+    chunk_vectors: 292, max_parts: 296, part_seeds: 300, num_seeds: 304, chunk_size: 308,
+    num_blueprints: 312,
 });

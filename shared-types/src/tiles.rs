@@ -85,10 +85,10 @@ macro_rules! blend_backward_tiles {
 #[macro_export]
 macro_rules! parameter_gradients_tiles {
     ($instance:ident) => {
-        $instance! { parameter_gradients_f32_v16, "parameter_gradients", 4, 512, false, spills }
-        $instance! { parameter_gradients_f32_v4, "parameter_gradients", 1, 512, false }
-        $instance! { parameter_gradients_wide_f32_v16, "parameter_gradients", 4, 512, true, spills }
-        $instance! { parameter_gradients_wide_f32_v4, "parameter_gradients", 1, 512, true, spills }
+        $instance! { parameter_gradients_f32_v16, "parameter_gradients", 4, 256, false, spills }
+        $instance! { parameter_gradients_f32_v4, "parameter_gradients", 1, 256, false }
+        $instance! { parameter_gradients_wide_f32_v16, "parameter_gradients", 4, 256, true, spills }
+        $instance! { parameter_gradients_wide_f32_v4, "parameter_gradients", 1, 256, true, spills }
     };
 }
 

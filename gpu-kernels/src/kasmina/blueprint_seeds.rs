@@ -55,7 +55,7 @@ pub(crate) unsafe fn list(
         // Orders the warps' counts before their readers, and what was read of the list before it is
         // written anew.
         thread::sync_threads();
-        // Each half of a warp has all the warps' counts.
+        // Each group of lanes has all the warps' counts.
         let other = lane as usize % WARPS;
         // SAFETY: each warp wrote its word before the barrier.
         let in_other = unsafe { of_warps.read(other) };

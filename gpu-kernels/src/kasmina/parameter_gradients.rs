@@ -29,7 +29,7 @@
 //! by latency: a chain of about ten accesses of the L2 cache.
 //!
 //! # Launch
-//! A persistent grid of 512-thread blocks, a block for a part of a blueprint's seeds. A team of threads takes
+//! A persistent grid of 256-thread blocks, a block for a part of a blueprint's seeds. A team of threads takes
 //! a seed, a thread one vector of its columns, which stays in registers, and more where a chunk is wider than
 //! the block. Where the block has threads to spare, several teams share a seed's slabs. The last part of a
 //! blueprint adds up all of them.
@@ -51,25 +51,35 @@ use super::blueprint_seeds::{self, LISTED, trains};
 use super::seed_gradients::{Blueprint, finish_seed, sum_rows};
 use super::seed_teams::{BLOCK, RowSums, Teams};
 
-/// Seeds that a team takes one after the other, before a blueprint is cut into parts: a part more costs an
-/// arrival and another pass over the parts.
-pub const SEEDS_OF_A_TEAM: u32 = 2;
-
 /// # Safety
 /// As [`ParameterGradients`] says, with `chunk_size` a multiple of `W` and, unless `WIDE`, at most that of a
 /// block's threads; every block of the grid runs it.
 #[inline(always)]
 unsafe fn parameter_gradients<const W: usize, const WIDE: bool>(p: ParameterGradients) {
     let p = ParameterGradients { max_parts: p.max_parts.max(1), ..p };
-    // SAFETY: the caller's contract.
-    unsafe { clear_seeds(&p) };
+    // Which seeds and weights the first unit needs is known before the sums over the batch are there: nobody
+    // writes the layer's arrays meanwhile.
+    let mut awaited = false;
     let mut unit = thread::block_idx_x();
     while unit < p.num_blueprints * p.max_parts {
+        let (part, id) = (unit / p.num_blueprints.max(1), unit % p.num_blueprints.max(1));
         // SAFETY: every thread of the block is here, and no other block has the unit.
-        unsafe { take_part::<W, WIDE>(&p, unit / p.max_parts, unit % p.max_parts) };
+        unsafe { take_part::<W, WIDE>(&p, id, part, &mut awaited) };
         // What this unit read of shared memory, it read before the next one writes there.
         thread::sync_threads();
         unit += thread::grid_dim_x();
+    }
+    await_once(&mut awaited);
+    // SAFETY: the caller's contract.
+    unsafe { clear_seeds(&p) };
+}
+
+/// Waits for the pass over the batch, if that has not been done.
+#[inline(always)]
+fn await_once(awaited: &mut bool) {
+    if !*awaited {
+        thread::await_previous_grid();
+        *awaited = true;
     }
 }
 
@@ -123,20 +133,25 @@ unsafe fn clear_blueprint(p: &ParameterGradients, id: u32) {
 /// # Safety
 /// Every thread of the block calls it, once for each unit in the grid.
 #[inline(always)]
-unsafe fn take_part<const W: usize, const WIDE: bool>(p: &ParameterGradients, id: u32, part: u32) {
+unsafe fn take_part<const W: usize, const WIDE: bool>(
+    p: &ParameterGradients,
+    id: u32,
+    part: u32,
+    awaited: &mut bool,
+) {
     let listed = shared_array![u32; LISTED];
     // SAFETY: every thread of the block is here.
     let count = unsafe { blueprint_seeds::list(p, id, 0, &listed) };
     if count == 0 {
         if part == 0 {
+            await_once(awaited);
             // SAFETY: the unit is this block's.
             unsafe { clear_blueprint(p, id) };
         }
         return;
     }
     let teams = Teams::of::<W>(p);
-    let seeds_of_a_part = teams.count() * SEEDS_OF_A_TEAM;
-    let parts = count.div_ceil(seeds_of_a_part.max(1));
+    let parts = count.div_ceil(p.part_seeds.max(1));
     let parts = if parts > p.max_parts { p.max_parts } else { parts };
     let seeds = count.div_ceil(parts.max(1)).max(1);
     // No part is empty.
@@ -158,6 +173,7 @@ unsafe fn take_part<const W: usize, const WIDE: bool>(p: &ParameterGradients, id
         (p.parts, unit * p.chunk_size as usize)
     };
     let seeds_at_a_time = teams.count() >> teams.share_shift;
+    await_once(awaited);
     let mut sum = RowSums::<W, 1>::ZERO;
     let (mut next, mut window) = (first, 0);
     while next < end {
@@ -241,7 +257,7 @@ macro_rules! instance {
         /// # Safety
         /// As [`ParameterGradients`] says, with a chunk size that is a multiple of the instance's lanes and, if
         /// the instance is not wide, at most that of the block's threads.
-        #[kernel(block = $block $(, $spills)?)]
+        #[kernel(block = $block, awaits $(, $spills)?)]
         pub unsafe fn $entry(p: ParameterGradients) {
             const { assert!($block == BLOCK) };
             // SAFETY: the entry's contract.

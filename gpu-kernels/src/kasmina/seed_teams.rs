@@ -7,7 +7,7 @@ use kasmina_types::ParameterGradients;
 use kasmina_types::blueprint::CONV_TAPS;
 
 /// Threads of a block.
-pub(crate) const BLOCK: usize = 512;
+pub(crate) const BLOCK: usize = 256;
 /// Warps of a block.
 pub(crate) const WARPS: usize = BLOCK / warp::WARP_SIZE as usize;
 

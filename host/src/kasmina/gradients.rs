@@ -109,6 +109,10 @@ figures! {
     gradient_max / max: |state| state.num_seeds(),
 }
 
+/// Seeds that a team takes one after the other, before a blueprint is cut into parts: a part more costs an
+/// arrival and another pass over the parts.
+const SEEDS_OF_A_TEAM: usize = 3;
+
 /// Scratch memory of the last sums: what the parts of a blueprint's seeds add to its gradients.
 #[derive(Debug)]
 pub(crate) struct PartBuffers {
@@ -117,6 +121,8 @@ pub(crate) struct PartBuffers {
     pub(crate) arrivals: Buffer<u32>,
     /// Parts that a blueprint may have.
     pub(crate) max_parts: u32,
+    /// Seeds of a part.
+    pub(crate) part_seeds: u32,
     pub(crate) grid: u32,
 }
 
@@ -127,14 +133,16 @@ impl PartBuffers {
         let (chunk_size, blueprints) = (state.chunk_size(), state.num_blueprints());
         let instance = instances::parameter_gradients(chunk_size);
         let resident = kernels.resident_blocks(instance.kernel)? as usize;
+        let part_seeds = instance.teams(chunk_size) * SEEDS_OF_A_TEAM;
         // As many as the device has room for at once, if there are the seeds.
-        let most = state.num_seeds().div_ceil(instance.seeds_of_a_part(chunk_size));
+        let most = state.num_seeds().div_ceil(part_seeds);
         let parts = most.min(resident / blueprints).max(1);
         Ok(Some(Self {
             weights: Buffer::zeroed(device, blueprints * parts * chunk_size)?,
             scales: Buffer::zeroed(device, blueprints * parts)?,
             arrivals: Buffer::zeroed(device, blueprints)?,
             max_parts: parts as u32,
+            part_seeds: part_seeds as u32,
             grid: (blueprints * parts).min(resident) as u32,
         }))
     }

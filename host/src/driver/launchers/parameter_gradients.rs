@@ -51,10 +51,11 @@ pub(crate) fn launch(device: KernelDevice<'_>, a: Arguments<'_>) -> Result<(), E
         slabs,
         chunk_vectors: chunk_size as u32 / lanes,
         max_parts: parts.max_parts,
+        part_seeds: parts.part_seeds,
         num_seeds: state.num_seeds() as u32,
         chunk_size: chunk_size as u32,
         num_blueprints: blueprints as u32,
-        _padding: [0; 2],
+        _padding: 0,
     };
     let grid = parts.grid;
     let (g, parts) = (&*gradients, gradients.parts.as_ref().expect("as above"));

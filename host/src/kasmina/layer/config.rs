@@ -156,7 +156,8 @@ pub enum GradientClipping {
         /// The largest norm.
         limit: f32,
     },
-    /// Each seed's by a factor, so that its norm is at most a multiple of its running norm.
+    /// Each blueprint's, with the α of the seeds that have it, by a factor, so that its norm is at most a
+    /// multiple of its running norm.
     Adaptive {
         /// The multiple.
         factor: f32,

@@ -70,7 +70,7 @@ impl Default for TransitionRules {
 }
 
 /// What an epoch says of one seed. A figure that is not known is NaN (or 0 errors): it meets no
-/// condition.
+/// condition, so that a seed whose FINE_TUNING is over and of which nothing is known is CULLED.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SeedEpoch {
