@@ -257,7 +257,7 @@ macro_rules! instance {
         /// # Safety
         /// As [`ParameterGradients`] says, with a chunk size that is a multiple of the instance's lanes and, if
         /// the instance is not wide, at most that of the block's threads.
-        #[kernel(block = $block, awaits $(, $spills)?)]
+        #[kernel(block = $block, min_blocks = 2, awaits $(, $spills)?)]
         pub unsafe fn $entry(p: ParameterGradients) {
             const { assert!($block == BLOCK) };
             // SAFETY: the entry's contract.
