@@ -132,8 +132,7 @@ impl ParameterGradientsInstance {
     /// Seeds that a block takes at once.
     pub fn teams(&self, chunk_size: usize) -> usize {
         let block = self.kernel.bounds().block_threads as usize;
-        let vectors = self.lanes as usize * parameter_kernels::VECTORS_OF_A_THREAD;
-        block / chunk_size.div_ceil(vectors).next_power_of_two().min(block)
+        block / (chunk_size / self.lanes as usize).next_power_of_two().min(block)
     }
 }
 
@@ -152,8 +151,7 @@ pub fn parameter_gradients(chunk_size: usize) -> ParameterGradientsInstance {
     kasmina_types::parameter_gradients_tiles!(instance);
     let fits = |instance: &ParameterGradientsInstance| {
         let lanes = instance.lanes as usize;
-        let vectors = instance.kernel.bounds().block_threads as usize
-            * parameter_kernels::VECTORS_OF_A_THREAD;
+        let vectors = instance.kernel.bounds().block_threads as usize;
         chunk_size.is_multiple_of(lanes) && (instance.wide || chunk_size <= lanes * vectors)
     };
     let mut fitting: Vec<_> = instances.into_iter().filter(fits).collect();

@@ -30,8 +30,8 @@
 //!
 //! # Launch
 //! A persistent grid of 256-thread blocks, a block for a part of a blueprint's seeds. A team of threads takes
-//! a seed, a thread some vectors of its columns, which stay in registers, and more where a chunk is wider than
-//! that. Where the block has threads to spare, several teams share a seed's slabs. The last part of a
+//! a seed, a thread one vector of its columns, which stays in registers, and more where a chunk is wider than
+//! the block. Where the block has threads to spare, several teams share a seed's slabs. The last part of a
 //! blueprint adds up all of them.
 //!
 //! # Determinism
@@ -49,14 +49,11 @@ use kasmina_types::blueprint::BLUEPRINT_NONE;
 
 use super::blueprint_seeds::{self, LISTED, trains};
 use super::seed_gradients::{Blueprint, finish_seed, sum_rows};
-use super::seed_teams::{BLOCK, RowSums, Teams, VECTORS};
-
-/// Vectors of a chunk that a thread keeps in registers.
-pub const VECTORS_OF_A_THREAD: usize = VECTORS;
+use super::seed_teams::{BLOCK, RowSums, Teams};
 
 /// # Safety
-/// As [`ParameterGradients`] says, with `chunk_size` a multiple of `W` and, unless `WIDE`, at most what a
-/// block's threads keep; every block of the grid runs it.
+/// As [`ParameterGradients`] says, with `chunk_size` a multiple of `W` and, unless `WIDE`, at most that of a
+/// block's threads; every block of the grid runs it.
 #[inline(always)]
 unsafe fn parameter_gradients<const W: usize, const WIDE: bool>(p: ParameterGradients) {
     let p = ParameterGradients { max_parts: p.max_parts.max(1), ..p };
@@ -169,7 +166,7 @@ unsafe fn take_part<const W: usize, const WIDE: bool>(
     // SAFETY: the id is a blueprint's; every thread of the block is here.
     let Some(blueprint) = (unsafe { Blueprint::<W, WIDE>::of(p, id, teams) }) else { return };
     let unit = (id * p.max_parts + part) as usize;
-    // Where the columns beyond each thread's vectors are added up.
+    // Where the columns beyond each thread's first vector are added up.
     let (rest, at) = if parts == 1 {
         (p.gradients.weights, blueprint.offset)
     } else {
@@ -199,20 +196,18 @@ unsafe fn take_part<const W: usize, const WIDE: bool>(
         }
         next += seeds_at_a_time;
     }
+    let (start, step) = blueprint.columns();
     let chunk = p.chunk_size as usize;
-    let leads = teams.row() == 0 && teams.member() == 0;
     // SAFETY: every thread of the block is here; the unit's places are this block's, and after the last
     // arrival the blueprint's gradients are.
     unsafe {
         let mut sum = teams.add_rows(sum, teams.count());
         if parts > 1 {
-            unroll!(v in VECTORS => {
-                let i = blueprint.column(v);
-                if teams.row() == 0 && i < chunk {
-                    p.parts.store_vector(at + i, Vector(sum.columns[v]), StoreHint::Cached);
-                }
-            });
-            if leads {
+            let writes = teams.row() == 0;
+            if writes && start < chunk {
+                p.parts.store_vector(at + start, Vector(sum.columns), StoreHint::Cached);
+            }
+            if writes && start == 0 {
                 p.part_scales.store(unit, sum.extras[0]);
             }
             if !grid::arrive_is_last(&p.arrivals, id as usize, parts) {
@@ -222,37 +217,34 @@ unsafe fn take_part<const W: usize, const WIDE: bool>(
             sum = RowSums::ZERO;
             let (row, rows) = (teams.row(), teams.count());
             let of_team = (parts + rows - 1 - row) >> (BLOCK.trailing_zeros() - teams.shift);
-            let (first, stride) = ((id * p.max_parts + row) as usize, rows as usize);
-            let of_columns =
-                |i: usize| sum_rows::<W>(&p.parts, first * chunk + i, stride * chunk, of_team).0;
-            unroll!(v in VECTORS => {
-                let i = blueprint.column(v);
-                if i < chunk {
-                    sum.columns[v] = of_columns(i);
+            let first = (id * p.max_parts + row) as usize;
+            let mut i = start;
+            while i < chunk {
+                let stride = rows as usize * chunk;
+                let total = sum_rows::<W>(&p.parts, first * chunk + i, stride, of_team);
+                if !WIDE || i == start {
+                    sum.columns = total.0;
+                } else {
+                    unroll!(l in W => {
+                        p.gradients.weights.store(blueprint.offset + i + l, total.0[l]);
+                    });
                 }
-            });
-            let mut i = blueprint.column(VECTORS);
-            while WIDE && i < chunk {
-                let total = of_columns(i);
-                unroll!(l in W => {
-                    p.gradients.weights.store(blueprint.offset + i + l, total[l]);
-                });
-                i += blueprint.step();
+                if !WIDE {
+                    break;
+                }
+                i += step;
             }
-            if teams.member() == 0 {
-                sum.extras[0] = sum_rows::<1>(&p.part_scales, first, stride, of_team).0[0];
+            if start == 0 {
+                sum.extras[0] = sum_rows::<1>(&p.part_scales, first, rows as usize, of_team).0[0];
             }
             sum = teams.add_rows(sum, rows);
         }
-        unroll!(v in VECTORS => {
-            let i = blueprint.column(v);
-            if teams.row() == 0 && i < chunk {
-                unroll!(l in W => {
-                    p.gradients.weights.store(blueprint.offset + i + l, sum.columns[v][l]);
-                });
-            }
-        });
-        if leads {
+        if teams.row() == 0 && start < chunk {
+            unroll!(l in W => {
+                p.gradients.weights.store(blueprint.offset + start + l, sum.columns[l]);
+            });
+        }
+        if teams.row() == 0 && start == 0 {
             p.gradients.scales.store(id as usize, sum.extras[0]);
         }
     }
@@ -264,7 +256,7 @@ macro_rules! instance {
         ///
         /// # Safety
         /// As [`ParameterGradients`] says, with a chunk size that is a multiple of the instance's lanes and, if
-        /// the instance is not wide, at most what the block's threads keep.
+        /// the instance is not wide, at most that of the block's threads.
         #[kernel(block = $block, min_blocks = 2, awaits $(, $spills)?)]
         pub unsafe fn $entry(p: ParameterGradients) {
             const { assert!($block == BLOCK) };

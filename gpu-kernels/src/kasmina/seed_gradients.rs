@@ -7,10 +7,10 @@ use kasmina_types::blend_backward::EXTRA_SUMS;
 use kasmina_types::blueprint::CONV_TAPS;
 use kasmina_types::{BlueprintType, Out, ParameterGradients, SeedLifecycle};
 
-use super::seed_teams::{Columns, RowSums, Teams, VECTORS};
+use super::seed_teams::{RowSums, Teams};
 
-/// A blueprint, and what a thread keeps of it for all of its seeds. `WIDE` is whether a chunk may have more
-/// vectors than the block's threads keep.
+/// A blueprint, and what a thread keeps of it for all of its seeds. `WIDE` is whether chunks are wider than the
+/// block's threads have vectors; else none has more than one.
 pub(crate) struct Blueprint<const W: usize, const WIDE: bool> {
     teams: Teams,
     kind: BlueprintType,
@@ -18,8 +18,8 @@ pub(crate) struct Blueprint<const W: usize, const WIDE: bool> {
     pub(crate) offset: usize,
     /// ln Σ eʷ of an ATTENTION_HEAD.
     log_partition: f32,
-    /// What A is multiplied with, in the thread's vectors.
-    factor: Columns<W>,
+    /// What A is multiplied with in the thread's first vector.
+    factor: [f32; W],
 }
 
 impl<const W: usize, const WIDE: bool> Blueprint<W, WIDE> {
@@ -37,32 +37,24 @@ impl<const W: usize, const WIDE: bool> Blueprint<W, WIDE> {
             )
         };
         let kind = BlueprintType::from_u8(kind)?;
-        let factor = [[0.0; W]; VECTORS];
-        let mut blueprint = Self { teams, kind, scale, offset, log_partition: 0.0, factor };
+        let mut blueprint =
+            Self { teams, kind, scale, offset, log_partition: 0.0, factor: [0.0; W] };
         if matches!(kind, BlueprintType::AttentionHead) {
             // SAFETY: the whole block sees the same type.
             blueprint.log_partition = unsafe { blueprint.log_partition(p) };
         }
-        unroll!(v in VECTORS => {
-            let i = blueprint.column(v);
-            if i < p.chunk_size as usize {
-                // SAFETY: the column is inside the chunk.
-                blueprint.factor[v] = unsafe { blueprint.factors(p, i) };
-            }
-        });
+        let (start, _) = blueprint.columns();
+        if start < p.chunk_size as usize {
+            // SAFETY: the column is inside the chunk.
+            unroll!(l in W => { blueprint.factor[l] = unsafe { blueprint.factor_of(p, start + l) }; });
+        }
         Some(blueprint)
     }
 
-    /// The first column of the thread's vector number `v`.
+    /// The thread's first column, and how far its vectors are apart.
     #[inline(always)]
-    pub(crate) fn column(&self, v: usize) -> usize {
-        self.teams.member() as usize * W + v * self.step()
-    }
-
-    /// How far a thread's vectors are apart.
-    #[inline(always)]
-    pub(crate) fn step(&self) -> usize {
-        self.teams.size() as usize * W
+    pub(crate) fn columns(&self) -> (usize, usize) {
+        (self.teams.member() as usize * W, self.teams.size() as usize * W)
     }
 
     /// # Safety
@@ -73,44 +65,49 @@ impl<const W: usize, const WIDE: bool> Blueprint<W, WIDE> {
         unsafe { p.layer.weights.load(self.offset + i) }
     }
 
-    /// What A is multiplied with in the columns from `i` on: w, or the softmax's share.
+    /// What A is multiplied with: w, or the softmax's share.
     ///
     /// # Safety
-    /// The columns are inside the chunk.
+    /// `i < p.chunk_size`.
     #[inline(always)]
-    unsafe fn factors(&self, p: &ParameterGradients, i: usize) -> [f32; W] {
-        let mut factors = [0.0; W];
-        if matches!(self.kind, BlueprintType::ConvFilter) {
-            return factors;
-        }
+    unsafe fn factor_of(&self, p: &ParameterGradients, i: usize) -> f32 {
         // SAFETY: the caller's contract.
-        unroll!(l in W => { factors[l] = unsafe { self.weight(p, i + l) }; });
-        if matches!(self.kind, BlueprintType::AttentionHead) {
-            unroll!(l in W => { factors[l] = math::exp(factors[l] - self.log_partition); });
+        unsafe {
+            match self.kind {
+                BlueprintType::AttentionHead => math::exp(self.weight(p, i) - self.log_partition),
+                BlueprintType::ConvFilter => 0.0,
+                _ => self.weight(p, i),
+            }
         }
-        factors
     }
 
     /// # Safety
     /// Every thread of the block calls it.
     #[inline(always)]
     unsafe fn log_partition(&self, p: &ParameterGradients) -> f32 {
+        let (start, step) = self.columns();
         let chunk = p.chunk_size as usize;
         let mut largest = f32::NEG_INFINITY;
-        let mut i = self.column(0);
+        let mut i = start;
         while i < chunk {
             // SAFETY: the column is inside the chunk.
             unroll!(l in W => { largest = math::max(largest, unsafe { self.weight(p, i + l) }); });
-            i += self.step();
+            if !WIDE {
+                break;
+            }
+            i += step;
         }
         // SAFETY: every thread of the block is here.
         let [largest] = unsafe { self.teams.fold([largest], |_, a, b| math::max(a, b)) };
         let mut sum = 0.0;
-        let mut i = self.column(0);
+        let mut i = start;
         while i < chunk {
             // SAFETY: as above.
             unroll!(l in W => { sum += math::exp(unsafe { self.weight(p, i + l) } - largest); });
-            i += self.step();
+            if !WIDE {
+                break;
+            }
+            i += step;
         }
         // SAFETY: as above.
         let [sum] = unsafe { self.teams.add_up([sum]) };
@@ -118,8 +115,8 @@ impl<const W: usize, const WIDE: bool> Blueprint<W, WIDE> {
     }
 }
 
-/// Finishes a seed: its ∂α and statistics. Returns what it adds to the blueprint's gradients, in the thread's
-/// vectors of columns, and hands `rest` those beyond. ∂s is the extra.
+/// Finishes a seed: its ∂α and statistics. Returns what it adds to the blueprint's gradients, in the columns of
+/// the thread's first vector, and hands `rest` those of the others. ∂s is the extra.
 ///
 /// # Safety
 /// Every thread of the block calls it, the threads of neighbouring `shares` teams with the same seed.
@@ -132,8 +129,8 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
 ) -> RowSums<W, 1> {
     let Blueprint { teams, kind, scale, .. } = *blueprint;
     let chunk = p.chunk_size as usize;
+    let (start, step) = blueprint.columns();
     let convolves = matches!(kind, BlueprintType::ConvFilter);
-    let attends = matches!(kind, BlueprintType::AttentionHead);
 
     // The seed's sums over the slabs, in the thread's columns.
     let mut own = RowSums::<W, CONV_TAPS>::ZERO;
@@ -157,13 +154,17 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
     let (active, a) = role;
     let columns = if seed.is_some() { chunk } else { 0 };
     let index = seed.unwrap_or(0) as usize;
-    // Beyond the thread's vectors: A in the columns from `i` on, and what it is multiplied with.
-    let beyond = |i: usize| {
-        // SAFETY: this thread left the totals in the first slab's place; the columns are inside the chunk.
-        unsafe {
-            let total = p.sums.columns.load_vector::<W>(index * chunk + i, LoadHint::Cached);
-            (total.0, blueprint.factors(p, i))
+    // A in the columns from `i` on, and what it is multiplied with.
+    let totals = |i: usize| {
+        if !WIDE || i == start {
+            return (own.columns, blueprint.factor);
         }
+        let mut factor = [0.0; W];
+        // SAFETY: this thread left the totals in the first slab's place.
+        let total = unsafe { p.sums.columns.load_vector::<W>(index * chunk + i, LoadHint::Cached) };
+        // SAFETY: the column is inside the chunk.
+        unroll!(l in W => { factor[l] = unsafe { blueprint.factor_of(p, i + l) }; });
+        (total.0, factor)
     };
 
     // ∂α's share of A is linear in what A is multiplied with.
@@ -174,23 +175,18 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
     };
     // Σ A·w, for an ATTENTION_HEAD Σ A·p, and Σ A times what ∂α has for it.
     let (mut weighted, mut of_alpha) = (0.0, 0.0);
-    let mut weigh = |total: &[f32; W], factor: &[f32; W]| {
+    let mut i = start;
+    while i < columns {
+        let (total, factor) = totals(i);
         unroll!(l in W => {
             weighted = math::fma(factor[l], total[l], weighted);
             let alpha = math::fma(alpha_gain, factor[l], alpha_offset);
             of_alpha = math::fma(alpha, total[l], of_alpha);
         });
-    };
-    unroll!(v in VECTORS => {
-        if blueprint.column(v) < columns {
-            weigh(&own.columns[v], &blueprint.factor[v]);
+        if !WIDE {
+            break;
         }
-    });
-    let mut i = blueprint.column(VECTORS);
-    while WIDE && i < columns {
-        let (total, factor) = beyond(i);
-        weigh(&total, &factor);
-        i += blueprint.step();
+        i += step;
     }
     // SAFETY: every thread of the block is here.
     let [weighted, of_alpha] = unsafe { teams.add_up([weighted, of_alpha]) };
@@ -203,8 +199,10 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
         extras = unsafe { teams.add_up(extras) };
     }
 
+    let attends = matches!(kind, BlueprintType::AttentionHead);
     let (gain, shift) = if attends { (a, weighted) } else { (a * scale, 0.0) };
-    let gradient = |i: usize, total: &[f32; W], factor: &[f32; W]| {
+    let gradient = |i: usize| {
+        let (total, factor) = totals(i);
         let mut gradient = [0.0; W];
         unroll!(l in W => {
             let value = if convolves { tap(&extras, i + l) } else { total[l] - shift };
@@ -213,28 +211,25 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
         gradient
     };
     let mut result = RowSums::<W, 1>::ZERO;
+    if start < columns {
+        result.columns = gradient(start);
+    }
     // Sum and largest magnitude.
     let mut spread = [0.0; 2];
-    let mut widen = |gradient: &[f32; W]| {
+    let mut i = start;
+    while i < columns {
+        let of_vector = if !WIDE || i == start { result.columns } else { gradient(i) };
         unroll!(l in W => {
-            spread[0] += gradient[l];
-            spread[1] = math::max(spread[1], gradient[l].abs());
+            spread[0] += of_vector[l];
+            spread[1] = math::max(spread[1], of_vector[l].abs());
         });
-    };
-    unroll!(v in VECTORS => {
-        let i = blueprint.column(v);
-        if i < columns {
-            result.columns[v] = gradient(i, &own.columns[v], &blueprint.factor[v]);
-            widen(&result.columns[v]);
+        if WIDE && i != start {
+            rest(i, &of_vector);
         }
-    });
-    let mut i = blueprint.column(VECTORS);
-    while WIDE && i < columns {
-        let (total, factor) = beyond(i);
-        let gradient = gradient(i, &total, &factor);
-        widen(&gradient);
-        rest(i, &gradient);
-        i += blueprint.step();
+        if !WIDE {
+            break;
+        }
+        i += step;
     }
     // SAFETY: every thread of the block is here.
     let [sum, largest] =
@@ -244,28 +239,23 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
     let unit = if largest > 0.0 { 1.0 / largest } else { 1.0 };
     let mean = sum / chunk as f32;
     let mut squares = [0.0; 2];
-    let mut square = |gradient: &[f32; W]| {
+    let mut i = start;
+    while i < columns {
+        let of_vector = if !WIDE || i == start { result.columns } else { gradient(i) };
         unroll!(l in W => {
-            let (value, deviation) = (gradient[l] * unit, (gradient[l] - mean) * unit);
+            let (value, deviation) = (of_vector[l] * unit, (of_vector[l] - mean) * unit);
             squares[0] = math::fma(value, value, squares[0]);
             squares[1] = math::fma(deviation, deviation, squares[1]);
         });
-    };
-    unroll!(v in VECTORS => {
-        if blueprint.column(v) < columns {
-            square(&result.columns[v]);
+        if !WIDE {
+            break;
         }
-    });
-    let mut i = blueprint.column(VECTORS);
-    while WIDE && i < columns {
-        let (total, factor) = beyond(i);
-        square(&gradient(i, &total, &factor));
-        i += blueprint.step();
+        i += step;
     }
     // SAFETY: every thread of the block is here.
     let [squares, deviations] = unsafe { teams.add_up(squares) };
 
-    if seed.is_none() || teams.member() != 0 {
+    if seed.is_none() || start != 0 {
         return result;
     }
     let mut taps = weighted;
@@ -297,8 +287,8 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
     result
 }
 
-/// A seed's sums over the team's share of the slabs, in the thread's vectors of columns; those beyond, of which
-/// there are none where teams share, take the first slab's place. The extras are summed over
+/// A seed's sums over the team's share of the slabs, in the thread's first vector of columns; those of its other
+/// vectors, of which there are none where teams share, take the first slab's place. The extras are summed over
 /// all of the thread's vectors, where the blueprint needs them.
 ///
 /// # Safety
@@ -311,6 +301,7 @@ unsafe fn sum_slabs<const W: usize, const WIDE: bool>(
 ) -> RowSums<W, CONV_TAPS> {
     let teams = blueprint.teams;
     let (chunk, vectors) = (p.chunk_size as usize, p.chunk_vectors as usize);
+    let (start, step) = blueprint.columns();
     let share = teams.row() & (teams.shares() - 1);
     // Slabs `share`, `share + shares` and so on.
     let slabs = (p.slabs + teams.shares() - 1 - share) >> teams.share_shift;
@@ -319,19 +310,19 @@ unsafe fn sum_slabs<const W: usize, const WIDE: bool>(
     // SAFETY: the caller's contract; slabs are a multiple of `W` apart.
     unsafe {
         let stride = p.num_seeds as usize * chunk;
-        let at = |i: usize| share * stride + seed * chunk + i;
-        unroll!(v in VECTORS => {
-            let i = blueprint.column(v);
-            if i < chunk {
-                let columns = &p.sums.columns;
-                sums.columns[v] = sum_rows::<W>(columns, at(i), shares * stride, slabs).0;
+        let mut i = start;
+        while i < chunk {
+            let first = share * stride + seed * chunk + i;
+            let total = sum_rows::<W>(&p.sums.columns, first, shares * stride, slabs);
+            if !WIDE || i == start {
+                sums.columns = total.0;
+            } else {
+                p.sums.columns.store_vector(seed * chunk + i, total, StoreHint::Cached);
             }
-        });
-        let mut i = blueprint.column(VECTORS);
-        while WIDE && i < chunk {
-            let total = sum_rows::<W>(&p.sums.columns, at(i), shares * stride, slabs);
-            p.sums.columns.store_vector(seed * chunk + i, total, StoreHint::Cached);
-            i += blueprint.step();
+            if !WIDE {
+                break;
+            }
+            i += step;
         }
         if matches!(blueprint.kind, BlueprintType::MlpExpansion | BlueprintType::ConvFilter) {
             let stride = p.num_seeds as usize * vectors * EXTRA_SUMS;

@@ -9,13 +9,7 @@ pub(crate) const BLOCK: usize = 256;
 /// Warps of a block.
 pub(crate) const WARPS: usize = BLOCK / warp::WARP_SIZE as usize;
 
-/// Vectors of columns that a thread keeps in registers.
-pub(crate) const VECTORS: usize = 4;
-
-/// A thread's vectors of columns.
-pub(crate) type Columns<const W: usize> = [[f32; W]; VECTORS];
-
-/// How a block's threads are cut into teams: rows of threads, each thread with some vectors of columns.
+/// How a block's threads are cut into teams: rows of threads, each thread with one vector of columns.
 #[derive(Clone, Copy)]
 pub(crate) struct Teams {
     /// Threads of a team, a power of two up to the block, as a shift: a division would bring a panic into
@@ -28,7 +22,7 @@ pub(crate) struct Teams {
 impl Teams {
     #[inline(always)]
     pub(crate) fn of<const W: usize>(p: &ParameterGradients) -> Self {
-        let vectors = (p.chunk_size / W as u32).div_ceil(VECTORS as u32);
+        let vectors = p.chunk_size / W as u32;
         let vectors = if vectors > BLOCK as u32 { BLOCK as u32 } else { vectors.max(1) };
         Self { shift: 32 - (vectors - 1).leading_zeros(), share_shift: 0 }
     }
@@ -147,7 +141,7 @@ impl Teams {
             return sum;
         }
         const {
-            assert!(W * VECTORS + X <= ROW_WORDS);
+            assert!(W + X <= ROW_WORDS);
         }
         let slots = shared_array![u32; BLOCK * ROW_WORDS];
         let t = thread::thread_idx_x();
@@ -158,22 +152,16 @@ impl Teams {
             // written by teams that no one reads any more.
             unsafe {
                 if self.row() & (rows - 1) < step {
-                    unroll!(v in VECTORS => {
-                        unroll!(l in W => { slots.write(own + v * W + l, sum.columns[v][l].to_bits()); });
-                    });
-                    unroll!(j in X => { slots.write(own + W * VECTORS + j, sum.extras[j].to_bits()); });
+                    unroll!(l in W => { slots.write(own + l, sum.columns[l].to_bits()); });
+                    unroll!(j in X => { slots.write(own + W + j, sum.extras[j].to_bits()); });
                 }
                 thread::sync_threads();
                 step /= 2;
                 if self.row() & (rows - 1) < step {
                     let other = (t + (step << self.shift)) as usize * ROW_WORDS;
-                    unroll!(v in VECTORS => {
-                        unroll!(l in W => {
-                            sum.columns[v][l] += f32::from_bits(slots.read(other + v * W + l));
-                        });
-                    });
+                    unroll!(l in W => { sum.columns[l] += f32::from_bits(slots.read(other + l)); });
                     unroll!(j in X => {
-                        sum.extras[j] += f32::from_bits(slots.read(other + W * VECTORS + j));
+                        sum.extras[j] += f32::from_bits(slots.read(other + W + j));
                     });
                 }
             }
@@ -187,23 +175,21 @@ impl Teams {
 /// Words of the widest value that a team folds.
 const FOLD_WORDS: usize = CONV_TAPS;
 /// Words of the widest [`RowSums`].
-const ROW_WORDS: usize = 4 * VECTORS + CONV_TAPS;
+const ROW_WORDS: usize = 4 + CONV_TAPS;
 
-/// What teams add up: vectors of columns, and `X` figures beside them.
+/// What teams add up: a vector of columns, and `X` figures beside it.
 #[derive(Clone, Copy)]
 pub(crate) struct RowSums<const W: usize, const X: usize> {
-    pub(crate) columns: Columns<W>,
+    pub(crate) columns: [f32; W],
     pub(crate) extras: [f32; X],
 }
 
 impl<const W: usize, const X: usize> RowSums<W, X> {
-    pub(crate) const ZERO: Self = Self { columns: [[0.0; W]; VECTORS], extras: [0.0; X] };
+    pub(crate) const ZERO: Self = Self { columns: [0.0; W], extras: [0.0; X] };
 
     #[inline(always)]
     pub(crate) fn add(&mut self, other: &Self) {
-        unroll!(v in VECTORS => {
-            unroll!(l in W => { self.columns[v][l] += other.columns[v][l]; });
-        });
+        unroll!(l in W => { self.columns[l] += other.columns[l]; });
         unroll!(j in X => { self.extras[j] += other.extras[j]; });
     }
 }
