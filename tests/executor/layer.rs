@@ -2,7 +2,9 @@
 
 use half::{bf16, f16};
 use kasmina::Device;
-use kasmina_tests::kasmina::layer::{blueprints, kernels, lifecycle, stack, steps, training};
+use kasmina_tests::kasmina::layer::{
+    blueprints, kernels, lifecycle, memory, stack, steps, training,
+};
 
 use super::shuffled;
 
@@ -57,6 +59,11 @@ fn wrong_inputs_are_refused() {
 #[test]
 fn numerical_modes() {
     both(steps::check_numerical_modes);
+}
+
+#[test]
+fn exhausted_memory_leaves_the_layer_as_it_was() {
+    both(memory::check_exhaustion);
 }
 
 #[test]

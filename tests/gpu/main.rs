@@ -10,7 +10,9 @@ use kasmina::reduction::{Reduce, SegmentOffsets, Segments};
 use kasmina::{Buffer, Device, Error};
 use kasmina_tests::kasmina::blend_backward as backward;
 use kasmina_tests::kasmina::blend_forward::{self as blend, Case};
-use kasmina_tests::kasmina::layer::{blueprints, kernels, lifecycle, stack, steps, training};
+use kasmina_tests::kasmina::layer::{
+    blueprints, kernels, lifecycle, memory, stack, steps, training,
+};
 use kasmina_tests::kasmina::{gradient_clip, graft_schedule, state_update, telemetry_reduce};
 use kasmina_tests::normalization::activation_norm as norm;
 use kasmina_tests::reduction::reduce::{self, Cut};
@@ -85,6 +87,7 @@ fn main() {
             blueprints::check_unfit(device);
             blueprints::check_loading(device);
         }),
+        trial("layer::exhausted_memory", memory::check_exhaustion),
         trial("layer::stacks", |device| {
             stack::check_same_bits::<f32>(device);
             stack::check_same_bits::<f16>(device);

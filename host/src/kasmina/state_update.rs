@@ -7,7 +7,7 @@ use kasmina_types::{SeedLifecycle, StateUpdate, UpdateStatus};
 
 use super::graft::GraftStates;
 use super::state::LayerState;
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, host};
 use crate::device::Device;
 use crate::driver::launchers::KernelDevice;
 use crate::driver::launchers::state_update::{self as launcher, Arguments};
@@ -117,7 +117,7 @@ impl StateUpdates {
         device.refuse_capture(OP)?;
         Ok(Self {
             device: device.clone(),
-            staging: vec![StateUpdate::of(0); capacity],
+            staging: host::repeated(capacity, StateUpdate::of(0))?,
             updates: Buffer::zeroed(device, capacity)?,
             status: Buffer::zeroed(device, capacity)?,
             found: Buffer::zeroed(device, capacity)?,

@@ -270,6 +270,13 @@ impl LayerConfig {
             let expected = format!("a multiple of `num_seeds`, {seeds}, that is not 0");
             return value("hidden_dim", hidden.to_string(), &expected);
         }
+        if hidden > u32::MAX as usize {
+            return value(
+                "hidden_dim",
+                hidden.to_string(),
+                "at most 2³² − 1: columns have 32 bits",
+            );
+        }
         if !(2..=1 << 16).contains(&self.max_blueprints) {
             let got = self.max_blueprints.to_string();
             return value("max_blueprints", got, "2 to 65536: ids are 16 bits, and id 0 is none");

@@ -4,7 +4,8 @@ use super::config::LayerConfig;
 use super::error::{ConfigError, LayerError};
 use super::integrity::{command_checksum, state_checksum};
 use super::registry::Registry;
-use super::{KasminaLayer, LayerElement, graft_states};
+use super::{KasminaLayer, LayerElement};
+use crate::buffer::host;
 use crate::device::Device;
 use crate::error::Error;
 use crate::kasmina::{GraftStates, LayerState, SeedStates};
@@ -64,7 +65,8 @@ impl<T: LayerElement> KasminaLayer<T> {
         Ok(state_checksum(&self.state.read()?, &self.state.read_graft()?))
     }
 
-    /// Reads the state back and compares it with the CRC-32 that the last command left. Parameters are not
+    /// Reads the state back and compares it with the CRC-32 that the last command left, as every command
+    /// does before it changes anything. Parameters are not
     /// in it, for an optimiser changes them between any two steps.
     ///
     /// # Errors
@@ -116,13 +118,15 @@ pub(crate) fn empty_state(
         return Err(ConfigError::Value { option, got, expected }.into());
     }
     let states = SeedStates {
-        lifecycle: vec![0; seeds],
-        blueprint_id: vec![0; seeds],
-        alpha: vec![0.0; seeds],
+        lifecycle: host::zeros(seeds)?,
+        blueprint_id: host::zeros(seeds)?,
+        alpha: host::zeros(seeds)?,
         chunk_size,
         ..SeedStates::default()
     };
-    place(device, states, &graft_states(config), registry, config.max_blueprints)
+    let LayerConfig { schedule, ramp_epochs, alpha_target, .. } = *config;
+    let graft = GraftStates::of_schedule(seeds, schedule, ramp_epochs, alpha_target)?;
+    place(device, states, &graft, registry, config.max_blueprints)
 }
 
 /// The ids that mean something.
@@ -150,7 +154,7 @@ fn place(
     max_blueprints: usize,
 ) -> Result<LayerState, Error> {
     let chunk_size = states.chunk_size;
-    let mut arena = vec![0.0; (registry.slots() + 1) * chunk_size];
+    let mut arena = host::zeros((registry.slots() + 1) * chunk_size)?;
     let mut offsets = vec![0; max_blueprints];
     for id in registry.ids() {
         let start = registry.slot(id)? * chunk_size;

@@ -33,8 +33,8 @@ pub use selection::{ComparedKernel, KernelComparison, TelemetryDifference, in_ro
 pub use stack::{Checkpointing, LayerStack};
 
 use super::{
-    BlendOptions, EpochBuffers, GradientBuffers, GradientClip, GraftSchedule, GraftStates,
-    LayerElement, LayerState, StateUpdates,
+    BlendOptions, EpochBuffers, GradientBuffers, GradientClip, GraftSchedule, LayerElement,
+    LayerState, StateUpdates,
 };
 use crate::device::Device;
 use crate::error::Error;
@@ -172,13 +172,4 @@ impl<T: LayerElement> KasminaLayer<T> {
     pub fn gradients(&self) -> Option<&GradientBuffers> {
         self.training.as_ref().map(|training| &training.gradients)
     }
-}
-
-/// The graft states of a new layer: its configuration's schedule in every seed.
-fn graft_states(config: &LayerConfig) -> GraftStates {
-    let mut graft = GraftStates::new(config.num_seeds);
-    graft.schedule.fill(config.schedule as u8);
-    graft.ramp_epochs.fill(config.ramp_epochs);
-    graft.alpha_target.fill(config.alpha_target);
-    graft
 }
