@@ -2,8 +2,7 @@
 
 use crc32fast::Hasher;
 
-use crate::error::Error;
-use crate::kasmina::{GraftStates, LayerState, SeedStates};
+use crate::kasmina::{GraftStates, SeedStates};
 
 /// The CRC-32 of a whole state: every array under its name, with its length, in little-endian bytes.
 ///
@@ -26,27 +25,18 @@ pub fn state_checksum(states: &SeedStates, graft: &GraftStates) -> u32 {
     crc.array("blueprint_weights", &states.blueprint_weights, |v| v.to_le_bytes());
     crc.array("blueprint_scales", &states.blueprint_scales, |v| v.to_le_bytes());
     crc.array("chunk_size", &[states.chunk_size as u64], |v| v.to_le_bytes());
-    crc.0.finalize()
-}
-
-/// The CRC-32 of what only the layer's commands change: everything but the blueprints' parameters,
-/// which an optimiser changes between any two steps.
-pub(crate) fn command_checksum(state: &LayerState) -> Result<u32, Error> {
-    let mut crc = Crc::default();
-    crc.array("lifecycle", &state.lifecycle.to_vec()?, |v| [*v]);
-    crc.array("blueprint_id", &state.blueprint_id.to_vec()?, |v| v.to_le_bytes());
-    crc.array("alpha", &state.alpha.to_vec()?, |v| v.to_le_bytes());
-    crc.graft(&state.read_graft()?);
-    crc.array("blueprint_type", &state.blueprint_type.to_vec()?, |v| [*v]);
-    crc.array("blueprint_offset", &state.blueprint_offset.to_vec()?, |v| v.to_le_bytes());
-    Ok(crc.0.finalize())
+    crc.finish()
 }
 
 #[derive(Default)]
-struct Crc(Hasher);
+pub(super) struct Crc(Hasher);
 
 impl Crc {
-    fn array<T, const N: usize>(
+    pub(super) fn finish(self) -> u32 {
+        self.0.finalize()
+    }
+
+    pub(super) fn array<T, const N: usize>(
         &mut self,
         name: &str,
         values: &[T],
@@ -59,7 +49,7 @@ impl Crc {
         }
     }
 
-    fn graft(&mut self, graft: &GraftStates) {
+    pub(super) fn graft(&mut self, graft: &GraftStates) {
         self.array("schedule", &graft.schedule, |v| [*v]);
         self.array("alpha_target", &graft.alpha_target, |v| v.to_le_bytes());
         self.array("ramp_epochs", &graft.ramp_epochs, |v| v.to_le_bytes());

@@ -2,7 +2,7 @@
 
 use super::config::LayerConfig;
 use super::error::{ConfigError, LayerError};
-use super::integrity::{command_checksum, state_checksum};
+use super::integrity::state_checksum;
 use super::registry::Registry;
 use super::{KasminaLayer, LayerElement};
 use crate::buffer::host;
@@ -50,11 +50,13 @@ impl<T: LayerElement> KasminaLayer<T> {
             }
         }
         let registry = self.registry.with_loaded(&present(&states))?;
-        self.state = place(&self.device, states, &graft, &registry, config.max_blueprints)?;
+        let state = place(&self.device, states, &graft, &registry, config.max_blueprints)?;
+        self.guard = self.guard_of(&state)?;
+        self.state = state;
         self.registry = registry;
         // Sized by the arena, which is as large as before; what it holds is of the old state.
         self.training = None;
-        self.refresh_guard()
+        Ok(())
     }
 
     /// The CRC-32 of the whole state as it is now: what [`Self::load_state`] checks.
@@ -73,22 +75,11 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// [`LayerError::Integrity`] where something else than the layer changed it;
     /// [`LayerError::TurnedOff`]; or a failed call.
     pub fn verify_integrity(&self) -> Result<(), Error> {
-        let Some(expected) = self.guard else {
+        if self.guard.is_none() {
             let (what, option) = ("the CRC of the state", "enable_integrity_checks");
             return Err(LayerError::TurnedOff { what, option }.into());
-        };
-        let got = command_checksum(&self.state)?;
-        if got == expected {
-            return Ok(());
         }
-        Err(LayerError::Integrity { layer: self.config.name.clone(), expected, got }.into())
-    }
-
-    pub(crate) fn refresh_guard(&mut self) -> Result<(), Error> {
-        if self.config.enable_integrity_checks {
-            self.guard = Some(command_checksum(&self.state)?);
-        }
-        Ok(())
+        self.found().map(drop)
     }
 
     /// What `enable_debug_assertions` checks before each pass.

@@ -6,6 +6,7 @@ mod commands;
 mod config;
 mod epoch;
 mod error;
+mod guard;
 mod integrity;
 mod load;
 mod passes;
@@ -144,7 +145,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             state,
             config,
         };
-        layer.refresh_guard()?;
+        layer.guard = layer.guard_of(&layer.state)?;
         Ok(layer)
     }
 
