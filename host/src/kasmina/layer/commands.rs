@@ -184,8 +184,15 @@ impl<T: LayerElement> KasminaLayer<T> {
         to: SeedLifecycle,
     ) -> Result<(), Error> {
         self.check_transition(&found, seed, from, to)?;
+        let lets_go = to == SeedLifecycle::Dormant;
+        let held = lets_go.then(|| found.blueprint_id(&self.state, seed)).transpose()?;
         let update = self.update_to(seed, to);
-        self.apply(&mut found, &[update])
+        self.apply(&mut found, &[update])?;
+        if let Some(held) = held {
+            // It has been used until now.
+            self.registry.touch(held);
+        }
+        Ok(())
     }
 
     fn check_transition(

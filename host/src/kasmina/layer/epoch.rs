@@ -70,8 +70,17 @@ impl<T: LayerElement> KasminaLayer<T> {
         self.leave(&found);
         let skipped = self.schedule.skipped()?;
         let decided = self.decide(&found, report)?;
+        let released = decided
+            .iter()
+            .filter(|t| t.to == SeedLifecycle::Dormant)
+            .map(|t| found.blueprint_id(&self.state, t.seed))
+            .collect::<Result<Vec<_>, _>>()?;
         let updates: Vec<_> = decided.iter().map(|t| self.update_to(t.seed, t.to)).collect();
         self.apply(&mut found, &updates)?;
+        for id in released {
+            // They have been used until now.
+            self.registry.touch(id);
+        }
         self.epochs += 1;
         Ok(EpochOutcome { epoch: self.epochs, transitions: decided, skipped })
     }

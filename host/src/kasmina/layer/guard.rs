@@ -84,6 +84,10 @@ impl Found {
         self.element(|c| &c.seeds.lifecycle, &state.lifecycle, seed).map(known)
     }
 
+    pub(super) fn blueprint_id(&self, state: &LayerState, seed: usize) -> Result<u16, Error> {
+        self.element(|c| &c.seeds.blueprint_id, &state.blueprint_id, seed)
+    }
+
     pub(super) fn embargo_epochs(&self, state: &LayerState, seed: usize) -> Result<u32, Error> {
         self.element(|c| &c.seeds.graft.embargo_epochs, &state.graft.embargo_epochs, seed)
     }
