@@ -9,7 +9,7 @@ use kasmina_types::{BlueprintType, SeedLifecycle, StateUpdate};
 use super::error::LayerError;
 use super::guard::Found;
 use super::registry::{Blueprint, LoadedBlueprint, RegistryStatistics};
-use super::{KasminaLayer, LayerElement};
+use super::{KasminaLayer, LayerElement, Training};
 use crate::error::Error;
 
 impl<T: LayerElement> KasminaLayer<T> {
@@ -28,7 +28,7 @@ impl<T: LayerElement> KasminaLayer<T> {
         if let Some(victim) = placement.evicts {
             // First, so that one of which a failed call left a part counts as gone.
             self.registry.evict(victim);
-            self.clear(&mut found, victim, &users)?;
+            self.clear(&mut found, victim, placement.slot, &users)?;
         }
         self.write_blueprint(&mut found, placement.id, placement.slot, blueprint, &weights)?;
         Ok(self.registry.record(placement))
@@ -55,14 +55,14 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// An id that is not loaded, or that a seed uses; a state that something else changed; or a failed
     /// call.
     pub fn unload_blueprint(&mut self, id: u16) -> Result<(), Error> {
-        self.registry.slot(id)?;
+        let slot = self.registry.slot(id)?;
         let mut found = self.found()?;
         let users = found.users(&self.state)?;
         if let Some((seed, lifecycle)) = user_of(&users, id) {
             return Err(LayerError::InUse { id, seed, lifecycle }.into());
         }
         self.registry.give_up(id);
-        self.clear(&mut found, id, &users)
+        self.clear(&mut found, id, slot, &users)
     }
 
     /// Marks a blueprint as used just now, so that others go first.
@@ -174,6 +174,7 @@ impl<T: LayerElement> KasminaLayer<T> {
         blueprint: &Blueprint,
         weights: &[f32],
     ) -> Result<(), Error> {
+        self.forget_gradients(id, slot)?;
         let (at, start) = (usize::from(id), slot * self.state.chunk_size());
         self.state.weights.copy_range_from_slice(start, weights)?;
         self.state.blueprint_scale.copy_range_from_slice(at, &[blueprint.scale])?;
@@ -198,11 +199,22 @@ impl<T: LayerElement> KasminaLayer<T> {
         Ok(())
     }
 
+    /// What the backward passes found of a blueprint is nothing to the next one in its place: its
+    /// gradients become 0 and its running norm none, in the stream's order.
+    fn forget_gradients(&mut self, id: u16, slot: usize) -> Result<(), Error> {
+        let Some(Training { gradients, clip }) = &mut self.training else { return Ok(()) };
+        let chunk_size = self.state.chunk_size();
+        gradients.grad_weights.fill_range_bytes(slot * chunk_size, chunk_size, 0)?;
+        gradients.grad_scales.fill_range_bytes(usize::from(id), 1, 0)?;
+        clip.reset_unit(id)
+    }
+
     /// Lets an id mean nothing, also for DORMANT seeds that hold it.
     fn clear(
         &mut self,
         found: &mut Found,
         id: u16,
+        slot: usize,
         users: &[(SeedLifecycle, u16)],
     ) -> Result<(), Error> {
         let holders: Vec<StateUpdate> = (0..)
@@ -211,6 +223,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             .map(|(seed, _)| StateUpdate { mask: field::BLUEPRINT_ID, ..StateUpdate::of(seed) })
             .collect();
         self.apply(found, &holders)?;
+        self.forget_gradients(id, slot)?;
         self.state.blueprint_scale.copy_range_from_slice(usize::from(id), &[0.0])?;
         self.write_entry(found, id, 0, 0)
     }

@@ -153,7 +153,9 @@ pub enum GradientClipping {
         /// The largest norm.
         limit: f32,
     },
-    /// Each seed's by a factor, so that its norm is at most a multiple of its running norm.
+    /// Each blueprint's by a factor of its own, so that its norm is at most a multiple of its running norm.
+    /// With its weights and its scale go the α of the seeds that have it. A blueprint that is loaded or
+    /// replaced has no running norm yet.
     Adaptive {
         /// The multiple.
         factor: f32,

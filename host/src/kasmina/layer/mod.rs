@@ -169,7 +169,8 @@ impl<T: LayerElement> KasminaLayer<T> {
         self.epochs
     }
 
-    /// The parameters' gradients of the last backward pass, after clipping; none before the first.
+    /// The parameters' gradients of the last backward pass, after clipping; none before the first. Those of
+    /// a blueprint that was loaded or replaced since are 0.
     pub fn gradients(&self) -> Option<&GradientBuffers> {
         self.training.as_ref().map(|training| &training.gradients)
     }
