@@ -20,8 +20,8 @@ mod variant;
 
 pub use blend_backward::BlendBackward;
 pub use blend_forward::{BlendForward, LayerElement};
-pub use gradient_clip::{ClipMode, ClipReport, ClipTargets, GradientClip};
-pub(crate) use gradients::BackwardBuffers;
+pub use gradient_clip::{ClipMode, ClipReport, ClipTargets, ClipTotals, GradientClip};
+pub(crate) use gradients::SumBuffers;
 pub use gradients::{GradientBuffers, GradientValues};
 pub use graft::GraftStates;
 pub use graft_schedule::{EpochBuffers, EpochInputs, EpochValues, GraftSchedule};
@@ -31,7 +31,7 @@ pub use layer::{
     LayerConfig, LayerError, LayerReport, LayerStack, LoadedBlueprint, ParameterAddresses,
     PerformanceReport, RegistryStatistics, SeedEpoch, SeedProgress, SeedReport, StabilityMode,
     TelemetryDifference, TelemetryRecord, TelemetryReduction, Transition, TransitionRules,
-    in_rollout, state_checksum,
+    in_rollout,
 };
 pub use options::{BlendOptions, KernelInfo, NumericalMode, Variant};
 pub use state::{LayerState, SeedStates, StateError};

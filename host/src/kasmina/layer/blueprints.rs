@@ -101,8 +101,8 @@ impl<T: LayerElement> KasminaLayer<T> {
     }
 
     /// One step of gradient descent on the weights and scales of every loaded blueprint, by the gradients
-    /// of the last backward pass; one that was loaded or replaced since has none, and stays. It goes over the host: an optimiser that stays on the device takes the
-    /// addresses of [`Self::parameters`] instead.
+    /// of the last backward pass; one that was loaded or replaced since has none, and stays. It goes over the
+    /// host: an optimiser that stays on the device takes the addresses of [`Self::parameters`] instead.
     ///
     /// # Errors
     /// No backward pass yet, a parameter that would not be finite (nothing is changed then), or a failed

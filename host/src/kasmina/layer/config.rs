@@ -54,8 +54,8 @@ pub struct LayerConfig {
     /// How the batch is reduced to a seed's telemetry.
     pub telemetry_reduction_strategy: TelemetryReduction,
 
-    /// Whether a CRC-32 of the state is kept after each change by the layer, and checked on load and by
-    /// [`verify_integrity`](super::KasminaLayer::verify_integrity).
+    /// Whether a CRC-32 of the state is kept after each change by the layer, and checked on load, before each
+    /// command changes anything, and by [`verify_integrity`](super::KasminaLayer::verify_integrity).
     pub enable_integrity_checks: bool,
     /// What is done about values that are NaN, infinite, denormal or huge.
     pub numerical_stability_mode: StabilityMode,
@@ -75,8 +75,11 @@ pub struct LayerConfig {
     /// Whether a grid has no more blocks than the device holds at once, which then take tile after tile.
     /// Otherwise it has a block for each tile.
     pub enable_persistent_kernels: bool,
-    /// Threads of a block that are preferred; the kernel with the nearest number is taken, and the report
-    /// says which that is.
+    /// Threads of a block that are preferred. Of the kernels of a pass that load for themselves and fit the
+    /// chunk size, one whose block is nearest is taken, the one with the widest access where several are
+    /// equally near; the report says which. A wish, not a demand, and one without effect where all have
+    /// blocks of one size, as in this version: 256 threads. Kernels that fetch through the copy engine (288
+    /// threads), reduce telemetry, clip or change states have one size each, and do not look at it.
     pub preferred_block_size: Option<u32>,
     /// Which kernels are used.
     pub kernel: KernelChoice,
@@ -145,17 +148,16 @@ pub enum GradientClipping {
     None,
     /// Each element to [−limit, limit].
     Value {
-        /// The largest magnitude.
+        /// The largest magnitude, above 0.
         limit: f32,
     },
     /// All parameters of the layer by one factor, so that their norm is at most the limit.
     GlobalNorm {
-        /// The largest norm.
+        /// The largest norm, above 0.
         limit: f32,
     },
-    /// Each blueprint's by a factor of its own, so that its norm is at most a multiple of its running norm.
-    /// With its weights and its scale go the α of the seeds that have it. A blueprint that is loaded or
-    /// replaced has no running norm yet.
+    /// Each blueprint's, with the α of the seeds that have it, by a factor of its own, so that its norm is at
+    /// most a multiple of its running norm. A blueprint that is loaded or replaced has no running norm yet.
     Adaptive {
         /// The multiple.
         factor: f32,
@@ -272,12 +274,9 @@ impl LayerConfig {
             let expected = format!("a multiple of `num_seeds`, {seeds}, that is not 0");
             return value("hidden_dim", hidden.to_string(), &expected);
         }
+        // What every pass counts in 32 bits.
         if hidden > u32::MAX as usize {
-            return value(
-                "hidden_dim",
-                hidden.to_string(),
-                "at most 2³² − 1: columns have 32 bits",
-            );
+            return value("hidden_dim", hidden.to_string(), "at most 4294967295 columns");
         }
         if !(2..=1 << 16).contains(&self.max_blueprints) {
             let got = self.max_blueprints.to_string();
@@ -292,6 +291,11 @@ impl LayerConfig {
         {
             let expected = format!("at least {blueprint_bytes}, which one blueprint takes");
             return value("blueprint_budget_bytes", budget.to_string(), &expected);
+        }
+        if self.blueprint_budget_bytes.is_some_and(|budget| budget > isize::MAX as usize) {
+            // Nor has TOML such a number.
+            let got = format!("{:?}", self.blueprint_budget_bytes);
+            return value("blueprint_budget_bytes", got, "no more than an address space has");
         }
         if !(1..=8).contains(&self.telemetry_metrics_per_seed) {
             let got = self.telemetry_metrics_per_seed.to_string();

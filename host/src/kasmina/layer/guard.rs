@@ -9,13 +9,15 @@ use std::borrow::Cow;
 
 use bytemuck::Pod;
 use kasmina_types::{SeedLifecycle, StateUpdate, UpdateStatus};
+use safetensors::Dtype;
 
 use super::error::LayerError;
-use super::integrity::Crc;
 use super::{KasminaLayer, LayerElement};
 use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::kasmina::LayerState;
+use crate::kasmina::checkpoint::{crc32_of_tensors, seed_tensors};
+use crate::kasmina::files::Tensor;
 use crate::kasmina::state_update::SeedArrayValues;
 
 /// The arrays that only commands change: all but the blueprints' parameters, which an optimiser changes
@@ -38,15 +40,14 @@ impl Commanded {
         })
     }
 
+    /// Made as [`crc32_of_state`](crate::kasmina::checkpoint::crc32_of_state) is.
     pub(super) fn checksum(&self) -> u32 {
-        let mut crc = Crc::default();
-        crc.array("lifecycle", &self.seeds.lifecycle, |v| [*v]);
-        crc.array("blueprint_id", &self.seeds.blueprint_id, |v| v.to_le_bytes());
-        crc.array("alpha", &self.seeds.alpha, |v| v.to_le_bytes());
-        crc.graft(&self.seeds.graft);
-        crc.array("blueprint_type", &self.blueprint_type, |v| [*v]);
-        crc.array("blueprint_offset", &self.blueprint_offset, |v| v.to_le_bytes());
-        crc.finish()
+        let SeedArrayValues { lifecycle, blueprint_id, alpha, graft } = &self.seeds;
+        let (kinds, offsets) = (&self.blueprint_type, &self.blueprint_offset);
+        let mut covered = seed_tensors(lifecycle, blueprint_id, alpha, graft);
+        covered.push(Tensor::of("blueprint_type", Dtype::U8, &[kinds.len()], kinds));
+        covered.push(Tensor::of("blueprint_offset", Dtype::U32, &[offsets.len()], offsets));
+        crc32_of_tensors(&covered)
     }
 }
 

@@ -7,7 +7,6 @@ mod config;
 mod epoch;
 mod error;
 mod guard;
-mod integrity;
 mod load;
 mod passes;
 mod performance;
@@ -24,7 +23,6 @@ pub use builder::KasminaLayerBuilder;
 pub use config::{GradientClipping, KernelChoice, LayerConfig, StabilityMode, TelemetryReduction};
 pub use epoch::{EpochOutcome, EpochReport, Transition};
 pub use error::{ConfigError, LayerError};
-pub use integrity::state_checksum;
 pub use performance::PerformanceReport;
 pub use registry::{Blueprint, LoadedBlueprint, RegistryStatistics};
 pub use report::{Figure, LayerReport, SeedReport};
@@ -50,6 +48,13 @@ use ring::TelemetryRing;
 /// The arrays on the device are the truth; a step (forward and backward) moves nothing between host and
 /// device and allocates nothing once a batch size has been seen. Commands and the end of an epoch read
 /// small arrays back.
+///
+/// Passes can be captured into a graph, once one of the same kind and batch size has been made. A replay moves no cursor
+/// of the host: the telemetry of each replay goes to the one slot of the ring that the capture was given, over
+/// that of the replay before, and counts neither as a pass nor as an overrun; nor is it timed. So
+/// [`telemetry`](Self::telemetry) shows the last replay while no pass outside the graph has followed the
+/// capture; later such passes come round to the same slot, and a replay then overwrites theirs. To keep each
+/// step's, read between replays, or capture as many passes as are to be kept, each with a slot of its own.
 ///
 /// ```
 /// use kasmina::kasmina::{Blueprint, KasminaLayer};
