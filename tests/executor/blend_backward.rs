@@ -77,6 +77,11 @@ fn many_seeds_share_a_blueprint() {
         &shuffled(4),
         Case { num_seeds: 600, chunk_size: 1, ..case },
     );
+    // More of one blueprint than a block lists at a time.
+    backward::check_shared_blueprints::<f32>(
+        &shuffled(5),
+        Case { num_seeds: 3700, chunk_size: 1, ..case },
+    );
 }
 
 /// An infinite gradient in a CONV_FILTER's first column, which its other taps have no term with.
