@@ -122,7 +122,7 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
 /// The same parameters, from which nothing is computed ahead of its use: while the rows go by, the registers
 /// are for them.
 #[inline(always)]
-fn anew(p: &BlendBackward) -> BlendBackward {
+pub(super) fn anew(p: &BlendBackward) -> BlendBackward {
     BlendBackward {
         num_seeds: hint::opaque(p.num_seeds),
         chunk_size: hint::opaque(p.chunk_size),

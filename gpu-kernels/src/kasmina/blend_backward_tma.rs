@@ -31,12 +31,13 @@ use kasmina_device::pipeline::{Consumer, Pipeline, Producer};
 use kasmina_device::shared::DynamicShared;
 use kasmina_device::tma::{self, L2Hint};
 use kasmina_device::vector::{LoadHint, StoreHint, Vector};
-use kasmina_device::{kernel, shared_array, thread, unroll, warp};
+use kasmina_device::{hint, kernel, shared_array, thread, unroll, warp};
 use kasmina_types::blend_forward::TMA_ELEMENT_BYTES;
 use kasmina_types::{
     BlendBackward, BlendBackwardTma, In, Numerical, Out, TensorMapHandle, bf16, f16,
 };
 
+use super::blend_backward::anew;
 use super::blend_forward_tma::{Consumers, for_each_tile, vector_bytes};
 use super::coefficients::is_strict;
 use super::column_sums::{self, SUM_WORDS};
@@ -197,8 +198,9 @@ unsafe fn consume<T: Float, const L: usize, const R: usize, const S: usize>(
 ) {
     // Each thread's sums; before that, the softmax's log-partitions.
     let scratch = shared_array![u32; BLOCK * SUM_WORDS];
+    let (p, after) = (&anew(p), p);
     let g = &p.geometry;
-    let t = thread::thread_idx_x();
+    let t = hint::opaque(thread::thread_idx_x());
     let (lane_row, vector) = (t / g.strip_vectors, t % g.strip_vectors);
     let (local_seed, chunk_vector) = (vector / g.chunk_vectors, vector % g.chunk_vectors);
     let seed = strip.first_seed + local_seed;
@@ -241,6 +243,7 @@ unsafe fn consume<T: Float, const L: usize, const R: usize, const S: usize>(
         } else {
             walk.run::<S, false>(&c, stages)
         };
+        let p = &anew(after);
         // Every block of a group of seeds answers alike.
         if Consumers.sync_or(role.is_some_and(|role| role.trains)) {
             column_sums::leave::<_, L, L>(
