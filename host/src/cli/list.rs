@@ -99,6 +99,10 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
             "layer forward pass with telemetry, fetched by the copy engine{}",
             if tile.entry.ends_with("_bulk") { " and stored by it" } else { "" }
         )),
+        "blend_backward_tma" => Some(
+            "layer backward pass: input, blueprints, blend factors, fetched by the copy engine"
+                .into(),
+        ),
         "reduce" => {
             let (op, team) = tile.entry.strip_prefix("reduce_")?.split_once('_')?;
             let op = ReduceOp::ALL.into_iter().find(|known| known.name() == op)?;

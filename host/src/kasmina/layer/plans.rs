@@ -6,9 +6,7 @@ use super::config::TelemetryReduction;
 use super::{KasminaLayer, LayerElement};
 use crate::buffer::Buffer;
 use crate::error::Error;
-use crate::kasmina::{
-    BlendBackward, BlendForward, BlendOptions, KernelInfo, TelemetryReduce, Variant,
-};
+use crate::kasmina::{BlendBackward, BlendForward, KernelInfo, TelemetryReduce};
 
 /// Plans of up to a bounded number of batch sizes; the one used least recently goes.
 pub(crate) struct Plans<T: LayerElement> {
@@ -85,10 +83,9 @@ impl<T: LayerElement> KasminaLayer<T> {
     pub(crate) fn plan_backward(&mut self, batch: usize) -> Result<(), Error> {
         self.plan(batch)?;
         let (seeds, chunk) = (self.config.num_seeds, self.state.chunk_size());
-        // The backward pass has plain kernels only.
-        let options = BlendOptions { variant: Variant::Auto, ..self.options };
         let plan = self.plans.last().expect("just planned");
         if plan.backward.is_none() {
+            let options = self.options;
             let backward = BlendBackward::with_options(&self.device, batch, seeds, chunk, options)?;
             plan.backward = Some(backward);
         }

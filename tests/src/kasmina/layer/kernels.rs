@@ -105,8 +105,12 @@ pub fn check_variants(device: &Device) {
             b.kernel(choice).rollout_percent(percent).layer_id(id)
         });
         layer.forward(&x).expect("a pass");
-        let kernel = layer.report().expect("a report").forward_kernel;
-        kernel.is_some_and(|kernel| kernel.entry.contains("_tma_"))
+        layer.backward(&x, &x).expect("a pass");
+        let report = layer.report().expect("a report");
+        let [forward, backward] = [report.forward_kernel, report.backward_kernel]
+            .map(|kernel| kernel.is_some_and(|kernel| kernel.entry.contains("_tma_")));
+        assert_eq!(forward, backward, "both passes take the layer's variant");
+        forward
     };
     assert!(!runs(KernelChoice::Plain, 100, 0));
     for id in 0..12 {
