@@ -84,9 +84,9 @@ macro_rules! blend_backward_tiles {
 #[macro_export]
 macro_rules! blend_backward_tma_tiles {
     ($instance:ident) => {
-        $instance! { blend_backward_tma_f32, f32, F32, 4, 4, 288, 2, 90, 2 }
-        $instance! { blend_backward_tma_f16, f16, F16, 4, 8, 288, 2, 90, 2 }
-        $instance! { blend_backward_tma_bf16, bf16, Bf16, 4, 8, 288, 2, 90, 2 }
+        $instance! { blend_backward_tma_f32, f32, F32, 4, 2, 288, 2, 90, 2 }
+        $instance! { blend_backward_tma_f16, f16, F16, 4, 4, 288, 2, 90, 2 }
+        $instance! { blend_backward_tma_bf16, bf16, Bf16, 4, 4, 288, 2, 90, 2 }
     };
 }
 

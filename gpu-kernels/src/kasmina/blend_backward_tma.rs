@@ -46,9 +46,9 @@ use super::softmax::{self, Columns};
 use super::strip::{BLOCK, Strip, WARPS};
 use super::team::Team;
 
-/// Groups of rows of g and x that are on their way or being worked on: two blocks of a multiprocessor fill its shared
-/// memory.
-pub const STAGES: usize = 3;
+/// Groups of rows of g and x that are on their way or being worked on. At the instances' rows they take 64 KiB, so that
+/// a block fits where it may have no more than 99 KiB (compute capability 12.0), and two on a multiprocessor of 9.0.
+pub const STAGES: usize = 4;
 /// Words of the ring's mbarriers.
 const WORDS: usize = 2 * STAGES;
 
