@@ -31,7 +31,7 @@ pub use layer::{
     LayerConfig, LayerError, LayerReport, LayerStack, LoadedBlueprint, ParameterAddresses,
     PerformanceReport, RegistryStatistics, SeedEpoch, SeedProgress, SeedReport, StabilityMode,
     TelemetryDifference, TelemetryRecord, TelemetryReduction, Transition, TransitionRules,
-    in_rollout, state_checksum,
+    in_rollout,
 };
 pub use options::{BlendOptions, KernelInfo, NumericalMode, Variant};
 pub use state::{LayerState, SeedStates, StateError};

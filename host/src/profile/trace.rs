@@ -1,7 +1,5 @@
 //! Traces in Chrome's Trace Event Format, which Perfetto and `chrome://tracing` open.
 
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -10,6 +8,7 @@ use serde_json::{Value, json};
 use super::error::ProfileError;
 use super::record::{Record, Span};
 use super::state::State;
+use crate::kasmina::files::write_file_with;
 
 /// The two processes of a trace: what the host did, and what the device did.
 const HOST: u32 = 1;
@@ -132,26 +131,8 @@ fn lane<'a>(
     }
 }
 
-/// Writes a trace whole or not at all: beside its place first, then into it.
+/// Writes a trace whole or not at all.
 pub(super) fn write(path: &Path, trace: &Trace) -> Result<(), ProfileError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let written = || -> std::io::Result<()> {
-        if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-            // A pipe or a terminal is written to, not replaced.
-            return std::fs::write(path, serde_json::to_vec(trace)?);
-        }
-        let as_any_new_file = std::fs::Permissions::from_mode(0o666);
-        let mut builder = tempfile::Builder::new();
-        let mut file = builder.permissions(as_any_new_file).tempfile_in(folder)?;
-        let mut buffered = std::io::BufWriter::new(&mut file);
-        serde_json::to_writer(&mut buffered, trace)?;
-        buffered.flush()?;
-        drop(buffered);
-        file.persist(path)?;
-        Ok(())
-    };
-    written().map_err(|source| ProfileError::Write { path: path.to_owned(), source })
+    write_file_with(path, |file| Ok(serde_json::to_writer(file, trace)?))
+        .map_err(|source| ProfileError::Write { path: path.to_owned(), source })
 }

@@ -83,7 +83,7 @@ pub(super) fn read_graft(
 }
 
 /// Every array of the state, in the order of their names.
-pub(super) fn tensors<'a>(states: &'a SeedStates, graft: &'a GraftStates) -> Vec<Tensor<'a>> {
+pub(crate) fn tensors<'a>(states: &'a SeedStates, graft: &'a GraftStates) -> Vec<Tensor<'a>> {
     let (seeds, blueprints) = ([states.num_seeds()], [states.num_blueprints()]);
     let weights = [states.num_blueprints(), states.chunk_size];
     let drifts = [states.num_seeds(), DRIFT_WINDOW];
@@ -108,10 +108,26 @@ pub(super) fn tensors<'a>(states: &'a SeedStates, graft: &'a GraftStates) -> Vec
 /// The CRC-32 (of zlib and PNG) of a layer's state: of each array in the order of the names, its name
 /// and its type as in a safetensors header, both ended by a zero byte, the number of its extents and
 /// the extents as 64-bit words, and its elements; everything little-endian. A checkpoint's `crc32` is
-/// this value.
+/// this value, and [`KasminaLayer::checksum`](crate::kasmina::KasminaLayer::checksum) too.
+///
+/// ```
+/// use kasmina::kasmina::checkpoint::crc32_of_state;
+/// use kasmina::kasmina::{GraftStates, SeedStates};
+///
+/// let states = SeedStates { lifecycle: vec![0], chunk_size: 4, ..SeedStates::default() };
+/// let crc = crc32_of_state(&states, &GraftStates::new(1));
+/// let other = SeedStates { lifecycle: vec![1], ..states.clone() };
+/// assert_eq!(crc, crc32_of_state(&states, &GraftStates::new(1)));
+/// assert_ne!(crc, crc32_of_state(&other, &GraftStates::new(1)));
+/// ```
 pub fn crc32_of_state(states: &SeedStates, graft: &GraftStates) -> u32 {
+    crc32_of_tensors(&tensors(states, graft))
+}
+
+/// [`crc32_of_state`] of other arrays, in the order that they have.
+pub(crate) fn crc32_of_tensors(tensors: &[Tensor<'_>]) -> u32 {
     let mut hasher = Hasher::new();
-    for tensor in tensors(states, graft) {
+    for tensor in tensors {
         add(&mut hasher, tensor.name, tensor.dtype, &tensor.shape, &tensor.bytes);
     }
     hasher.finalize()
@@ -155,5 +171,51 @@ mod tests {
         let mut hasher = Hasher::new();
         hasher.update(b"123456789");
         assert_eq!(hasher.finalize(), 0xcbf4_3926);
+    }
+
+    fn states() -> SeedStates {
+        SeedStates {
+            lifecycle: vec![0, 3],
+            blueprint_id: vec![0, 1],
+            alpha: vec![0.0, 0.5],
+            blueprint_type: vec![0, 4],
+            blueprint_weights: vec![0.0, 0.0, 1.0, 2.0],
+            blueprint_scales: vec![0.0, 1.5],
+            chunk_size: 2,
+        }
+    }
+
+    /// Every bit of every array counts.
+    #[test]
+    fn each_flipped_bit_changes_it() {
+        let (states, graft) = (states(), GraftStates::new(2));
+        let good = crc32_of_state(&states, &graft);
+        for bit in 0..32 {
+            let flip = |value: f32| f32::from_bits(value.to_bits() ^ 1 << bit);
+            let mut bad = states.clone();
+            bad.blueprint_weights[3] = flip(bad.blueprint_weights[3]);
+            assert_ne!(good, crc32_of_state(&bad, &graft), "weights, bit {bit}");
+            let mut bad = graft.clone();
+            bad.baseline_loss[1] = flip(bad.baseline_loss[1]);
+            assert_ne!(good, crc32_of_state(&states, &bad), "baseline, bit {bit}");
+            let mut bad = states.clone();
+            bad.alpha[0] = flip(bad.alpha[0]);
+            assert_ne!(good, crc32_of_state(&bad, &graft), "alpha, bit {bit}");
+        }
+        for bit in 0..8 {
+            let mut bad = states.clone();
+            bad.lifecycle[0] ^= 1 << bit;
+            assert_ne!(good, crc32_of_state(&bad, &graft), "lifecycle, bit {bit}");
+        }
+    }
+
+    /// An element that moves from one array to the next is another state.
+    #[test]
+    fn boundaries_count() {
+        let (states, graft) = (states(), GraftStates::new(2));
+        let mut moved = states.clone();
+        let last = moved.blueprint_weights.pop().expect("weights");
+        moved.blueprint_scales.insert(0, last);
+        assert_ne!(crc32_of_state(&states, &graft), crc32_of_state(&moved, &graft));
     }
 }

@@ -15,6 +15,7 @@ mod store;
 use std::path::{Path, PathBuf};
 
 pub use arrays::crc32_of_state;
+pub(crate) use arrays::{crc32_of_tensors, tensors};
 pub use error::{CheckpointError, Skipped};
 pub use metadata::{CheckpointMetadata, SCHEMA_VERSION};
 pub use store::{CheckpointStore, Recovered};

@@ -15,6 +15,7 @@ pub use safetensors::{Dtype, SafeTensorError};
 
 pub use error::FileError;
 pub use matrix::LayerMatrix;
+pub(crate) use write::write_file_with;
 pub use write::{Tensor, encode, write_file};
 
 /// What safetensors itself takes.

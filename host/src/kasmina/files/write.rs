@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, Permissions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -72,8 +72,24 @@ fn order_header(bytes: &mut Vec<u8>) -> Result<(), SafeTensorError> {
 /// # Errors
 /// The system's: no such folder, no permission, no space.
 pub fn write_file(path: &Path, contents: &[u8]) -> io::Result<()> {
+    write_file_with(path, |file| file.write_all(contents))
+}
+
+/// As [`write_file`], of what `write` puts out bit by bit.
+///
+/// # Errors
+/// As [`write_file`], and those of `write`.
+pub(crate) fn write_file_with(
+    path: &Path,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    let fill = |file: &mut File| {
+        let mut buffered = BufWriter::new(file);
+        write(&mut buffered)?;
+        buffered.flush()
+    };
     if path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir()) {
-        return std::fs::write(path, contents);
+        return fill(&mut File::create(path)?);
     }
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -81,7 +97,7 @@ pub fn write_file(path: &Path, contents: &[u8]) -> io::Result<()> {
     };
     let as_any_new_file = Permissions::from_mode(0o666);
     let mut file = tempfile::Builder::new().permissions(as_any_new_file).tempfile_in(folder)?;
-    file.write_all(contents)?;
+    fill(file.as_file_mut())?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|failed| failed.error)?;
     match File::open(folder)?.sync_all() {

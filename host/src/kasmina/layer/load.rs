@@ -2,18 +2,19 @@
 
 use super::config::LayerConfig;
 use super::error::{ConfigError, LayerError};
-use super::integrity::{command_checksum, state_checksum};
+use super::integrity::command_checksum;
 use super::registry::Registry;
 use super::{KasminaLayer, LayerElement, graft_states};
 use crate::device::Device;
 use crate::error::Error;
+use crate::kasmina::checkpoint::crc32_of_state;
 use crate::kasmina::{GraftStates, LayerState, SeedStates};
 
 impl<T: LayerElement> KasminaLayer<T> {
     /// Puts a state in the place of the layer's, for example one from a checkpoint. A blueprint counts as
     /// loaded if a seed holds it, or anything of it is not 0.
     ///
-    /// With a `crc`, what [`state_checksum`] gave when the state was saved, the state is checked against
+    /// With a `crc`, what [`crc32_of_state`] gave when the state was saved, the state is checked against
     /// it, unless `enable_integrity_checks` is off.
     ///
     /// # Errors
@@ -43,7 +44,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             return Err(LayerError::OtherShape { why }.into());
         }
         if let (Some(expected), true) = (crc, config.enable_integrity_checks) {
-            let (layer, got) = (config.name.clone(), state_checksum(&states, &graft));
+            let (layer, got) = (config.name.clone(), crc32_of_state(&states, &graft));
             if got != expected {
                 return Err(LayerError::Integrity { layer, expected, got }.into());
             }
@@ -61,7 +62,7 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// # Errors
     /// What the queued work ran into, or a failed call.
     pub fn checksum(&self) -> Result<u32, Error> {
-        Ok(state_checksum(&self.state.read()?, &self.state.read_graft()?))
+        Ok(crc32_of_state(&self.state.read()?, &self.state.read_graft()?))
     }
 
     /// Reads the state back and compares it with the CRC-32 that the last command left. Parameters are not

@@ -23,7 +23,6 @@ pub use builder::KasminaLayerBuilder;
 pub use config::{GradientClipping, KernelChoice, LayerConfig, StabilityMode, TelemetryReduction};
 pub use epoch::{EpochOutcome, EpochReport, Transition};
 pub use error::{ConfigError, LayerError};
-pub use integrity::state_checksum;
 pub use performance::PerformanceReport;
 pub use registry::{Blueprint, LoadedBlueprint, RegistryStatistics};
 pub use report::{Figure, LayerReport, SeedReport};

@@ -1,6 +1,7 @@
 //! Blueprints come, change and go while the layer runs.
 
-use kasmina::kasmina::{Blueprint, KasminaLayer, LoadedBlueprint, state_checksum};
+use kasmina::kasmina::checkpoint::crc32_of_state;
+use kasmina::kasmina::{Blueprint, KasminaLayer, LoadedBlueprint};
 use kasmina::types::BlueprintType;
 use kasmina::{Buffer, Device};
 
@@ -115,7 +116,7 @@ pub fn check_loading(device: &Device) {
     let (states, graft_states) =
         (source.state().read().expect("a read"), source.state().read_graft().expect("a read"));
     let crc = source.checksum().expect("a read");
-    assert_eq!(crc, state_checksum(&states, &graft_states));
+    assert_eq!(crc, crc32_of_state(&states, &graft_states));
     let x = inputs::<f32>(device, 60, 3);
     let expected = source.forward(&x).expect("a pass").to_vec().expect("a read");
 
