@@ -184,6 +184,13 @@ impl<T: LayerElement> KasminaLayer<T> {
             .collect();
         self.apply(&holders)?;
         let at = usize::from(id);
+        // Whatever gets the id next has a norm of its own.
+        if let Some(training) = &mut self.training {
+            training.clip.forget(at)?;
+        }
+        if let Some(norms) = &mut self.carried.running_norms {
+            norms[at] = f32::NAN;
+        }
         let state = &mut self.state;
         state.blueprint_type.copy_range_from_slice(at, &[0])?;
         state.blueprint_scale.copy_range_from_slice(at, &[0.0])?;

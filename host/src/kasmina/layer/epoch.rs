@@ -67,7 +67,7 @@ impl<T: LayerElement> KasminaLayer<T> {
         let decided = self.decide(report)?;
         let updates: Vec<_> = decided.iter().map(|t| self.update_to(t.seed, t.to)).collect();
         self.apply(&updates)?;
-        self.epochs += 1;
+        self.epochs = self.epochs.saturating_add(1);
         Ok(EpochOutcome { epoch: self.epochs, transitions: decided, skipped })
     }
 
@@ -91,6 +91,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             gradient_norm: report
                 .gradient_norm
                 .clone()
+                .or_else(|| self.carried.gradient_norms.clone())
                 .unwrap_or_else(|| vec![f32::NAN; self.config.num_seeds]),
         })?;
         let mut inputs = EpochInputs::from(&self.epoch);

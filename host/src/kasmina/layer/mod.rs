@@ -37,6 +37,7 @@ use super::{
 };
 use crate::device::Device;
 use crate::error::Error;
+use load::Carried;
 use performance::Performance;
 use plans::Plans;
 use registry::Registry;
@@ -86,6 +87,7 @@ pub struct KasminaLayer<T: LayerElement> {
     epochs: u64,
     /// Made at the first backward pass: a layer that only infers needs none.
     training: Option<Training>,
+    carried: Carried,
     ring: TelemetryRing,
     options: BlendOptions,
     plans: Plans<T>,
@@ -134,6 +136,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             epoch: EpochBuffers::new(device, num_seeds)?,
             epochs: 0,
             training: None,
+            carried: Carried::default(),
             ring: TelemetryRing::new(device, num_seeds, kept)?,
             options,
             plans: Plans::new(if config.memory_efficient_mode { 1 } else { 8 }),
