@@ -108,6 +108,16 @@ impl Checkpoint {
         self.layer.as_ref().map_or(Ok(()), |memory| memory.check(&self.states))
     }
 
+    /// The id of the blueprint that a seed holds, 0 for none: of its row, where the rows are not the ids.
+    ///
+    /// # Panics
+    /// No such seed, or a checkpoint that [`Self::check`] refuses.
+    pub fn blueprint_of(&self, seed: usize) -> u16 {
+        let row = self.states.blueprint_id[seed];
+        let ids = self.layer.as_ref().and_then(|memory| memory.blueprint_ids.get(usize::from(row)));
+        ids.copied().unwrap_or(row)
+    }
+
     /// The CRC-32 of all arrays, which the file has as `crc32`: [`crc32_of_state`], and then in the same
     /// way the arrays of [`LayerMemory`], all in the order of the names.
     pub fn crc32(&self) -> u32 {

@@ -158,7 +158,8 @@ impl<T: LayerElement> KasminaLayer<T> {
         Err(LayerError::NoSuchSeed { layer: self.config.name.clone(), seed, num_seeds }.into())
     }
 
-    fn transition(&mut self, seed: usize, to: SeedLifecycle) -> Result<(), Error> {
+    /// To any state that is legal from where the seed is.
+    pub(crate) fn transition(&mut self, seed: usize, to: SeedLifecycle) -> Result<(), Error> {
         self.check_transition(seed, to)?;
         let update = self.update_to(seed, to);
         self.apply(&[update])
