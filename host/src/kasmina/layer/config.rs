@@ -270,6 +270,10 @@ impl LayerConfig {
             let expected = format!("a multiple of `num_seeds`, {seeds}, that is not 0");
             return value("hidden_dim", hidden.to_string(), &expected);
         }
+        // What every pass counts in 32 bits.
+        if hidden > u32::MAX as usize {
+            return value("hidden_dim", hidden.to_string(), "at most 4294967295 columns");
+        }
         if !(2..=1 << 16).contains(&self.max_blueprints) {
             let got = self.max_blueprints.to_string();
             return value("max_blueprints", got, "2 to 65536: ids are 16 bits, and id 0 is none");
@@ -283,6 +287,11 @@ impl LayerConfig {
         {
             let expected = format!("at least {blueprint_bytes}, which one blueprint takes");
             return value("blueprint_budget_bytes", budget.to_string(), &expected);
+        }
+        if self.blueprint_budget_bytes.is_some_and(|budget| budget > isize::MAX as usize) {
+            // Nor has TOML such a number.
+            let got = format!("{:?}", self.blueprint_budget_bytes);
+            return value("blueprint_budget_bytes", got, "no more than an address space has");
         }
         if !(1..=8).contains(&self.telemetry_metrics_per_seed) {
             let got = self.telemetry_metrics_per_seed.to_string();

@@ -27,14 +27,16 @@ fn both_forms_are_read_back() {
 #[test]
 fn every_wrong_option_is_named() {
     type Break = fn(&mut LayerConfig);
-    let breaks: [(&str, Break); 23] = [
+    let breaks: [(&str, Break); 25] = [
         ("num_seeds", |c| c.num_seeds = 0),
         ("hidden_dim", |c| c.hidden_dim = 63),
         ("hidden_dim", |c| c.hidden_dim = 0),
+        ("hidden_dim", |c| (c.num_seeds, c.hidden_dim) = (1, 1 << 63)),
         ("max_blueprints", |c| c.max_blueprints = 1),
         ("max_blueprints", |c| c.max_blueprints = 65537),
         ("max_blueprint_types", |c| c.max_blueprint_types = 0),
         ("blueprint_budget_bytes", |c| c.blueprint_budget_bytes = Some(63)),
+        ("blueprint_budget_bytes", |c| c.blueprint_budget_bytes = Some(1 << 63)),
         ("telemetry_metrics_per_seed", |c| c.telemetry_metrics_per_seed = 9),
         ("telemetry_ring_capacity", |c| c.telemetry_ring_capacity = 0),
         ("telemetry_reduction_strategy", |c| {
@@ -81,4 +83,21 @@ fn text_that_is_no_configuration_is_refused() {
         assert!(matches!(why, ConfigError::Parse { format: "TOML", .. }), "{why}");
     }
     assert!(matches!(LayerConfig::from_json("{"), Err(ConfigError::Parse { .. })));
+}
+
+/// What the fuzz target begins with: every option, the least, and one that no count holds.
+#[test]
+fn the_fuzz_targets_seeds_are_read_or_refused() {
+    let names = |json: &str| -> Vec<String> {
+        let read: serde_json::Value = serde_json::from_str(json).expect("JSON");
+        read.as_object().expect("an object").keys().cloned().collect()
+    };
+    let written = include_str!("../../../../fuzz/seeds/layer_config/full.json");
+    let full = LayerConfig::from_json(written).expect("every option has a value");
+    assert_eq!(names(written), names(&full.to_json()), "an option is missing");
+    let small = include_str!("../../../../fuzz/seeds/layer_config/small.toml");
+    assert_eq!(LayerConfig::from_toml(small).map(|config| config.chunk_size()), Ok(16));
+    let wide = include_str!("../../../../fuzz/seeds/layer_config/wide.json");
+    let why = LayerConfig::from_json(wide).expect_err("no device has such a row");
+    assert!(matches!(why, ConfigError::Value { option: "hidden_dim", .. }), "{why}");
 }
