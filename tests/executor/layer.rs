@@ -93,6 +93,11 @@ fn a_restored_layer_goes_on_bit_for_bit() {
 }
 
 #[test]
+fn a_new_blueprint_has_norms_of_its_own() {
+    both(checkpoints::check_norms_of_new_blueprints);
+}
+
+#[test]
 fn a_layer_falls_back_to_the_checkpoint_before() {
     both(checkpoints::check_fallback);
 }

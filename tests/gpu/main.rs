@@ -90,6 +90,7 @@ fn main() {
         trial("layer::checkpoints", |device| {
             checkpoints::check_continuation::<f32>(device);
             checkpoints::check_continuation::<f16>(device);
+            checkpoints::check_norms_of_new_blueprints(device);
             checkpoints::check_fallback(device);
             checkpoints::check_refusals(device);
             checkpoints::check_size(device);

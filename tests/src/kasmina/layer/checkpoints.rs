@@ -193,6 +193,40 @@ pub fn check_continuation<T: Narrow + LayerElement>(device: &Device) {
     }
 }
 
+/// A blueprint that gets the id of one that went is not clipped by the norm of that, in a restored layer
+/// neither.
+#[track_caller]
+pub fn check_norms_of_new_blueprints(device: &Device) {
+    for restored in [false, true] {
+        let config = LayerConfig { max_blueprints: 2, blueprint_budget_bytes: None, ..config() };
+        let mut layer = KasminaLayer::<f32>::new(device, config.clone()).expect("a layer");
+        let x = inputs::<f32>(device, SEEDS * CHUNK, 1);
+        let clipped = |layer: &mut KasminaLayer<f32>, kind, scale: f32| {
+            let new = blueprint(kind, CHUNK, &mut Numbers::new(3));
+            assert_eq!(layer.load_blueprint(&new).expect("room").id, 1);
+            graft(layer, 0, 1, 0.5);
+            let g = Buffer::from_slice(device, &[scale; SEEDS * CHUNK]).expect("memory");
+            layer.backward(&x, &g).expect("a pass");
+            layer.clip_report().expect("on").expect("a backward pass").clipped_units
+        };
+        assert_eq!(clipped(&mut layer, BlueprintType::Scale, 1e-3), 0);
+        if restored {
+            let saved = layer.checkpoint(1).expect("a read");
+            layer = KasminaLayer::new(device, config).expect("a layer");
+            layer.restore(&saved).expect("a checkpoint of such a layer");
+        }
+        layer.rollback(0).expect("GRAFTING");
+        layer.advance(0).expect("a reset");
+        layer.unload_blueprint(1).expect("not in use");
+        assert_eq!(clipped(&mut layer, BlueprintType::Scale, 1.0), 0, "restored: {restored}");
+        // The same jump of one blueprint is clipped.
+        let g = Buffer::from_slice(device, &[1e3; SEEDS * CHUNK]).expect("memory");
+        layer.backward(&x, &g).expect("a pass");
+        let report = layer.clip_report().expect("on").expect("a backward pass");
+        assert_eq!(report.clipped_units, 1, "restored: {restored}");
+    }
+}
+
 /// Where the newest file is damaged, the one before it is taken, and the layer goes on from there.
 #[track_caller]
 pub fn check_fallback(device: &Device) {
