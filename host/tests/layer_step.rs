@@ -9,10 +9,11 @@ use std::fs;
 
 use kasmina::Device;
 use kasmina::kasmina::checkpoint::Checkpoint;
+use kasmina::kasmina::files::{Dtype, Tensor};
 use kasmina::kasmina::{Blueprint, KasminaLayer, LayerConfig};
 use kasmina::types::{BlendSchedule, BlueprintType, SeedLifecycle};
 use serde_json::Value;
-use support::{CHUNK, Folder, SEEDS, checkpoint, code, refused, stderr, stdout};
+use support::{CHUNK, Folder, SEEDS, checkpoint, code, file, refused, stderr, stdout};
 
 fn load(folder: &Folder, name: &str) -> Checkpoint {
     Checkpoint::load(&folder.path(name)).unwrap()
@@ -183,6 +184,9 @@ fn layer() -> KasminaLayer<f32> {
         layer.unload_blueprint(id).unwrap();
     }
     layer.germinate(4, 6).unwrap();
+    layer.advance(4).unwrap();
+    layer.advance(4).unwrap();
+    layer.set_alpha(4, 0.5).unwrap();
     layer
 }
 
@@ -203,10 +207,28 @@ fn a_layers_checkpoint_goes_through_and_comes_back() {
         assert_eq!(seeds["seeds"][4]["blueprint"], 6);
         assert_eq!(seeds["seeds"][4]["unstable"], false);
 
-        // A plain pass reads it: row numbers are as good as ids.
+        // A plain pass reads it: row numbers are as good as ids. Blueprint 6 is times 5.
+        let x = [1.0_f32; SEEDS * CHUNK];
+        let input = file(&[Tensor::of("input", Dtype::F32, &[1, SEEDS * CHUNK], &x)]);
+        fs::write(folder.path("x"), input).unwrap();
+        let forward = "layer forward --state @c --input @x --output @y";
+        json(&folder, &format!("{forward} --device {device} --json -"));
+        let y = fs::read(folder.path("y")).unwrap();
+        let y = safetensors::SafeTensors::deserialize(&y).unwrap();
+        let y: Vec<f32> = y
+            .tensor("output")
+            .unwrap()
+            .data()
+            .chunks(4)
+            .map(bytemuck::pod_read_unaligned)
+            .collect();
+        for (i, y) in y.into_iter().enumerate() {
+            assert_eq!(y, if i / CHUNK == 4 { 3.0 } else { 1.0 }, "column {i}");
+        }
+
         let step = format!("layer step --state @c --output @out --device {device}");
         let result = json(&folder, &format!("{step} --germinate 5=8 --epochs 2 --json -"));
-        assert_eq!(result["changes"][0]["blueprint"], serde_json::json!([0, 8]));
+        assert_eq!(result["changes"][1]["blueprint"], serde_json::json!([0, 8]));
         let output = folder.run(&format!("{step} --germinate 1=5"));
         assert!(refused(&output).contains("blueprint 5 is not loaded; it was evicted"));
 
