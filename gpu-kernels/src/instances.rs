@@ -3,15 +3,16 @@
 use kasmina_device::Kernel;
 use kasmina_types::{
     ActivationNorm, ActivationNormBackward, BlendBackward, BlendForward, BlendForwardTma, DType,
-    GradientClip, GraftSchedule, NormGradientMerge, ReduceOp, ReduceSegments, ReductionStrategy,
-    StateUpdates, TelemetryReduce,
+    GradientClip, GraftSchedule, NormGradientMerge, ParameterGradients, ReduceOp, ReduceSegments,
+    ReductionStrategy, StateUpdates, TelemetryReduce,
 };
 
 use crate::kasmina::blend_backward as backward_kernels;
 use crate::kasmina::blend_forward as blend_kernels;
 use crate::kasmina::blend_forward_tma as tma_kernels;
 use crate::kasmina::{
-    gradient_clip, graft_schedule, state_update, telemetry_reduce as telemetry_kernels,
+    gradient_clip, graft_schedule, parameter_gradients as parameter_kernels, state_update,
+    telemetry_reduce as telemetry_kernels,
 };
 use crate::normalization::activation_norm as norm_kernels;
 use crate::normalization::activation_norm_backward as norm_backward_kernels;
@@ -70,7 +71,7 @@ pub fn blend_forward_tma(dtype: DType, bulk_stores: bool) -> Option<BlendForward
     let mut instances = Vec::new();
     macro_rules! instance {
         ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
-         $min_blocks:literal, $arch:literal, $subrows:literal, $bulk:literal) => {
+         $min_blocks:literal, $arch:literal, $subrows:literal, $bulk:literal $(, $spills:ident)?) => {
             instances.push(BlendForwardTmaInstance {
                 kernel: tma_kernels::$entry::handle(),
                 dtype: DType::$dtype,
@@ -114,6 +115,48 @@ pub fn blend_backward(dtype: DType) -> impl Iterator<Item = BlendBackwardInstanc
     }
     kasmina_types::blend_backward_tiles!(instance);
     instances.into_iter().filter(move |instance| instance.dtype == dtype)
+}
+
+/// An instance of `parameter_gradients`.
+#[derive(Clone, Copy)]
+pub struct ParameterGradientsInstance {
+    /// The kernel.
+    pub kernel: &'static Kernel<ParameterGradients>,
+    /// Elements of one memory access; the chunk size is a multiple of it.
+    pub lanes: u32,
+    /// Whether a thread may have several vectors of a chunk.
+    pub wide: bool,
+}
+
+impl ParameterGradientsInstance {
+    /// Seeds that a block takes at once.
+    pub fn teams(&self, chunk_size: usize) -> usize {
+        let block = self.kernel.bounds().block_threads as usize;
+        block / (chunk_size / self.lanes as usize).next_power_of_two().min(block)
+    }
+}
+
+/// The instance of `parameter_gradients` for chunks of this size: the widest access that divides it.
+pub fn parameter_gradients(chunk_size: usize) -> ParameterGradientsInstance {
+    let mut instances = Vec::new();
+    macro_rules! instance {
+        ($entry:ident, $family:literal, $lanes:literal, $block:literal, $wide:literal $(, $spills:ident)?) => {
+            instances.push(ParameterGradientsInstance {
+                kernel: parameter_kernels::$entry::handle(),
+                lanes: $lanes,
+                wide: $wide,
+            });
+        };
+    }
+    kasmina_types::parameter_gradients_tiles!(instance);
+    let fits = |instance: &ParameterGradientsInstance| {
+        let lanes = instance.lanes as usize;
+        let vectors = instance.kernel.bounds().block_threads as usize;
+        chunk_size.is_multiple_of(lanes) && (instance.wide || chunk_size <= lanes * vectors)
+    };
+    let mut fitting: Vec<_> = instances.into_iter().filter(fits).collect();
+    fitting.sort_by_key(|instance| (std::cmp::Reverse(instance.lanes), instance.wide));
+    fitting[0]
 }
 
 /// Who takes a segment of a reduction.

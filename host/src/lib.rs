@@ -46,3 +46,16 @@ pub use device::{Device, Gpu};
 pub use error::Error;
 pub use kasmina_simt::Executor;
 pub use kasmina_types as types;
+
+/// The documents' examples, which are tests as well.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../../README.md")]
+    mod readme {}
+    #[doc = include_str!("../../docs/kasmina.md")]
+    mod layer {}
+    #[doc = include_str!("../../docs/tuning.md")]
+    mod tuning {}
+    #[doc = include_str!("../../docs/integration.md")]
+    mod integration {}
+}

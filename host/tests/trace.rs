@@ -63,10 +63,15 @@ fn a_trace_has_each_step_with_what_is_in_it() {
     for device in ["cpu", "simt"] {
         let shape = "--steps 3 --batch 5 --seeds 7 --chunk 9";
         let (output, trace) = trace(folder.path(), &format!("--device {device} {shape}"));
-        let [steps, forward, backward, without] =
-            ["step", "blend_forward", "blend_backward", "blend_forward without telemetry"]
-                .map(|name| complete(&trace, name));
-        for events in [&steps, &forward, &backward, &without] {
+        let [steps, forward, backward, clip, without] = [
+            "step",
+            "blend_forward",
+            "blend_backward",
+            "gradient_clip",
+            "blend_forward without telemetry",
+        ]
+        .map(|name| complete(&trace, name));
+        for events in [&steps, &forward, &backward, &clip, &without] {
             assert_eq!(events.len(), 3, "{device}");
         }
         for (((step, forward), backward), without) in
@@ -92,6 +97,9 @@ fn a_trace_has_each_step_with_what_is_in_it() {
         assert_eq!(report["comparisons"][0]["name"], "telemetry overhead");
         let counters = report["counters"].as_array().unwrap();
         assert_eq!((&counters[0]["name"], &counters[0]["total"]), (&"rows".into(), &15.into()));
+        let clipped = counters.iter().find(|counter| counter["name"] == "clip_activations");
+        // Every blueprint and 'none' in each of the three steps, whose gradients are far above the limit.
+        assert_eq!(clipped.map(|counter| &counter["total"]), Some(&(3 * 6).into()), "{device}");
         assert!(stderr(&output).contains("blend_forward") && stderr(&output).contains("perfetto"));
     }
 }
@@ -116,6 +124,24 @@ fn wrong_arguments_end_with_2_and_leave_no_file() {
     let output = kasmina(["trace", "--device", "cpu", "--output", "/no/such/folder/trace.json"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("cannot write /no/such/folder/trace.json"));
+}
+
+/// Under a limit of address space that its tensors of 4 GB pass.
+#[test]
+#[cfg(target_os = "linux")]
+fn exhausted_memory_is_an_error_that_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.json");
+    let limited = "ulimit -v 3000000 && exec \"$0\" trace --device cpu --batch 1000000 --seeds 1000 \
+                   --chunk 1 --output \"$1\"";
+    let output = Command::new("sh")
+        .args(["-c", limited, env!("CARGO_BIN_EXE_kasmina"), path.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{:?}: {}", output.status, stderr(&output));
+    let said = stderr(&output);
+    assert!(said.contains("4000000000 bytes") && said.contains("lower the batch"), "{said}");
+    assert!(!path.exists());
 }
 
 #[test]

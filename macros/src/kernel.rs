@@ -13,16 +13,19 @@ struct Bounds {
     /// `90`: compute capability 9.0 and newer; `90a`: that architecture alone.
     arch: Option<String>,
     spills: bool,
+    /// Whether the body calls `await_previous_grid` itself.
+    awaits: bool,
 }
 
 impl Parse for Bounds {
     fn parse(input: ParseStream) -> syn::Result<Self> {
         let (mut block, mut min_blocks, mut cluster) = (None, None, None);
-        let (mut arch, mut spills) = (None, false);
+        let (mut arch, mut spills, mut awaits) = (None, false, false);
         while !input.is_empty() {
             let key: syn::Ident = input.parse()?;
             match key.to_string().as_str() {
                 "spills" => spills = true,
+                "awaits" => awaits = true,
                 "block" => block = Some(value(input)?),
                 "min_blocks" => min_blocks = Some(value(input)?),
                 "arch" => arch = Some(architecture(input)?),
@@ -39,7 +42,8 @@ impl Parse for Bounds {
                     })?);
                 }
                 other => {
-                    let expected = "expected `block`, `min_blocks`, `cluster`, `arch` or `spills`";
+                    let expected =
+                        "expected `block`, `min_blocks`, `cluster`, `arch`, `spills` or `awaits`";
                     return Err(Error::new(key.span(), format!("`{other}`: {expected}")));
                 }
             }
@@ -50,7 +54,7 @@ impl Parse for Bounds {
         let block = block.ok_or_else(|| {
             input.error("a kernel states the threads of its block: #[kernel(block = 256)]")
         })?;
-        Ok(Self { block, min_blocks, cluster, arch, spills })
+        Ok(Self { block, min_blocks, cluster, arch, spills, awaits })
     }
 }
 
@@ -109,6 +113,11 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> syn::Result<T
     if bounds.spills {
         text.push_str(" spills");
     }
+    let awaits = if bounds.awaits {
+        quote!()
+    } else {
+        quote!(::kasmina_device::thread::await_previous_grid();)
+    };
     let handle_doc = format!("The typed handle of [`{entry}`], to launch it with.");
 
     Ok(quote! {
@@ -116,7 +125,7 @@ pub(crate) fn expand(attribute: TokenStream, item: TokenStream) -> syn::Result<T
         #(#attrs)*
         #[unsafe(no_mangle)]
         #vis unsafe extern "ptx-kernel" fn #name(#argument) {
-            ::kasmina_device::thread::await_previous_grid();
+            #awaits
             #body
         }
 

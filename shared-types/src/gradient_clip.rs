@@ -47,6 +47,48 @@ impl ClipFigures {
     };
 }
 
+/// What all runs of a plan did, one after the other.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClipTotals {
+    /// Runs.
+    pub runs: u64,
+    /// Values that are NaN or infinite.
+    pub nonfinite: u64,
+    /// Values that clipping changed one by one.
+    pub clipped_values: u64,
+    /// Units that were multiplied by less than 1.
+    pub clipped_units: u64,
+}
+
+crate::assert_layout!(ClipTotals, size = 32, align = 16, {
+    runs: 0, nonfinite: 8, clipped_values: 16, clipped_units: 24,
+});
+
+// SAFETY: `repr(C)`, four 8-byte fields, no implicit padding, and every bit pattern is a value.
+unsafe impl bytemuck::Pod for ClipTotals {}
+// SAFETY: as above.
+unsafe impl bytemuck::Zeroable for ClipTotals {}
+
+impl ClipTotals {
+    /// With one more run.
+    #[inline(always)]
+    pub fn plus(self, run: &ClipFigures) -> Self {
+        // No run adds more than 2³² to a count: none wraps in a lifetime.
+        Self {
+            runs: self.runs.wrapping_add(1),
+            nonfinite: self.nonfinite.wrapping_add(run.nonfinite as u64),
+            clipped_values: self.clipped_values.wrapping_add(run.clipped_values as u64),
+            clipped_units: self.clipped_units.wrapping_add(run.clipped_units as u64),
+        }
+    }
+
+    /// How often something was clipped: values, and units.
+    pub fn activations(&self) -> u64 {
+        self.clipped_values.saturating_add(self.clipped_units)
+    }
+}
+
 /// What the `gradient_clip_*` kernels take.
 #[repr(C, align(16))]
 #[derive(Clone, Copy)]
@@ -67,6 +109,8 @@ pub struct GradientClip {
     pub partials: Out<ClipFigures>,
     /// What all looked like together, `[1]`.
     pub figures: Out<ClipFigures>,
+    /// What all runs did, this one with them, `[1]`.
+    pub totals: Out<ClipTotals>,
     /// Scratch: blocks that have arrived, `[1]`, zero before and after.
     pub arrivals: Out<u32>,
     /// The largest magnitude, or the largest norm.
@@ -87,8 +131,8 @@ pub struct GradientClip {
     pub _padding: u32,
 }
 
-crate::assert_layout!(GradientClip, size = 176, align = 16, {
+crate::assert_layout!(GradientClip, size = 192, align = 16, {
     grad_weights: 0, grad_scales: 16, grad_alpha: 32, blueprint_id: 48, blueprint_offset: 64,
-    running_norm: 80, partials: 96, figures: 112, arrivals: 128, limit: 144, factor: 148,
-    decay: 152, units: 156, num_seeds: 160, num_blueprints: 164, chunk_size: 168,
+    running_norm: 80, partials: 96, figures: 112, totals: 128, arrivals: 144, limit: 160,
+    factor: 164, decay: 168, units: 172, num_seeds: 176, num_blueprints: 180, chunk_size: 184,
 });

@@ -15,6 +15,7 @@ pub mod graft_schedule;
 pub mod layer;
 pub mod lifecycle;
 pub mod normalization;
+pub mod parameter_gradients;
 pub mod reduction;
 pub mod schedule;
 pub mod seed_state;
@@ -30,7 +31,7 @@ pub use blend_backward::BlendBackward;
 pub use blend_forward::{BlendForward, BlendForwardTma};
 pub use blueprint::BlueprintType;
 pub use dtype::DType;
-pub use gradient_clip::{ClipFigures, GradientClip};
+pub use gradient_clip::{ClipFigures, ClipTotals, GradientClip};
 pub use graft_schedule::GraftSchedule;
 pub use half::{bf16, f16};
 pub use layer::{LayerArrays, LayerPass, Numerical};
@@ -38,6 +39,7 @@ pub use lifecycle::SeedLifecycle;
 pub use normalization::{
     ActivationNorm, ActivationNormBackward, Norm, NormGradientMerge, NormOrder, NormPlan,
 };
+pub use parameter_gradients::ParameterGradients;
 pub use reduction::{ReduceOp, ReduceSegments};
 pub use schedule::BlendSchedule;
 pub use seed_state::{EpochArrays, SeedArrays, StateUpdate, UpdateStatus};

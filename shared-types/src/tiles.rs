@@ -49,16 +49,17 @@ macro_rules! blend_forward_tiles {
 /// threads, blocks per SM, architecture, rows that a thread has in registers at a time, whether the output is stored in
 /// bulk)`.
 ///
-/// `_bulk` instances write through shared memory, the others directly.
+/// `_bulk` instances write through shared memory, the others directly. Those that say so spill a few bytes ahead of
+/// their loops.
 #[macro_export]
 macro_rules! blend_forward_tma_tiles {
     ($instance:ident) => {
         $instance! { blend_forward_tma_f32, f32, F32, 4, 4, 288, 2, 90, 2, false }
         $instance! { blend_forward_tma_f16, f16, F16, 4, 8, 288, 2, 90, 1, false }
-        $instance! { blend_forward_tma_bf16, bf16, Bf16, 4, 8, 288, 2, 90, 2, false }
-        $instance! { blend_forward_tma_f32_bulk, f32, F32, 4, 4, 288, 2, 90, 2, true }
-        $instance! { blend_forward_tma_f16_bulk, f16, F16, 4, 8, 288, 2, 90, 1, true }
-        $instance! { blend_forward_tma_bf16_bulk, bf16, Bf16, 4, 8, 288, 2, 90, 1, true }
+        $instance! { blend_forward_tma_bf16, bf16, Bf16, 4, 8, 288, 2, 90, 2, false, spills }
+        $instance! { blend_forward_tma_f32_bulk, f32, F32, 4, 4, 288, 2, 90, 2, true, spills }
+        $instance! { blend_forward_tma_f16_bulk, f16, F16, 4, 8, 288, 2, 90, 1, true, spills }
+        $instance! { blend_forward_tma_bf16_bulk, bf16, Bf16, 4, 8, 288, 2, 90, 1, true, spills }
     };
 }
 
@@ -75,6 +76,19 @@ macro_rules! blend_backward_tiles {
         $instance! { blend_backward_bf16_v16, bf16, Bf16, 8, 2, 256, 2, spills }
         $instance! { blend_backward_bf16_v4, bf16, Bf16, 2, 4, 256, 2 }
         $instance! { blend_backward_bf16_v2, bf16, Bf16, 1, 4, 256, 2, spills }
+    };
+}
+
+/// Hands each instance of `parameter_gradients` to a macro: `(entry, family, lanes, block threads, whether a
+/// thread may have several vectors of a chunk)`, and `spills` where some target's code may: sm_70's 32 bytes, and the
+/// wide one of one lane 8 on sm_90a.
+#[macro_export]
+macro_rules! parameter_gradients_tiles {
+    ($instance:ident) => {
+        $instance! { parameter_gradients_f32_v16, "parameter_gradients", 4, 256, false, spills }
+        $instance! { parameter_gradients_f32_v4, "parameter_gradients", 1, 256, false }
+        $instance! { parameter_gradients_wide_f32_v16, "parameter_gradients", 4, 256, true, spills }
+        $instance! { parameter_gradients_wide_f32_v4, "parameter_gradients", 1, 256, true, spills }
     };
 }
 
@@ -234,7 +248,7 @@ const ALL: ([Tile; 256], usize) = {
     blend_forward_tiles!(blend_forward);
     macro_rules! blend_forward_tma {
         ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
-         $min_blocks:literal, $arch:literal, $subrows:literal, $bulk:literal) => {
+         $min_blocks:literal, $arch:literal, $subrows:literal, $bulk:literal $(, $spills:ident)?) => {
             tiles[used] = Tile {
                 entry: stringify!($entry),
                 family: "blend_forward_tma",
@@ -319,7 +333,7 @@ const ALL: ([Tile; 256], usize) = {
     }
     telemetry_reduce_tiles!(telemetry_reduce);
     macro_rules! single {
-        ($entry:ident, $family:literal, $lanes:literal, $block:literal) => {
+        ($entry:ident, $family:literal, $lanes:literal, $block:literal $(, $rest:tt)*) => {
             tiles[used] = Tile {
                 entry: stringify!($entry),
                 family: $family,
@@ -333,6 +347,7 @@ const ALL: ([Tile; 256], usize) = {
         };
     }
     single_tiles!(single);
+    parameter_gradients_tiles!(single);
     macro_rules! activation_norm {
         ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $vectors:literal
          $(, $spills:ident)?) => {
@@ -359,7 +374,7 @@ mod tests {
 
     #[test]
     fn entries_are_named_once_and_after_family_and_dtype() {
-        assert_eq!(TILES.len(), 8 + 6 + 8 + 50 + 16 + 6 + 13);
+        assert_eq!(TILES.len(), 8 + 6 + 8 + 50 + 16 + 6 + 4 + 13);
         for (i, tile) in TILES.iter().enumerate() {
             assert!(tile.entry.starts_with(tile.family), "{}", tile.entry);
             assert!(tile.entry.split('_').any(|part| part == tile.dtype.name()), "{}", tile.entry);

@@ -79,6 +79,26 @@ fn many_seeds_share_a_blueprint() {
     );
 }
 
+/// An infinite gradient in a CONV_FILTER's first column, which its other taps have no term with.
+#[test]
+fn an_infinite_gradient_at_a_chunks_edge() {
+    let seed = 4402877015874721384;
+    let case = Case { batch: 4, num_seeds: 21, chunk_size: 5, seed, broken_inputs: true };
+    check::<f16>(&shuffled(seed), case);
+    check::<f32>(&shuffled(seed), case);
+}
+
+/// Chunks of one vector, of several, and with less than a vector for the taps.
+#[test]
+fn what_is_not_finite_spreads_as_in_the_reference() {
+    for chunk_size in [1, 2, 3, 5, 8, 12] {
+        backward::check_broken_elements::<f32>(&shuffled(1), chunk_size);
+    }
+    backward::check_broken_elements::<f16>(&shuffled(2), 16);
+    backward::check_broken_elements::<bf16>(&shuffled(3), 6);
+    backward::check_broken_elements::<f32>(&kasmina::Device::Cpu, 5);
+}
+
 #[test]
 fn numerical_modes_of_16_bit_elements() {
     let case = Case { batch: 20, num_seeds: 13, chunk_size: 16, seed: 3, broken_inputs: true };

@@ -10,8 +10,9 @@ use kasmina::reduction::{Reduce, SegmentOffsets, Segments};
 use kasmina::{Buffer, Device, Error};
 use kasmina_tests::kasmina::blend_backward as backward;
 use kasmina_tests::kasmina::blend_forward::{self as blend, Case};
+use kasmina_tests::kasmina::layer::blueprints::{self, InFlight};
 use kasmina_tests::kasmina::layer::{
-    blueprints, checkpoints, kernels, lifecycle, stack, steps, training,
+    checkpoints, kernels, lifecycle, memory, stack, steps, training,
 };
 use kasmina_tests::kasmina::{gradient_clip, graft_schedule, state_update, telemetry_reduce};
 use kasmina_tests::normalization::activation_norm as norm;
@@ -83,7 +84,9 @@ fn main() {
         }),
         trial("layer::blueprints", |device| {
             blueprints::check_eviction(device);
-            blueprints::check_replacement_in_flight(device);
+            blueprints::check_eviction_order(device);
+            blueprints::check_gradients_end_with_their_blueprint(device);
+            blueprints::check_running_norms_end_with_their_blueprint(device);
             blueprints::check_unfit(device);
             blueprints::check_loading(device);
         }),
@@ -95,6 +98,11 @@ fn main() {
             checkpoints::check_refusals(device);
             checkpoints::check_size(device);
         }),
+        trial("layer::blueprints_change_in_flight", |device| {
+            blueprints::check_replacement_in_flight(device, InFlight::LARGE);
+            blueprints::check_eviction_in_flight(device, InFlight::LARGE);
+        }),
+        trial("layer::exhausted_memory", memory::check_exhaustion),
         trial("layer::stacks", |device| {
             stack::check_same_bits::<f32>(device);
             stack::check_same_bits::<f16>(device);

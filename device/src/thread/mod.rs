@@ -114,7 +114,8 @@ pub fn spin_wait(nanoseconds: u32) {
 /// Waits until the grids that this one depends on have ended and their memory is visible, then lets
 /// the grid that depends on this one be placed (`griddepcontrol.wait`, then `.launch_dependents`; sm_90
 /// and newer, nothing before). A launch may ask to be placed while its predecessor ends: the host sees
-/// to it that only kernels of targets that wait are launched so. `#[kernel]` puts this call first.
+/// to it that only kernels of targets that wait are launched so. `#[kernel]` puts this call first; one that
+/// `awaits` itself calls it once, before it touches what the grid before it wrote or any memory that it writes itself.
 #[inline(always)]
 pub fn await_previous_grid() {
     imp::await_previous_grid();

@@ -1,13 +1,12 @@
-//! The layer's backward pass, in one pass over input and gradient and one launch.
+//! The layer's backward pass over the batch: ∂x, and the sums that the parameters' gradients are made from.
 //!
 //! # Math
 //! With g = ∂L/∂y and a = clip(α, 0, 1), for an active seed (GRAFTING to FOSSILIZED) ∂x = slope·g, the slopes
 //! as in `blend_forward`; a CONV_FILTER adds the two right neighbours of g. Every other seed passes g, bit
 //! for bit. For a seed that trains (TRAINING with a = 1, GRAFTING, FINE_TUNING) ∂w, ∂s and ∂α follow from
 //! sums over the batch: Σ g of a RESIDUAL_BLOCK, Σ g·x of the others, of an MLP_EXPANSION where x·w > 0 and
-//! everywhere, Σᵢ gᵢ₊ⱼ·xᵢ of a CONV_FILTER's tap j. `parameter_gradients` has the formulas. All in f32:
-//! a group of rows is summed before it is added to the thread's sum, threads before slabs, slabs before
-//! columns, seeds last. Where the numerical mode is strict, an active seed's ∂x is 0 for NaN and
+//! everywhere, Σᵢ gᵢ₊ⱼ·xᵢ of a CONV_FILTER's tap j. They are summed here slab by slab, in f32, a group of
+//! rows before it is added to the thread's sum, and taken up by `parameter_gradients`. Where the numerical mode is strict, an active seed's ∂x is 0 for NaN and
 //! |∂x| < 1e-8, else clamped to the bounds.
 //!
 //! # Layout
@@ -16,25 +15,20 @@
 //! | `input`, `grad_output` | `[batch, num_seeds · chunk_size]` row-major | f32, f16, bf16 | in; 16-byte aligned |
 //! | `grad_input` | as they are | as they are | out |
 //! | `layer` | as in `blend_forward` | | in |
-//! | `gradients.weights` | by offset, `chunk_size` each | f32 | out, every blueprint's |
-//! | `gradients.scales` | `[num_blueprints]` | f32 | out |
-//! | `gradients.alpha`, `.norm`, `.variance`, `.max` | `[num_seeds]` | f32 | out |
-//! | `scratch` | as at `BackwardScratch` | f32, u32 | scratch; arrivals zero before and after |
+//! | `sums` | as at `BatchSums` | f32 | out, of seeds that train |
 //!
 //! # Traffic
 //! Reads g, and x of the seeds whose gradients need it; writes ∂x: at most 3 · batch · hidden · size bytes,
-//! and 4 · slabs · hidden of scratch. About 4 operations an element. Bound by memory. f32, 4096 × 1000 ×
+//! and 4 · slabs · hidden of sums. About 4 operations an element. Bound by memory. f32, 4096 × 1000 ×
 //! 64 at 4.24 TB/s: 742 µs. Measured: see `docs/performance.md`, `blend_backward`.
 //!
 //! # Launch
 //! As `blend_forward`: `slabs · strips` tiles over a persistent grid of 256-thread blocks, a thread with one
 //! vector of columns. Neighbours of g come from the next lanes by shuffle, and from memory at a warp's
-//! edge; so the loop that needs them is run by whole warps. The last block of a group of seeds finishes the
-//! group, and the last seed of a blueprint its blueprint.
+//! edge; so the loop that needs them is run by whole warps.
 //!
 //! # Determinism
-//! Bitwise: each merge is in its own order, whichever block does it; the order depends on shape, geometry and
-//! which seeds train which blueprint only.
+//! Bitwise: rows, threads and slabs are added up in an order that depends on shape and geometry only.
 //!
 //! # Source
 //! Original. Reference: `kasmina_reference::kasmina::blend_backward`.
@@ -42,14 +36,14 @@
 use kasmina_device::convert::Float;
 use kasmina_device::global::{Load, Store};
 use kasmina_device::vector::{LoadHint, StoreHint, Vector};
-use kasmina_device::{grid, hint, kernel, math, reduce, shared_array, thread, unroll, warp};
+use kasmina_device::{hint, kernel, math, reduce, shared_array, thread, unroll, warp};
 use kasmina_types::blend_forward::BlendGeometry;
 use kasmina_types::{BlendBackward, In, Numerical, Out, bf16, f16};
 
-use super::blueprint_gradients;
-use super::coefficients::{is_strict, sanitise, softmax_normaliser};
-use super::parameter_gradients::{self, SUM_WORDS};
+use super::coefficients::{is_strict, sanitise};
+use super::column_sums::{self, SUM_WORDS};
 use super::slopes::{Role, Slopes, Sums, fma_lanes};
+use super::softmax::{self, Columns};
 use super::strip::{BLOCK, Strip};
 use super::team::WholeBlock;
 
@@ -67,7 +61,7 @@ const STORES: StoreHint = StoreHint::Cached;
 unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usize>(
     p: BlendBackward,
 ) {
-    // Each thread's sums; before that, the softmax's log-partitions; after it, the seeds' places.
+    // Each thread's sums; before that, the softmax's log-partitions.
     let shared = shared_array![u32; BLOCK * SUM_WORDS];
     let p = BlendBackward { geometry: p.geometry.with_positive_divisors(), ..p };
     let g = p.geometry;
@@ -91,16 +85,10 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
             // The first rows are on their way while the seed's parameters are fetched.
             let first = if works { walk.first_group() } else { walk.nothing() };
             let role = if works { Role::of(&p, seed as usize) } else { None };
-            let attends = role.is_some_and(|role| role.blueprint.attends());
-            let normaliser = softmax_normaliser(
-                WholeBlock,
-                &p,
-                &strip,
-                local_seed,
-                attends,
-                Role::matters,
-                &shared,
-            );
+            let blueprint = role.map(|role| role.blueprint);
+            let columns = Columns { strip: &strip, local_seed, column, blueprint };
+            let normaliser =
+                softmax::log_partition::<_, L, _>(WholeBlock, &p, columns, Role::matters, &shared);
             let mut c = Slopes::<L>::of(&p, role, column as usize, normaliser);
             c.strict = !c.identity && is_strict(&p, seed as usize);
             // Most warps need no more than a slope for each column, and take the shorter loop.
@@ -112,27 +100,20 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
             };
             (role, sums)
         };
-        let (p, tile_again) = (anew(after), hint::opaque(tile));
-        let g = p.geometry;
-        let slab = tile_again / g.strips;
-        let strip = Strip::of(&p, tile_again % g.strips);
+        let p = anew(after);
+        let slab = hint::opaque(tile) / p.geometry.strips;
         let trains = role.is_some_and(|role| role.trains);
         // Every block of a group of seeds answers alike.
         if thread::sync_threads_or(trains) {
-            // SAFETY: every thread of the block arrives; each part of the group arrives once.
+            let place = seed * p.chunk_size + column;
+            // SAFETY: every thread of the block is here.
             unsafe {
-                let place = seed * p.chunk_size + column;
-                parameter_gradients::leave::<L, W>(&p, slab, lane_row, role, place, sums, &shared);
-                if grid::arrive_is_last(&p.scratch.group_arrivals, strip.group as usize, g.parts())
-                {
-                    parameter_gradients::finish::<L, W>(&p, &strip, &shared);
-                    blueprint_gradients::finish::<W>(&p, &strip, &shared);
-                }
+                column_sums::leave::<_, L, W>(
+                    WholeBlock, &p, slab, lane_row, role, place, sums, &shared,
+                );
             }
-        }
-        if slab == 0 && strip.share == 0 {
-            // SAFETY: one block a group is here, every thread of it.
-            unsafe { blueprint_gradients::clear_untrained(&p, &strip) };
+            // The sums' readers are done before the next tile writes there.
+            thread::sync_threads();
         }
         tile += thread::grid_dim_x();
     }

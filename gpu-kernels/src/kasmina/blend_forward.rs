@@ -48,8 +48,9 @@ use kasmina_device::{hint, kernel, math, shared_array, thread, unroll, warp};
 use kasmina_types::blend_forward::BlendGeometry;
 use kasmina_types::{BlendForward, In, Numerical, Out, SeedLifecycle, bf16, f16};
 
-use super::coefficients::{Blueprint, Coefficients, is_strict, sanitise, softmax_normaliser};
+use super::coefficients::{Blueprint, Coefficients, is_strict, sanitise};
 use super::moments::Moments;
+use super::softmax::{self, Columns};
 use super::strip::{BLOCK, Strip};
 use super::team::WholeBlock;
 use super::telemetry::{self, MOMENT_WORDS};
@@ -84,10 +85,10 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForwar
             // The first rows are on their way while the seed's parameters are fetched.
             let first = if works { walk.first_group() } else { [Vector([T::zeroed(); L]); R] };
             let blueprint = if works { Blueprint::of(&p, seed as usize) } else { None };
-            let attends = blueprint.is_some_and(|b| b.attends());
+            let columns = Columns { strip: &strip, local_seed, column, blueprint };
             let active = SeedLifecycle::is_active;
             let normaliser =
-                softmax_normaliser(WholeBlock, &p, &strip, local_seed, attends, active, &scratch);
+                softmax::log_partition::<_, L, _>(WholeBlock, &p, columns, active, &scratch);
             let mut c = Coefficients::<L>::of(&p, blueprint, column as usize, normaliser);
             c.strict = !c.identity && is_strict(&p, seed as usize);
             // Most warps need no more than a line for each column, and take the shorter loop.

@@ -40,8 +40,9 @@ use kasmina_types::{
 };
 
 use super::blend_forward::Rows;
-use super::coefficients::{Blueprint, Coefficients, is_strict, softmax_normaliser};
+use super::coefficients::{Blueprint, Coefficients, is_strict};
 use super::moments::Moments;
+use super::softmax::{self, Columns};
 use super::strip::{BLOCK, Strip, WARPS};
 use super::team::Team;
 use super::telemetry::{self, MOMENT_WORDS};
@@ -208,10 +209,10 @@ unsafe fn consume<T: Float, const L: usize, const R: usize, const S: usize, cons
     // consuming thread is here.
     let moments = unsafe {
         let blueprint = if works { Blueprint::of(p, seed as usize) } else { None };
-        let attends = blueprint.is_some_and(|b| b.attends());
+        let column = chunk_column as u32;
+        let columns = Columns { strip, local_seed, column, blueprint };
         let active = SeedLifecycle::is_active;
-        let normaliser =
-            softmax_normaliser(Consumers, p, strip, local_seed, attends, active, &scratch);
+        let normaliser = softmax::log_partition::<_, L, _>(Consumers, p, columns, active, &scratch);
         let mut c = Coefficients::<L>::of(p, blueprint, chunk_column, normaliser);
         c.strict = !c.identity && is_strict(p, seed as usize);
         let place = Place { works, lane_row, vector, chunk_column, seed };
@@ -444,12 +445,12 @@ struct Subgroup {
 
 macro_rules! instance {
     ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
-     $min_blocks:literal, $arch:literal, $subrows:literal, $bulk:literal) => {
+     $min_blocks:literal, $arch:literal, $subrows:literal, $bulk:literal $(, $spills:ident)?) => {
         /// The layer's forward pass for one element type and way to store.
         ///
         /// # Safety
         /// As [`BlendForwardTma`] says, with `STAGES` stages of dynamic shared memory.
-        #[kernel(block = $block, min_blocks = $min_blocks, arch = $arch)]
+        #[kernel(block = $block, min_blocks = $min_blocks, arch = $arch $(, $spills)?)]
         pub unsafe fn $entry(p: BlendForwardTma) {
             const { assert!($block == BLOCK + warp::WARP_SIZE as usize) };
             // SAFETY: the entry's contract.

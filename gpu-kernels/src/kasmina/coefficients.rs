@@ -1,15 +1,10 @@
 //! A seed's blueprint as the blend's coefficients: what a thread keeps of it in registers.
 
 use kasmina_device::global::Load;
-use kasmina_device::reduce::warp_fold;
-use kasmina_device::shared::Shared;
-use kasmina_device::{math, thread, unroll, warp};
+use kasmina_device::{math, unroll};
 use kasmina_types::blueprint::{BLUEPRINT_NONE, CONV_TAPS};
 use kasmina_types::layer::FLUSH_THRESHOLD;
-use kasmina_types::{BlueprintType, In, LayerPass, Numerical, SeedLifecycle};
-
-use super::strip::{Strip, WARPS};
-use super::team::Team;
+use kasmina_types::{BlueprintType, LayerPass, Numerical, SeedLifecycle};
 
 /// A seed's blueprint, read once a tile.
 #[derive(Clone, Copy)]
@@ -162,76 +157,6 @@ impl<const L: usize> Coefficients<L> {
         }
         c
     }
-}
-
-/// ln Σ eʷ over a blueprint's weights, so that softmax(w) = e^(w − that). One warp computes it; every
-/// lane gets the result.
-///
-/// # Safety
-/// `weights` has `count` elements from `offset`.
-#[inline(always)]
-pub(crate) unsafe fn log_partition(weights: &In<f32>, offset: usize, count: usize) -> f32 {
-    let lane = thread::lane_idx() as usize;
-    let mut largest = f32::NEG_INFINITY;
-    let mut i = lane;
-    while i < count {
-        // SAFETY: `i < count`.
-        largest = math::max(largest, unsafe { weights.load(offset + i) });
-        i += warp::WARP_SIZE as usize;
-    }
-    let largest = warp_fold(largest, math::max);
-    let mut sum = 0.0;
-    let mut i = lane;
-    while i < count {
-        // SAFETY: `i < count`.
-        sum += math::exp(unsafe { weights.load(offset + i) } - largest);
-        i += warp::WARP_SIZE as usize;
-    }
-    largest + math::log(warp_fold(sum, |a, b| a + b))
-}
-
-/// ln Σ eʷ of the thread's blueprint if that is an attention head (`attends`), else anything. Costs one
-/// barrier where the strip has none. `states` are those of seeds whose blueprints count.
-///
-/// # Safety
-/// Every thread of the team calls it; `scratch` has a word for each seed of the strip.
-#[inline(always)]
-pub(crate) unsafe fn softmax_normaliser<M: Team, const N: usize>(
-    team: M,
-    p: &impl LayerPass,
-    strip: &Strip,
-    local_seed: u32,
-    attends: bool,
-    states: impl Fn(SeedLifecycle) -> bool + Copy,
-    scratch: &Shared<u32, N>,
-) -> f32 {
-    if !team.sync_or(attends) {
-        return 0.0;
-    }
-    let mut s = thread::warp_idx();
-    while s < strip.seeds {
-        // SAFETY: the strip's seeds are seeds; a warp takes whole ones.
-        unsafe {
-            if let Some((_, blueprint)) =
-                Blueprint::in_states(p, (strip.first_seed + s) as usize, states)
-                && blueprint.attends()
-            {
-                let count = p.chunk_size() as usize;
-                let value = log_partition(&p.layer().weights, blueprint.offset, count);
-                if thread::lane_idx() == 0 {
-                    scratch.write(s as usize, value.to_bits());
-                }
-            }
-        }
-        s += WARPS as u32;
-    }
-    // Orders the normalisers before their readers.
-    team.sync();
-    // SAFETY: a warp wrote the normaliser of each seed that attends.
-    let normaliser = if attends { unsafe { scratch.read(local_seed as usize) } } else { 0 };
-    // The readers are done before the scratch is used again.
-    team.sync();
-    f32::from_bits(normaliser)
 }
 
 /// Whether what an active seed writes is sanitised.

@@ -17,6 +17,7 @@
 //! | `blueprint_id`, `blueprint_offset` | `[num_seeds]`, `[num_blueprints]` | u16, u32 | in |
 //! | `running_norm` | `[units]` | f32 | in and out, adaptive only |
 //! | `figures` | `[1]` of 32 bytes | record | out |
+//! | `totals` | `[1]` of 32 bytes | record | in and out |
 //! | `partials` | `[units]` of 32 bytes | record | scratch |
 //! | `arrivals` | `[1]` | u32 | scratch, zero before and after |
 //!
@@ -42,7 +43,7 @@ use kasmina_device::global::{Load, Store, load_words, store_words};
 use kasmina_device::reduce::block_fold;
 use kasmina_device::shared::Shared;
 use kasmina_device::{grid, kernel, math, shared_array, thread, unroll, warp};
-use kasmina_types::{ClipFigures, GradientClip, Out};
+use kasmina_types::{ClipFigures, ClipTotals, GradientClip, Out};
 
 const BLOCK: usize = 256;
 const WARPS: usize = BLOCK / warp::WARP_SIZE as usize;
@@ -328,7 +329,7 @@ unsafe fn leave(p: &GradientClip, unit: usize, total: Option<ClipFigures>) {
     }
 }
 
-/// In the last block, folds the units' figures and leaves what `decide` makes of them.
+/// In the last block, folds the units' figures, leaves what `decide` makes of them, and adds it to the totals.
 ///
 /// # Safety
 /// Every thread of every block calls it, after a barrier behind its last use of the scratch.
@@ -350,8 +351,14 @@ unsafe fn finish(
         }
         let total = block_fold::<_, WARPS, _>(own, scratch, merge);
         if let (Some(total), 0) = (total, thread::thread_idx_x()) {
-            // SAFETY: one thread of one block writes the figures.
-            unsafe { store_words(&p.figures.cast(), 0, decide(total)) };
+            let total = decide(total);
+            let totals = p.totals.cast();
+            // SAFETY: one thread of one block has figures and totals.
+            unsafe {
+                store_words(&p.figures.cast(), 0, total);
+                let before: ClipTotals = load_words(&totals, 0);
+                store_words(&totals, 0, before.plus(&total));
+            }
         }
     }
 }

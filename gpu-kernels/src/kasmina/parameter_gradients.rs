@@ -1,6 +1,8 @@
-//! The gradients of each seed's own parameters, from the sums of the threads that saw it.
+//! The gradients of the layer's parameters, from the sums over the batch that `blend_backward` left.
 //!
-//! With A the columns' sums and E the extras (see [`super::slopes::Sums`]), a = clip(α), 1 in TRAINING:
+//! # Math
+//! With A a seed's sums by column and E its extra ones (see `slopes::Sums`), a = clip(α, 0, 1), or 1 in
+//! TRAINING, each seed that trains adds to its blueprint's gradients, and has its own ∂α:
 //!
 //! | type | ∂w | ∂s | ∂α, for 0 < α < 1 |
 //! |---|---|---|---|
@@ -9,454 +11,261 @@
 //! | MLP_EXPANSION | a·s·A | a·Σ A·w | Σ A·s·w − E₀ |
 //! | CONV_FILTER | wⱼ: a·s·Eⱼ | a·Σ Eⱼ·wⱼ | s·Σ Eⱼ·wⱼ − E₀ |
 //! | SCALE | a·s·A | a·Σ A·w | Σ A·(s·w − 1) |
+//!
+//! Norm, population variance and largest magnitude are those of what the seed adds to ∂w. All in f32.
+//!
+//! # Layout
+//! | buffer | shape | type | access |
+//! |---|---|---|---|
+//! | `layer` | as in `blend_forward` | | in |
+//! | `sums` | as at `BatchSums` | f32 | in; the first slab's are overwritten by their totals |
+//! | `gradients.weights` | by offset, `chunk_size` each | f32 | out, every blueprint's |
+//! | `gradients.scales` | `[num_blueprints]` | f32 | out |
+//! | `gradients.alpha`, `.norm`, `.variance`, `.max` | `[num_seeds]` | f32 | out |
+//! | `parts`, `part_scales`, `arrivals` | as at `ParameterGradients` | f32, u32 | scratch; arrivals zero before and after |
+//!
+//! # Traffic
+//! Reads 4 · slabs · chunk_size bytes a seed that trains, and 3 · num_seeds bytes a blueprint and part. Bound
+//! by latency: 5 µs for 333 seeds of 9 blueprints, whose floor would be one launch. Measured: see
+//! `docs/performance.md`, `blend_backward`.
+//!
+//! # Launch
+//! A persistent grid of 256-thread blocks, a block for a part of a blueprint's seeds. A team of threads takes
+//! a seed, a thread one vector of its columns, which stays in registers, and more where a chunk is wider than
+//! the block. Where the block has threads to spare, several teams share a seed's slabs. The last part of a
+//! blueprint adds up all of them. What follows from the layer's arrays alone is done before the pass over the
+//! batch ends, where the target lets grids overlap.
+//!
+//! # Determinism
+//! Bitwise: slabs, columns, teams and parts are added up in an order that depends on shape, geometry and which
+//! seeds train which blueprint only.
+//!
+//! # Source
+//! Original. Reference: `kasmina_reference::kasmina::blend_backward`.
 
-use bytemuck::{Pod, Zeroable};
 use kasmina_device::global::{Load, Store};
-use kasmina_device::reduce::warp_fold_width;
-use kasmina_device::shared::Shared;
-use kasmina_device::vector::{LoadHint, StoreHint, Vector};
-use kasmina_device::{math, thread, unroll, warp};
-use kasmina_types::blend_backward::EXTRA_SUMS;
-use kasmina_types::blueprint::CONV_TAPS;
-use kasmina_types::{BlendBackward, BlueprintType, Out, SeedLifecycle};
+use kasmina_device::vector::{StoreHint, Vector};
+use kasmina_device::{grid, kernel, shared_array, thread, unroll};
+use kasmina_types::ParameterGradients;
+use kasmina_types::blueprint::BLUEPRINT_NONE;
 
-use super::blueprint_gradients::{Place, place_in_blueprint};
-use super::coefficients::log_partition;
-use super::slopes::{Role, Sums};
-use super::strip::{BLOCK, Strip, WARPS};
+use super::blueprint_seeds::{self, LISTED, trains};
+use super::seed_gradients::{Blueprint, finish_seed, sum_rows};
+use super::seed_teams::{BLOCK, RowSums, Teams};
 
-/// Words of shared memory for each thread's sums: the widest vector's and the extras.
-pub(crate) const SUM_WORDS: usize = 8 + CONV_TAPS;
-
-/// Each thread's sums, later each seed's [`Place`].
-pub(crate) type Scratch = Shared<u32, { BLOCK * SUM_WORDS }>;
-
-/// Folds the rows that a block covers side by side and leaves the slab's sums in memory, for the seeds
-/// that train. `place` is the thread's first column in the row.
-///
 /// # Safety
-/// Every thread of the block calls it, after a barrier; `role` is `None` for a thread that has no columns.
+/// As [`ParameterGradients`] says, with `chunk_size` a multiple of `W` and, unless `WIDE`, at most that of a
+/// block's threads; every block of the grid runs it.
 #[inline(always)]
-pub(crate) unsafe fn leave<const L: usize, const W: usize>(
-    p: &BlendBackward,
-    slab: u32,
-    lane_row: u32,
-    role: Option<Role>,
-    place: u32,
-    sums: Sums<L>,
-    shared: &Scratch,
-) {
-    let g = &p.geometry;
-    let mut sums = sums;
-    if g.row_lanes > 1 {
-        let words = L + CONV_TAPS;
-        let t = thread::thread_idx_x() as usize;
-        unroll!(l in L => {
-            // SAFETY: each thread has its own words.
-            unsafe { shared.write(t * words + l, sums.columns[l].to_bits()) };
-        });
-        unroll!(j in CONV_TAPS => {
-            // SAFETY: as above.
-            unsafe { shared.write(t * words + L + j, sums.extras[j].to_bits()) };
-        });
-        // Orders the sums of all rows before the thread of the first one adds them.
+unsafe fn parameter_gradients<const W: usize, const WIDE: bool>(p: ParameterGradients) {
+    let p = ParameterGradients { max_parts: p.max_parts.max(1), ..p };
+    // Which seeds and weights the first unit needs is known before the sums over the batch are there: nobody
+    // writes the layer's arrays meanwhile.
+    let mut awaited = false;
+    let mut unit = thread::block_idx_x();
+    while unit < p.num_blueprints * p.max_parts {
+        let (part, id) = (unit / p.num_blueprints.max(1), unit % p.num_blueprints.max(1));
+        // SAFETY: every thread of the block is here, and no other block has the unit.
+        unsafe { take_part::<W, WIDE>(&p, id, part, &mut awaited) };
+        // What this unit read of shared memory, it read before the next one writes there.
         thread::sync_threads();
-        if lane_row == 0 && role.is_some_and(|role| role.trains) {
-            let mut row = 1;
-            while row < g.row_lanes {
-                let other = (t + (row * g.strip_vectors) as usize) * words;
-                let mut lane = Sums::<L>::ZERO;
-                // SAFETY: that thread has the same columns, and wrote before the barrier.
-                unsafe {
-                    unroll!(l in L => {
-                        lane.columns[l] = f32::from_bits(shared.read(other + l));
-                    });
-                    unroll!(j in CONV_TAPS => {
-                        lane.extras[j] = f32::from_bits(shared.read(other + L + j));
-                    });
-                }
-                sums.add(&lane);
-                row += 1;
-            }
-        }
+        unit += thread::grid_dim_x();
     }
-    let Some(role) = role else { return };
-    if lane_row != 0 || !role.trains {
-        return;
-    }
-    let hidden = p.num_seeds as usize * p.chunk_size as usize;
-    let first = slab as usize * hidden + place as usize;
-    // SAFETY: the slab's columns are this thread's alone; they are a multiple of `L` elements in.
-    unsafe {
-        unroll!(v in 2 => {
-            if v * W < L {
-                let mut part = Vector([0.0; W]);
-                unroll!(l in W => { part.0[l] = sums.columns[(v * W + l) % L]; });
-                p.scratch.columns.store_vector(first + v * W, part, StoreHint::Cached);
-            }
-        });
-        if role.needs_extras() {
-            let [a, b, c] = sums.extras;
-            let at = first / L * EXTRA_SUMS;
-            p.scratch.extras.store_vector(at, Vector([a, b, c, 0.0]), StoreHint::Cached);
-        }
+    await_once(&mut awaited);
+    // SAFETY: the caller's contract.
+    unsafe { clear_seeds(&p) };
+}
+
+/// Waits for the pass over the batch, if that has not been done.
+#[inline(always)]
+fn await_once(awaited: &mut bool) {
+    if !*awaited {
+        thread::await_previous_grid();
+        *awaited = true;
     }
 }
 
-/// Finishes the seeds of a group whose parts are all there: ∂α and the statistics, and what each adds to
-/// its blueprint. Leaves each seed's [`Place`] in `shared`.
+/// Writes the zeros of seeds that do not train, dealt to all threads of the grid.
 ///
 /// # Safety
-/// Every thread of the block that arrived last calls it.
+/// As [`parameter_gradients`].
 #[inline(always)]
-pub(crate) unsafe fn finish<const L: usize, const W: usize>(
-    p: &BlendBackward,
-    strip: &Strip,
-    shared: &Scratch,
-) {
-    // What each seed needs of its whole blueprint, a warp a seed.
-    let mut s = thread::warp_idx();
-    while s < strip.seeds {
-        let seed = strip.first_seed + s;
-        let mut place = Place::NONE;
-        // SAFETY: the strip's seeds are seeds; all lanes of the warp are here.
+unsafe fn clear_seeds(p: &ParameterGradients) {
+    let mut seed = thread::block_idx_x() * BLOCK as u32 + thread::thread_idx_x();
+    while seed < p.num_seeds {
+        let s = seed as usize;
+        // SAFETY: the seed is one, and nobody else writes the figures of one that does not train.
         unsafe {
-            if let Some(role) = Role::of(p, seed as usize)
-                && role.trains
-            {
-                place = place_in_blueprint(p, seed);
-                if role.blueprint.attends() {
-                    let count = p.chunk_size as usize;
-                    place.log_partition =
-                        log_partition(&p.layer.weights, role.blueprint.offset, count);
-                }
-            }
-            if thread::lane_idx() == 0 {
-                place.write(shared, s);
+            if !trains(p.layer.lifecycle.load(s), p.layer.blueprint_id.load(s)) {
+                p.gradients.alpha.store(s, 0.0);
+                p.gradients.norm.store(s, 0.0);
+                p.gradients.variance.store(s, 0.0);
+                p.gradients.max.store(s, 0.0);
             }
         }
-        s += WARPS as u32;
-    }
-    // Orders the places before the teams that read them.
-    thread::sync_threads();
-
-    // A team of threads takes a seed: the block where there is one large one, else the lanes that it has
-    // vectors for, a power of two: a shift, as a division would bring a panic into the kernel.
-    let vectors = p.chunk_size / W as u32;
-    let shift = if strip.seeds == 1 && vectors > warp::WARP_SIZE {
-        BLOCK.trailing_zeros()
-    } else {
-        32 - (vectors.clamp(1, warp::WARP_SIZE) - 1).leading_zeros()
-    };
-    let t = thread::thread_idx_x();
-    let team = Team { size: 1 << shift, member: t & ((1 << shift) - 1) };
-    let mut first = 0;
-    while first < strip.seeds {
-        let s = first + (t >> shift);
-        // SAFETY: every thread is here, each team with its own seed or past the last.
-        unsafe { finish_seed::<L, W>(p, strip, s, team, shared) };
-        first += BLOCK as u32 >> shift;
+        seed += thread::grid_dim_x() * BLOCK as u32;
     }
 }
 
-/// The threads that finish a seed together.
-#[derive(Clone, Copy)]
-struct Team {
-    /// A power of two up to a warp, or the block.
-    size: u32,
-    member: u32,
-}
-
-impl Team {
-    /// Folds the members' values in a fixed order; every member gets the result.
-    ///
-    /// # Safety
-    /// Every thread of the block calls it.
-    #[inline(always)]
-    unsafe fn fold<V: Pod>(self, value: V, combine: impl Fn(V, V) -> V) -> V {
-        const {
-            assert!(size_of::<V>() <= 4 * FOLD_WORDS);
-        }
-        let folded = warp_fold_width(value, self.size.min(warp::WARP_SIZE), &combine);
-        if self.size <= warp::WARP_SIZE {
-            return folded;
-        }
-        let words = size_of::<V>() / 4;
-        let of_warps = kasmina_device::shared_array![u32; WARPS * FOLD_WORDS];
-        // SAFETY: one lane a warp writes its own words; the barriers order these writes before the reads
-        // and the reads before the next fold's writes.
-        unsafe {
-            if thread::lane_idx() == 0 {
-                of_warps.write_words(thread::warp_idx() as usize * words, folded);
-            }
-            thread::sync_threads();
-            let mut total: V = of_warps.read_words(0);
-            let mut w = 1;
-            while w < WARPS {
-                total = combine(total, of_warps.read_words(w * words));
-                w += 1;
-            }
-            thread::sync_threads();
-            total
-        }
-    }
-}
-
-/// Words of the widest value that a team folds.
-const FOLD_WORDS: usize = 5;
-
-/// Sums over a seed's columns.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct SeedSums {
-    /// Σ A·w, for an ATTENTION_HEAD Σ A·p.
-    weighted: f32,
-    /// Σ A times what ∂α has for it.
-    alpha: f32,
-    extras: [f32; CONV_TAPS],
-}
-
-/// Sum and largest magnitude of a seed's ∂w; after that, sums of squares.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Spread {
-    first: f32,
-    second: f32,
-}
-
+/// Writes the zeros of a blueprint that no seed trains.
+///
 /// # Safety
-/// Every thread of the block calls it; the members of a team with the same `s`.
+/// Every thread of one block calls it.
 #[inline(always)]
-unsafe fn finish_seed<const L: usize, const W: usize>(
-    p: &BlendBackward,
-    strip: &Strip,
-    s: u32,
-    team: Team,
-    shared: &Scratch,
+unsafe fn clear_blueprint(p: &ParameterGradients, id: u32) {
+    // SAFETY: the blueprint is one, and nobody else writes its gradients.
+    unsafe {
+        let offset = p.layer.blueprint_offset.load(id as usize) as usize;
+        let none = p.layer.blueprint_offset.load(usize::from(BLUEPRINT_NONE)) as usize;
+        // An id that is not loaded lies where 'none' does: its zeros are written with those.
+        let own = id == u32::from(BLUEPRINT_NONE) || offset != none;
+        let mut i = thread::thread_idx_x();
+        while own && i < p.chunk_size {
+            p.gradients.weights.store(offset + i as usize, 0.0);
+            i += BLOCK as u32;
+        }
+        if thread::thread_idx_x() == 0 {
+            p.gradients.scales.store(id as usize, 0.0);
+        }
+    }
+}
+
+/// Part number `part` of a blueprint, or nothing if its seeds are too few.
+///
+/// # Safety
+/// Every thread of the block calls it, once for each unit in the grid.
+#[inline(always)]
+unsafe fn take_part<const W: usize, const WIDE: bool>(
+    p: &ParameterGradients,
+    id: u32,
+    part: u32,
+    awaited: &mut bool,
 ) {
-    let seed = (strip.first_seed + s) as usize;
+    let listed = shared_array![u32; LISTED];
+    // SAFETY: every thread of the block is here.
+    let count = unsafe { blueprint_seeds::list(p, id, 0, &listed) };
+    if count == 0 {
+        if part == 0 {
+            await_once(awaited);
+            // SAFETY: the unit is this block's.
+            unsafe { clear_blueprint(p, id) };
+        }
+        return;
+    }
+    let teams = Teams::of::<W>(p);
+    let parts = count.div_ceil(p.part_seeds.max(1));
+    let parts = if parts > p.max_parts { p.max_parts } else { parts };
+    let seeds = count.div_ceil(parts.max(1)).max(1);
+    // No part is empty.
+    let parts = count.div_ceil(seeds);
+    if part >= parts {
+        return;
+    }
+    let first = part * seeds;
+    let end = if count - first < seeds { count } else { first + seeds };
+    let teams = teams.shared(end - first, p.slabs);
+
+    // SAFETY: the id is a blueprint's; every thread of the block is here.
+    let Some(blueprint) = (unsafe { Blueprint::<W, WIDE>::of(p, id, teams) }) else { return };
+    let unit = (id * p.max_parts + part) as usize;
+    // Where the columns beyond each thread's first vector are added up.
+    let (rest, at) = if parts == 1 {
+        (p.gradients.weights, blueprint.offset)
+    } else {
+        (p.parts, unit * p.chunk_size as usize)
+    };
+    let seeds_at_a_time = teams.count() >> teams.share_shift;
+    await_once(awaited);
+    let mut sum = RowSums::<W, 1>::ZERO;
+    let (mut next, mut window) = (first, 0);
+    while next < end {
+        // SAFETY: every thread of the block is here; the list has the seeds from `window` on, and more
+        // than there are teams; each seed is one team's and its fellows'.
+        unsafe {
+            if next + seeds_at_a_time > window + LISTED as u32 {
+                blueprint_seeds::list(p, id, next, &listed);
+                window = next;
+            }
+            let rank = next + (teams.row() >> teams.share_shift);
+            let seed = if rank < end { Some(listed.read((rank - window) as usize)) } else { None };
+            let begins = next == first;
+            sum.add(&finish_seed(p, &blueprint, seed, |i, gradient: &[f32; W]| {
+                unroll!(l in W => {
+                    let before = if begins { 0.0 } else { rest.load(at + i + l) };
+                    rest.store(at + i + l, before + gradient[l]);
+                });
+            }));
+        }
+        next += seeds_at_a_time;
+    }
+    let (start, step) = blueprint.columns();
     let chunk = p.chunk_size as usize;
-    let (start, step) = (team.member as usize * W, team.size as usize * W);
-    // SAFETY: the strip's seeds are seeds; their places were written before a barrier.
-    let (role, place) = unsafe {
-        let role = if s < strip.seeds { Role::of(p, seed) } else { None };
-        let role = role.filter(|role| role.trains);
-        (role, if role.is_some() { Place::read(shared, s) } else { Place::NONE })
-    };
-    // A team without a seed that trains goes through the same folds, with no columns.
-    let columns = if role.is_some() { chunk } else { 0 };
-    let nothing = Role::NOTHING;
-    let Role { blueprint, active, .. } = role.unwrap_or(nothing);
-    let (kind, a, scale) = (blueprint.kind, blueprint.blend, blueprint.scale);
-    let convolves = matches!(kind, BlueprintType::ConvFilter);
-    // SAFETY: `i` is below the chunk's size, a CONV_FILTER's below its taps.
-    let weight = |i: usize| unsafe { p.layer.weights.load(blueprint.offset + i) };
-    // What A is multiplied with: w, or the softmax's share.
-    let factor = |i: usize| match kind {
-        BlueprintType::AttentionHead => math::exp(weight(i) - place.log_partition),
-        BlueprintType::ConvFilter => 0.0,
-        _ => weight(i),
-    };
-
-    let mut sums = SeedSums::zeroed();
-    let mut i = start;
-    while i < columns {
-        // SAFETY: the parts were stored before their blocks arrived; the place is this thread's now.
-        let total = unsafe { total_columns::<W>(p, seed * chunk + i) };
-        unroll!(l in W => {
-            let factor = factor(i + l);
-            sums.weighted = math::fma(factor, total.0[l], sums.weighted);
-            let alpha = match kind {
-                BlueprintType::AttentionHead => factor - 1.0,
-                BlueprintType::Scale => math::fma(scale, factor, -1.0),
-                _ => scale * factor,
-            };
-            sums.alpha = math::fma(alpha, total.0[l], sums.alpha);
-        });
-        i += step;
-    }
-    if role.is_some_and(|role| role.needs_extras()) {
-        let mut v = team.member as usize;
-        while v < chunk / L {
-            // SAFETY: as above.
-            let extras = unsafe { total_extras::<L>(p, seed * chunk / L + v) };
-            unroll!(j in CONV_TAPS => { sums.extras[j] += extras.0[j]; });
-            v += team.size as usize;
+    // SAFETY: every thread of the block is here; the unit's places are this block's, and after the last
+    // arrival the blueprint's gradients are.
+    unsafe {
+        let mut sum = teams.add_rows(sum, teams.count());
+        if parts > 1 {
+            let writes = teams.row() == 0;
+            if writes && start < chunk {
+                p.parts.store_vector(at + start, Vector(sum.columns), StoreHint::Cached);
+            }
+            if writes && start == 0 {
+                p.part_scales.store(unit, sum.extras[0]);
+            }
+            if !grid::arrive_is_last(&p.arrivals, id as usize, parts) {
+                return;
+            }
+            // As the seeds before: each team some of the parts.
+            sum = RowSums::ZERO;
+            let (row, rows) = (teams.row(), teams.count());
+            let of_team = (parts + rows - 1 - row) >> (BLOCK.trailing_zeros() - teams.shift);
+            let first = (id * p.max_parts + row) as usize;
+            let mut i = start;
+            while i < chunk {
+                let stride = rows as usize * chunk;
+                let total = sum_rows::<W>(&p.parts, first * chunk + i, stride, of_team);
+                if !WIDE || i == start {
+                    sum.columns = total.0;
+                } else {
+                    unroll!(l in W => {
+                        p.gradients.weights.store(blueprint.offset + i + l, total.0[l]);
+                    });
+                }
+                if !WIDE {
+                    break;
+                }
+                i += step;
+            }
+            if start == 0 {
+                sum.extras[0] = sum_rows::<1>(&p.part_scales, first, rows as usize, of_team).0[0];
+            }
+            sum = teams.add_rows(sum, rows);
+        }
+        if teams.row() == 0 && start < chunk {
+            unroll!(l in W => {
+                p.gradients.weights.store(blueprint.offset + start + l, sum.columns[l]);
+            });
+        }
+        if teams.row() == 0 && start == 0 {
+            p.gradients.scales.store(id as usize, sum.extras[0]);
         }
     }
-    // SAFETY: every thread of the block is here.
-    let sums = unsafe {
-        team.fold(sums, |x, y| SeedSums {
-            weighted: x.weighted + y.weighted,
-            alpha: x.alpha + y.alpha,
-            extras: [
-                x.extras[0] + y.extras[0],
-                x.extras[1] + y.extras[1],
-                x.extras[2] + y.extras[2],
-            ],
-        })
+}
+
+macro_rules! instance {
+    ($entry:ident, $family:literal, $lanes:literal, $block:literal, $wide:literal $(, $spills:ident)?) => {
+        /// The parameters' gradients, for one access width and one width of chunks.
+        ///
+        /// # Safety
+        /// As [`ParameterGradients`] says, with a chunk size that is a multiple of the instance's lanes and, if
+        /// the instance is not wide, at most that of the block's threads.
+        #[kernel(block = $block, min_blocks = 2, awaits $(, $spills)?)]
+        pub unsafe fn $entry(p: ParameterGradients) {
+            const { assert!($block == BLOCK) };
+            // SAFETY: the entry's contract.
+            unsafe { parameter_gradients::<$lanes, $wide>(p) }
+        }
     };
-
-    let gain = a * scale;
-    let at = place.slot as usize * chunk;
-    let mut spread = Spread::zeroed();
-    let mut i = start;
-    while i < columns {
-        let mut gradient = Vector([0.0; W]);
-        // SAFETY: this thread stored the totals.
-        let total =
-            unsafe { p.scratch.columns.load_vector::<W>(seed * chunk + i, LoadHint::Cached) };
-        unroll!(l in W => {
-            let value = match kind {
-                BlueprintType::AttentionHead => factor(i + l) * a * (total.0[l] - sums.weighted),
-                BlueprintType::ConvFilter => gain * tap(&sums.extras, i + l),
-                _ => gain * total.0[l],
-            };
-            gradient.0[l] = value;
-            spread.first += value;
-            spread.second = math::max(spread.second, value.abs());
-        });
-        // SAFETY: the slot is this seed's alone, and a multiple of `W`.
-        unsafe { p.scratch.contributions.store_vector(at + i, gradient, StoreHint::Cached) };
-        i += step;
-    }
-    // SAFETY: every thread of the block is here.
-    let spread = unsafe {
-        team.fold(spread, |x, y| Spread {
-            first: x.first + y.first,
-            second: math::max(x.second, y.second),
-        })
-    };
-
-    // Scaled by the largest, so that no square overflows.
-    let largest = spread.second;
-    let unit = if largest > 0.0 { 1.0 / largest } else { 1.0 };
-    let mean = spread.first / chunk as f32;
-    let mut squares = Spread::zeroed();
-    let mut i = start;
-    while i < columns {
-        // SAFETY: this thread stored them.
-        let gradient =
-            unsafe { p.scratch.contributions.load_vector::<W>(at + i, LoadHint::Cached) };
-        unroll!(l in W => {
-            let (value, deviation) = (gradient.0[l] * unit, (gradient.0[l] - mean) * unit);
-            squares.first = math::fma(value, value, squares.first);
-            squares.second = math::fma(deviation, deviation, squares.second);
-        });
-        i += step;
-    }
-    // SAFETY: every thread of the block is here.
-    let squares = unsafe {
-        team.fold(squares, |x, y| Spread { first: x.first + y.first, second: x.second + y.second })
-    };
-
-    if role.is_none() || team.member != 0 {
-        return;
-    }
-    let taps = if convolves {
-        let mut taps = 0.0;
-        unroll!(j in CONV_TAPS => {
-            if j < chunk {
-                taps = math::fma(weight(j), sums.extras[j], taps);
-            }
-        });
-        taps
-    } else {
-        sums.weighted
-    };
-    let scale_gradient = if matches!(kind, BlueprintType::AttentionHead) { 0.0 } else { a * taps };
-    let alpha_gradient = match kind {
-        BlueprintType::ConvFilter => math::fma(scale, taps, -sums.extras[0]),
-        BlueprintType::MlpExpansion => sums.alpha - sums.extras[0],
-        _ => sums.alpha,
-    };
-    // A clipped α is 0 or 1 here.
-    let blends = active && a > 0.0 && a < 1.0;
-    // SAFETY: one thread writes a seed's figures, inside their arrays.
-    unsafe {
-        p.scratch.scale_contributions.store(place.slot as usize, scale_gradient);
-        p.gradients.alpha.store(seed, if blends { alpha_gradient } else { 0.0 });
-        p.gradients.norm.store(seed, largest * math::sqrt(squares.first));
-        let variance = squares.second / chunk as f32;
-        p.gradients.variance.store(seed, largest * variance * largest);
-        p.gradients.max.store(seed, largest);
-    }
 }
 
-/// The extra of tap `i`, 0 beyond the taps.
-#[inline(always)]
-fn tap(extras: &[f32; CONV_TAPS], i: usize) -> f32 {
-    match i {
-        0 => extras[0],
-        1 => extras[1],
-        2 => extras[2],
-        _ => 0.0,
-    }
-}
-
-/// The sum of `W` columns over the slabs, which it leaves in the first slab's place.
-///
-/// # Safety
-/// The columns' parts are all there, and this thread's alone from now on.
-#[inline(always)]
-unsafe fn total_columns<const W: usize>(p: &BlendBackward, column: usize) -> Vector<f32, W> {
-    let hidden = p.num_seeds as usize * p.chunk_size as usize;
-    // SAFETY: the caller's contract.
-    unsafe {
-        let total = sum_slabs::<W>(&p.scratch.columns, column, hidden, p.geometry.slabs);
-        p.scratch.columns.store_vector(column, total, StoreHint::Cached);
-        total
-    }
-}
-
-/// The extras of one vector of columns over the slabs.
-///
-/// # Safety
-/// They are all there.
-#[inline(always)]
-unsafe fn total_extras<const L: usize>(
-    p: &BlendBackward,
-    vector: usize,
-) -> Vector<f32, EXTRA_SUMS> {
-    let vectors = p.num_seeds as usize * p.chunk_size as usize / L;
-    let (at, stride) = (vector * EXTRA_SUMS, vectors * EXTRA_SUMS);
-    // SAFETY: the caller's contract.
-    unsafe { sum_slabs::<EXTRA_SUMS>(&p.scratch.extras, at, stride, p.geometry.slabs) }
-}
-
-/// The sum of one vector of each slab, four loads on their way at a time.
-///
-/// # Safety
-/// The vectors are inside `parts`.
-#[inline(always)]
-unsafe fn sum_slabs<const N: usize>(
-    parts: &Out<f32>,
-    first: usize,
-    stride: usize,
-    slabs: u32,
-) -> Vector<f32, N> {
-    let mut total = [0.0; N];
-    let mut slab = 0;
-    while slab < slabs {
-        let mut group = [Vector([0.0; N]); 4];
-        unroll!(k in 4 => {
-            if slab + (k as u32) < slabs {
-                // SAFETY: the slab is one.
-                group[k] = unsafe {
-                    parts.load_vector(first + (slab as usize + k) * stride, LoadHint::Cached)
-                };
-            }
-        });
-        unroll!(k in 4 => {
-            unroll!(l in N => { total[l] += group[k].0[l]; });
-        });
-        slab += 4;
-    }
-    Vector(total)
-}
-
-/// Whether a state byte is one in which the blueprint trains.
-#[inline(always)]
-pub(crate) fn trains(state: u8) -> bool {
-    SeedLifecycle::from_u8(state).is_some_and(SeedLifecycle::trains)
-}
+kasmina_types::parameter_gradients_tiles!(instance);

@@ -19,18 +19,6 @@ pub(crate) struct Role {
 }
 
 impl Role {
-    /// That of a thread that has no seed.
-    pub(crate) const NOTHING: Self = Self {
-        blueprint: Blueprint {
-            kind: BlueprintType::ResidualBlock,
-            blend: 0.0,
-            scale: 0.0,
-            offset: 0,
-        },
-        active: false,
-        trains: false,
-    };
-
     /// The states in which a seed's blueprint matters.
     #[inline(always)]
     pub(crate) fn matters(state: SeedLifecycle) -> bool {

@@ -1,7 +1,7 @@
 //! `blend_backward` as a case, and a layer's step: forward pass and backward pass in one call.
 
 use half::{bf16, f16};
-use kasmina_reference::kasmina::{self as reference, BlendGradients, NumericalMode};
+use kasmina_reference::kasmina::{self as reference, BlendGradients, NumericalMode, RowStrategy};
 use kasmina_reference::numeric::{Dtype, Tolerance};
 use kasmina_types::DType;
 use ndarray::Array2;
@@ -138,7 +138,7 @@ fn of<T: LayerElement + Draw>(
     if let Some(output) = &first.output {
         let forward = Checked { shape, y: output.to_vec()?, x };
         max_rel_error = max_rel_error.max(forward.check_output(&states, tolerance)?);
-        forward.check_telemetry(&layer.telemetry.read()?)?;
+        forward.check_telemetry(&layer.telemetry.read()?, RowStrategy::Hierarchical)?;
     }
 
     let call = move |set: usize| layer.call(&mut buffers[set % sets]);

@@ -1,15 +1,16 @@
 //! The cases that are timed.
 
 use kasmina_types::tiles::TILES;
-use kasmina_types::{Activation, DType, Norm, ReduceOp};
+use kasmina_types::{Activation, DType, Norm, ReduceOp, ReductionStrategy};
 
 use super::backward::{self, Passes};
 use super::copy_rate::DeviceCopy;
 use super::layer::{self, State};
-use super::normalization;
 use super::record::case_name;
 use super::reduction::{self, Cut};
+use super::timer::{self, Lane};
 use super::{BenchError, COPY, Prepared};
+use super::{normalization, seeds, telemetry};
 use crate::device::{Device, Gpu};
 use crate::kasmina::Variant;
 
@@ -32,6 +33,8 @@ enum Work {
     Backward([usize; 3], State, Passes),
     Reduce(ReduceOp, Cut),
     Norm(normalization::Work),
+    Seeds([usize; 2], seeds::Work),
+    Telemetry([usize; 3], ReductionStrategy),
 }
 
 impl Case {
@@ -68,6 +71,18 @@ impl Case {
             Work::Norm(work) => {
                 normalization::prepare(device, self.dtype, *work, self.bytes).map(Some)
             }
+            Work::Seeds(shape, work) => seeds::prepare(device, *work, *shape).map(Some),
+            Work::Telemetry(shape, strategy) => {
+                telemetry::prepare(device, *shape, *strategy).map(Some)
+            }
+        }
+    }
+
+    /// How it is timed with that many sets of buffers.
+    pub(super) fn lanes(&self, device: &Device, sets: usize) -> Vec<Lane> {
+        match self.work {
+            Work::Seeds(_, work) => work.lanes(device),
+            _ => timer::lanes(device, sets),
         }
     }
 
@@ -101,6 +116,28 @@ impl Case {
             shape: shape.into(),
             bytes: (passes.arrays() * elements * dtype.size_bytes()) as u64,
             work: Work::Backward(shape, state, passes),
+        }
+    }
+
+    fn seeds(shape: [usize; 2], work: seeds::Work) -> Self {
+        Self {
+            kernel: work.kernel().into(),
+            variant: work.variant(),
+            dtype: DType::F32,
+            shape: shape.into(),
+            bytes: work.bytes(shape),
+            work: Work::Seeds(shape, work),
+        }
+    }
+
+    fn telemetry(shape: [usize; 3], strategy: ReductionStrategy) -> Self {
+        Self {
+            kernel: "telemetry_reduce".into(),
+            variant: strategy.name(),
+            dtype: DType::F32,
+            shape: shape.into(),
+            bytes: telemetry::bytes(shape),
+            work: Work::Telemetry(shape, strategy),
         }
     }
 
@@ -138,6 +175,7 @@ pub(super) fn all(device: &Device, quick: bool) -> Vec<Case> {
             cases.extend(gpu_backward());
             cases.extend(gpu_reductions(quick));
             cases.extend(gpu_norms());
+            cases.extend(gpu_seeds());
             cases
         }
         Device::Cpu => small([256, 100, 64], 1 << if quick { 18 } else { 22 }),
@@ -252,6 +290,22 @@ fn gpu_norms() -> Vec<Case> {
     norms(&cases)
 }
 
+/// What happens beside the passes: of 1000 seeds, and of what they see.
+fn gpu_seeds() -> Vec<Case> {
+    let shapes = [[32, 1000, 64], [4096, 1000, 64]];
+    let mut cases: Vec<Case> = seeds_of([1000, 64]).collect();
+    cases.extend(shapes.into_iter().flat_map(telemetry_of));
+    cases
+}
+
+fn seeds_of(shape: [usize; 2]) -> impl Iterator<Item = Case> {
+    seeds::Work::ALL.into_iter().map(move |work| Case::seeds(shape, work))
+}
+
+fn telemetry_of(shape: [usize; 3]) -> impl Iterator<Item = Case> {
+    ReductionStrategy::ALL.into_iter().map(move |strategy| Case::telemetry(shape, strategy))
+}
+
 /// The forward and the backward pass of each.
 fn norms(cases: &[(usize, usize, (Activation, Norm), DType)]) -> Vec<Case> {
     let passes = |backward| {
@@ -286,6 +340,8 @@ fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
     let gelu_layer = (Activation::GeluErf, Norm::LayerNorm);
     let rows = (elements / 256).min(1024);
     cases.extend(norms(&[F32, F16, Bf16].map(|dtype| (rows, 256, gelu_layer, dtype))));
+    cases.extend(seeds_of([layer[1], layer[2]]));
+    cases.extend(telemetry_of(layer));
     cases
 }
 
@@ -299,6 +355,7 @@ mod tests {
         cases.extend(gpu_backward());
         cases.extend(gpu_reductions(false));
         cases.extend(gpu_norms());
+        cases.extend(gpu_seeds());
         let mut names: Vec<_> = cases.iter().map(Case::name).collect();
         assert!(names.contains(&"blend_forward f32 4096x1000x64 v1".into()), "{names:?}");
         assert!(names.contains(&"reduce_sum f32 268435456 whole".into()), "{names:?}");

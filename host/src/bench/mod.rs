@@ -16,7 +16,9 @@ pub mod peers;
 pub mod record;
 mod reduction;
 pub mod report;
+mod seeds;
 mod statistics;
+mod telemetry;
 pub mod timer;
 
 pub use cases::Case;
@@ -132,7 +134,7 @@ fn measure_case(
     let copy_bytes = copy.as_ref().map(|copy| copy.bytes());
     let mut subjects = Vec::new();
     if let Some(Prepared { call, sets, .. }) = prepared {
-        subjects.push(Subject { call, sets, lanes: timer::lanes(device, sets) });
+        subjects.push(Subject { call, sets, lanes: case.lanes(device, sets) });
     }
     subjects.extend(copy.map(DeviceCopy::subject));
     let times = timer::measure(device, &mut subjects, plan)?;

@@ -4,21 +4,23 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use kasmina_types::{BlueprintType, SeedLifecycle};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::device::Choice;
 use super::output::Json;
 use super::{Failure, Status};
-use crate::bench::data::{bits, draw};
-use crate::buffer::Buffer;
+use crate::bench::data::{bits, try_draw};
+use crate::buffer::{Buffer, host};
 use crate::device::Device;
 use crate::error::Error;
 use crate::kasmina::{
-    BlendBackward, BlendForward, BlendOptions, GradientBuffers, LayerState, SeedStates,
-    TelemetryBuffers,
+    BlendBackward, BlendForward, BlendOptions, ClipMode, ClipTargets, GradientBuffers,
+    GradientClip, LayerState, SeedStates, TelemetryBuffers,
 };
 use crate::profile::{
-    BACKWARD, FORWARD, FORWARD_WITHOUT_TELEMETRY, ProfileError, Profiler, Report,
+    BACKWARD, CLIP, CLIP_ACTIVATIONS, FORWARD, FORWARD_WITHOUT_TELEMETRY, ProfileError, Profiler,
+    Report,
 };
 
 #[derive(clap::Args)]
@@ -29,7 +31,7 @@ pub(crate) struct Arguments {
     /// Where to run; without a GPU, `auto` is the CPU
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     device: Choice,
-    /// Steps to measure, forward and backward, after one that is not measured
+    /// Steps to measure, forward, backward and clipping, after one that is not measured
     #[arg(long, value_name = "N", default_value = "10")]
     steps: NonZeroUsize,
     /// Rows of the input [default: 4096 on a GPU, 256 on the CPU, 8 under the executor]
@@ -65,6 +67,9 @@ struct Shape {
     chunk_size: usize,
 }
 
+/// What a step's gradients are clipped to: a norm that is usual in training.
+const CLIP_MODE: ClipMode = ClipMode::GlobalNorm(1.0);
+
 /// Of a tensor: 8 GiB, of which a step has four, and the host makes two.
 const MOST_ELEMENTS: usize = 1 << 31;
 
@@ -86,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let Shape { batch, num_seeds, chunk_size } = shape;
     let json = &arguments.json;
     json.say(format!(
-        "{steps} steps, forward and backward, of {batch} rows of {num_seeds} seeds × {chunk_size} (f32) on {device}"
+        "{steps} steps, forward, backward and clipping, of {batch} rows of {num_seeds} seeds × {chunk_size} (f32) on {device}"
     ))?;
     json.say(&report)?;
     json.say(format!("{}: open it in https://ui.perfetto.dev", arguments.output.display()))?;
@@ -136,7 +141,9 @@ struct Layer {
     grad_input: Buffer<f32>,
     telemetry: TelemetryBuffers,
     gradients: GradientBuffers,
+    clip: GradientClip,
     tensor_bytes: u64,
+    clip_bytes: u64,
 }
 
 impl Layer {
@@ -146,27 +153,37 @@ impl Layer {
         let options = BlendOptions { telemetry: false, ..BlendOptions::default() };
         // First, for it refuses shapes that are too large.
         let forward = BlendForward::new(device, batch, num_seeds, chunk_size)?;
-        let state = LayerState::new(device, third_grafting(num_seeds, chunk_size))?;
+        let state = LayerState::new(device, third_grafting(num_seeds, chunk_size)?)?;
+        let parameters = state.weights.len() + state.num_blueprints() + num_seeds;
         Ok(Self {
             forward,
             without_telemetry: BlendForward::with_options(
                 device, batch, num_seeds, chunk_size, options,
             )?,
             backward: BlendBackward::new(device, batch, num_seeds, chunk_size)?,
-            input: Buffer::from_slice(device, &draw(1, elements))?,
+            input: Buffer::from_slice(device, &try_draw(1, elements)?)?,
             output: Buffer::zeroed(device, elements)?,
-            grad_output: Buffer::from_slice(device, &draw(2, elements))?,
+            grad_output: Buffer::from_slice(device, &try_draw(2, elements)?)?,
             grad_input: Buffer::zeroed(device, elements)?,
             telemetry: TelemetryBuffers::new(device, num_seeds)?,
             gradients: GradientBuffers::new(device, &state)?,
+            clip: GradientClip::new(
+                device,
+                num_seeds,
+                state.num_blueprints(),
+                chunk_size,
+                CLIP_MODE,
+            )?,
             state,
             tensor_bytes: (elements * size_of::<f32>()) as u64,
+            // Read for the norm, read again and written.
+            clip_bytes: 3 * (parameters * size_of::<f32>()) as u64,
         })
     }
 
-    /// Forward and backward in a step; then the forward pass again without telemetry, to compare.
+    /// Forward, backward and clipping in a step; then the forward pass again without telemetry, to compare.
     fn step(&mut self, profiler: &Profiler) -> Result<(), Error> {
-        let Self { state, input, output, telemetry, tensor_bytes, .. } = self;
+        let Self { state, input, output, telemetry, tensor_bytes, clip_bytes, .. } = self;
         let step = profiler.scope("step");
         profiler.measure(FORWARD, 2 * *tensor_bytes, || {
             self.forward.run(state, input, output, telemetry)
@@ -174,6 +191,15 @@ impl Layer {
         profiler.measure(BACKWARD, 3 * *tensor_bytes, || {
             let (grad_output, grad_input) = (&self.grad_output, &mut self.grad_input);
             self.backward.run(state, input, grad_output, grad_input, &mut self.gradients)
+        })?;
+        let gradients = &mut self.gradients;
+        profiler.measure(CLIP, *clip_bytes, || {
+            let targets = ClipTargets {
+                weights: &mut gradients.grad_weights,
+                scales: &mut gradients.grad_scales,
+                alpha: &mut gradients.grad_alpha,
+            };
+            self.clip.run(state, targets)
         })?;
         drop(step);
         profiler.measure(FORWARD_WITHOUT_TELEMETRY, 2 * *tensor_bytes, || {
@@ -185,9 +211,14 @@ impl Layer {
 /// Runs a step without and `steps` steps with the profiler.
 fn profile(device: &Device, profiler: &Profiler, shape: Shape, steps: usize) -> Result<(), Error> {
     let mut layer = Layer::new(device, shape)?;
+    if let Device::Cpu = device {
+        // The reference's own copies of operands and results; it cannot say that there is no memory.
+        host::check_room(4 * layer.tensor_bytes as usize)?;
+    }
     // The first use of a kernel waits while the driver compiles it.
     layer.step(&Profiler::disabled())?;
     device.synchronize()?;
+    let clipped_before = layer.clip.totals()?.activations();
     for _ in 0..steps {
         layer.step(profiler)?;
         profiler.count("rows", shape.batch as u64);
@@ -195,11 +226,13 @@ fn profile(device: &Device, profiler: &Profiler, shape: Shape, steps: usize) -> 
     let seen = profiler.measure("telemetry read", 0, || layer.telemetry.read())?;
     let nonfinite = seen.nonfinite.iter().map(|&count| u64::from(count)).sum();
     profiler.count("nonfinite values of the last step", nonfinite);
+    // Added up on the device: no step reads it.
+    profiler.count(CLIP_ACTIVATIONS, layer.clip.totals()?.activations() - clipped_before);
     Ok(())
 }
 
 /// Every third seed grafts, the five blueprint types in turn, with random α; the others are dormant.
-fn third_grafting(num_seeds: usize, chunk_size: usize) -> SeedStates {
+fn third_grafting(num_seeds: usize, chunk_size: usize) -> Result<SeedStates, Error> {
     let types = BlueprintType::ALL;
     let grafts = |seed: usize| seed.is_multiple_of(3);
     let lifecycle = |seed| {
@@ -210,15 +243,16 @@ fn third_grafting(num_seeds: usize, chunk_size: usize) -> SeedStates {
     let alpha = |seed| (bits(3, seed as u64) >> 40) as f32 / (1 << 24) as f32;
     // Blueprint 0 is none; its type is not read.
     let blueprints = 1 + types.len();
-    SeedStates {
-        lifecycle: (0..num_seeds).map(lifecycle).collect(),
-        blueprint_id: (0..num_seeds).map(blueprint_id).collect(),
-        alpha: (0..num_seeds).map(alpha).collect(),
+    let seeds = (0..num_seeds).into_par_iter();
+    Ok(SeedStates {
+        lifecycle: host::collect(seeds.clone().map(lifecycle))?,
+        blueprint_id: host::collect(seeds.clone().map(blueprint_id))?,
+        alpha: host::collect(seeds.map(alpha))?,
         blueprint_type: [types[0]].iter().chain(&types).map(|&kind| kind as u8).collect(),
-        blueprint_weights: draw(0, blueprints * chunk_size),
+        blueprint_weights: try_draw(0, blueprints * chunk_size)?,
         blueprint_scales: vec![1.0; blueprints],
         chunk_size,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -227,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_third_of_the_seeds_graft_all_types_in_a_state_that_is_right() {
-        let states = third_grafting(30, 3);
+        let states = third_grafting(30, 3).unwrap();
         states.check().unwrap();
         let grafting = |seed: &usize| states.lifecycle[*seed] == SeedLifecycle::Grafting as u8;
         let seeds: Vec<_> = (0..30).filter(grafting).collect();

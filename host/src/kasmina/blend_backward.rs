@@ -9,13 +9,14 @@ use ndarray::ArrayView2;
 
 use super::blend_forward::{LayerElement, check_shape};
 use super::geometry;
-use super::gradients::{BackwardBuffers, GradientBuffers, GradientValues};
+use super::gradients::{GradientBuffers, GradientValues, SumBuffers};
 use super::options::{BlendOptions, KernelInfo, Variant};
 use super::state::LayerState;
 use crate::buffer::{Buffer, check_length};
 use crate::device::Device;
 use crate::driver::launchers::KernelDevice;
-use crate::driver::launchers::blend_backward::{self as launcher, Arguments};
+use crate::driver::launchers::blend_backward as batch_launcher;
+use crate::driver::launchers::parameter_gradients as parameters_launcher;
 use crate::error::Error;
 
 const OP: &str = "blend_backward";
@@ -40,7 +41,7 @@ struct Plan {
     instance: BlendBackwardInstance,
     geometry: BlendGeometry,
     grid: u32,
-    scratch: BackwardBuffers,
+    sums: SumBuffers,
 }
 
 impl<T: LayerElement> BlendBackward<T> {
@@ -117,9 +118,9 @@ impl<T: LayerElement> BlendBackward<T> {
         let (Some(kernels), Some(plan)) = (KernelDevice::of(&self.device), &mut self.plan) else {
             return self.run_on_cpu(state, input, grad_output, grad_input, gradients);
         };
-        let launched = launcher::launch(
+        batch_launcher::launch(
             kernels,
-            Arguments {
+            batch_launcher::Arguments {
                 instance: plan.instance,
                 geometry: plan.geometry,
                 grid: plan.grid,
@@ -129,12 +130,21 @@ impl<T: LayerElement> BlendBackward<T> {
                 input,
                 grad_output,
                 grad_input,
+                sums: &mut plan.sums,
+            },
+        )?;
+        let launched = parameters_launcher::launch(
+            kernels,
+            parameters_launcher::Arguments {
+                slabs: plan.geometry.slabs,
+                lanes: plan.instance.lanes,
+                state,
+                sums: &mut plan.sums,
                 gradients,
-                scratch: &mut plan.scratch,
             },
         );
-        if launched.is_err() {
-            plan.scratch.recover(&self.device)?;
+        if let (Err(_), Some(parts)) = (&launched, &mut gradients.parts) {
+            parts.recover(&self.device)?;
         }
         launched
     }
@@ -223,8 +233,7 @@ impl Plan {
             geometry::cut(batch as u32, num_seeds as u32, chunk_vectors, instance.rows, resident);
         let tiles = u64::from(geometry.strips) * u64::from(geometry.slabs);
         let grid = options.grid(tiles, resident);
-        let scratch =
-            BackwardBuffers::new(device, num_seeds, chunk_size, instance.lanes, geometry)?;
-        Ok(Self { instance, geometry, grid, scratch })
+        let sums = SumBuffers::new(device, num_seeds, chunk_size, instance.lanes, geometry)?;
+        Ok(Self { instance, geometry, grid, sums })
     }
 }

@@ -3,6 +3,7 @@
 use kasmina_kernels::instances::{self, Clip};
 use kasmina_reference::kasmina as reference;
 use kasmina_types::ClipFigures;
+pub use kasmina_types::ClipTotals;
 
 use super::state::LayerState;
 use crate::buffer::{Buffer, check_length};
@@ -20,7 +21,7 @@ pub enum ClipMode {
     /// Not at all.
     #[default]
     None,
-    /// Each value to ± the limit.
+    /// Each value to ± the limit, which is above 0.
     ByValue(f32),
     /// All by one factor, so that the norm over the whole layer is no more than the limit. One value that
     /// is not finite leaves all gradients as they are: [`ClipReport::nonfinite`] says so, and the step is
@@ -84,6 +85,7 @@ pub struct GradientClip {
     running_norm: Buffer<f32>,
     partials: Buffer<ClipFigures>,
     figures: Buffer<ClipFigures>,
+    totals: Buffer<ClipTotals>,
     arrivals: Buffer<u32>,
 }
 
@@ -91,9 +93,9 @@ impl GradientClip {
     /// Plans the clipping for layers of this shape.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a limit that is negative or no number, a factor that is not above 0, or a
-    /// decay outside [0, 1); more parameters than 32-bit counts hold; a capture of the device's stream;
-    /// memory exhausted, or a failed call.
+    /// [`Error::Setting`] for a limit or a factor that is not above 0, or a decay outside [0, 1); more
+    /// parameters than 32-bit counts hold; a capture of the device's stream; memory exhausted, or a failed
+    /// call.
     pub fn new(
         device: &Device,
         num_seeds: usize,
@@ -127,6 +129,7 @@ impl GradientClip {
             running_norm: Buffer::from_slice(device, &vec![f32::NAN; units])?,
             partials: Buffer::zeroed(device, units)?,
             figures: Buffer::from_slice(device, &[ClipFigures::EMPTY])?,
+            totals: Buffer::zeroed(device, 1)?,
             arrivals: Buffer::zeroed(device, 1)?,
         })
     }
@@ -176,6 +179,7 @@ impl GradientClip {
                 running_norm: &mut self.running_norm,
                 partials: &mut self.partials,
                 figures: &mut self.figures,
+                totals: &mut self.totals,
                 arrivals: &mut self.arrivals,
                 limit,
                 factor,
@@ -210,6 +214,15 @@ impl GradientClip {
         })
     }
 
+    /// What all runs did together, those of replayed graphs with them, once everything queued before is done.
+    /// The device adds them up: a run moves nothing to the host. For [`ClipMode::None`] nothing is counted.
+    ///
+    /// # Errors
+    /// What the queued work ran into, or a failed call.
+    pub fn totals(&self) -> Result<ClipTotals, Error> {
+        Ok(self.totals.to_vec()?[0])
+    }
+
     /// Each unit's running norm, NaN before there is one, once everything queued before is done.
     ///
     /// # Errors
@@ -218,7 +231,7 @@ impl GradientClip {
         self.running_norm.to_vec()
     }
 
-    /// Puts running norms in the place of the units', for example those of a checkpoint.
+    /// Puts running norms in the place of the units', for example those of a checkpoint; the totals stay.
     ///
     /// # Errors
     /// Another number of units, which changes nothing, or a failed call.
@@ -227,12 +240,17 @@ impl GradientClip {
         self.running_norm.copy_from_slice(norms)
     }
 
-    /// Forgets the running norm of one unit, as after its blueprint went.
-    pub(crate) fn forget(&mut self, unit: usize) -> Result<(), Error> {
-        self.running_norm.copy_range_from_slice(unit, &[f32::NAN])
+    /// Forgets the running norm of one unit, as after its blueprint was replaced; the totals stay. It is
+    /// queued, and nothing crosses from the host.
+    ///
+    /// # Errors
+    /// A unit that there is none of, or a failed call.
+    pub fn reset_unit(&mut self, unit: u16) -> Result<(), Error> {
+        // Bytes of ones are a NaN.
+        self.running_norm.fill_range_bytes(usize::from(unit), 1, 0xff)
     }
 
-    /// Forgets the running norms, as after blueprints were replaced.
+    /// Forgets the running norms of all units; the totals stay.
     ///
     /// # Errors
     /// A failed call.
@@ -290,14 +308,17 @@ impl GradientClip {
         let norms: Vec<f32> =
             running.iter().map(|norm| norm.map_or(f32::NAN, |norm| norm as f32)).collect();
         self.running_norm.copy_from_slice(&norms)?;
-        self.figures.copy_from_slice(&[ClipFigures {
+        let figures = ClipFigures {
             square_sum: clipped.norm * clipped.norm,
             coefficient: clipped.coefficient,
             nonfinite: clipped.nonfinite,
             clipped_values: clipped.clipped_values,
             clipped_units: clipped.clipped_units,
             nonfinite_units: clipped.nonfinite_units,
-        }])
+        };
+        let totals = self.totals()?.plus(&figures);
+        self.totals.copy_from_slice(&[totals])?;
+        self.figures.copy_from_slice(&[figures])
     }
 }
 
@@ -325,9 +346,9 @@ impl ClipMode {
         };
         match self {
             Self::ByValue(limit) | Self::GlobalNorm(limit)
-                if !(limit.is_finite() && limit >= 0.0) =>
+                if !(limit.is_finite() && limit > 0.0) =>
             {
-                wrong("limit", limit, "a finite number, at least 0")
+                wrong("limit", limit, "a finite number above 0")
             }
             Self::Adaptive { factor, .. } if !(factor.is_finite() && factor > 0.0) => {
                 wrong("factor", factor, "a finite number above 0")

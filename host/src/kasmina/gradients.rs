@@ -1,11 +1,14 @@
 //! The parameters' gradients on a device, and their values; the backward pass' scratch memory.
 
-use kasmina_types::blend_backward::{BackwardScratch, EXTRA_SUMS, LayerGradients};
+use kasmina_kernels::instances;
+use kasmina_types::blend_backward::{BatchSums, EXTRA_SUMS};
 use kasmina_types::blend_forward::BlendGeometry;
+use kasmina_types::parameter_gradients::LayerGradients;
 
 use super::state::LayerState;
 use crate::buffer::{Buffer, check_length};
 use crate::device::Device;
+use crate::driver::launchers::KernelDevice;
 use crate::error::Error;
 
 macro_rules! figures {
@@ -14,6 +17,7 @@ macro_rules! figures {
         #[derive(Debug)]
         pub struct GradientBuffers {
             $($(#[$doc])* pub $name: Buffer<f32>,)*
+            pub(crate) parts: Option<PartBuffers>,
         }
 
         /// The values of [`GradientBuffers`].
@@ -28,7 +32,10 @@ macro_rules! figures {
             /// # Errors
             /// Memory exhausted, or a failed call.
             pub fn new(device: &Device, state: &LayerState) -> Result<Self, Error> {
-                Ok(Self { $($name: { let $state = state; Buffer::zeroed(device, $length)? }),* })
+                Ok(Self {
+                    $($name: { let $state = state; Buffer::zeroed(device, $length)? },)*
+                    parts: PartBuffers::new(device, state)?,
+                })
             }
 
             /// The values, once everything queued before is done.
@@ -70,8 +77,9 @@ macro_rules! figures {
                 Ok(())
             }
 
-            pub(crate) fn view_mut(&mut self) -> LayerGradients {
-                LayerGradients { $($view: self.$name.view_mut()),* }
+            pub(crate) fn views_mut(&mut self) -> (LayerGradients, Option<&mut PartBuffers>) {
+                let gradients = LayerGradients { $($view: self.$name.view_mut()),* };
+                (gradients, self.parts.as_mut())
             }
         }
 
@@ -101,18 +109,55 @@ figures! {
     gradient_max / max: |state| state.num_seeds(),
 }
 
-/// Scratch memory of the backward pass.
+/// Scratch memory of the last sums: what the parts of a blueprint's seeds add to its gradients.
 #[derive(Debug)]
-pub(crate) struct BackwardBuffers {
-    pub(crate) columns: Buffer<f32>,
-    pub(crate) extras: Buffer<f32>,
-    pub(crate) contributions: Buffer<f32>,
-    pub(crate) scale_contributions: Buffer<f32>,
-    pub(crate) group_arrivals: Buffer<u32>,
-    pub(crate) blueprint_arrivals: Buffer<u32>,
+pub(crate) struct PartBuffers {
+    pub(crate) weights: Buffer<f32>,
+    pub(crate) scales: Buffer<f32>,
+    pub(crate) arrivals: Buffer<u32>,
+    /// Parts that a blueprint may have.
+    pub(crate) max_parts: u32,
+    /// Seeds of a part.
+    pub(crate) part_seeds: u32,
+    pub(crate) grid: u32,
 }
 
-impl BackwardBuffers {
+impl PartBuffers {
+    /// None on the CPU.
+    fn new(device: &Device, state: &LayerState) -> Result<Option<Self>, Error> {
+        let Some(kernels) = KernelDevice::of(device) else { return Ok(None) };
+        let (chunk_size, blueprints) = (state.chunk_size(), state.num_blueprints());
+        let instance = instances::parameter_gradients(chunk_size);
+        let resident = kernels.resident_blocks(instance.kernel)? as usize;
+        let part_seeds = instance.teams(chunk_size);
+        // As many as the device has room for at once, if there are the seeds.
+        let most = state.num_seeds().div_ceil(part_seeds);
+        let parts = most.min(resident / blueprints).max(1);
+        Ok(Some(Self {
+            weights: Buffer::zeroed(device, blueprints * parts * chunk_size)?,
+            scales: Buffer::zeroed(device, blueprints * parts)?,
+            arrivals: Buffer::zeroed(device, blueprints)?,
+            max_parts: parts as u32,
+            part_seeds: part_seeds as u32,
+            grid: (blueprints * parts).min(resident) as u32,
+        }))
+    }
+
+    /// Makes the counts zero again, which a launch that broke off leaves as they are.
+    pub(crate) fn recover(&mut self, device: &Device) -> Result<(), Error> {
+        self.arrivals = Buffer::zeroed(device, self.arrivals.len())?;
+        Ok(())
+    }
+}
+
+/// Scratch memory of the backward pass over the batch.
+#[derive(Debug)]
+pub(crate) struct SumBuffers {
+    pub(crate) columns: Buffer<f32>,
+    pub(crate) extras: Buffer<f32>,
+}
+
+impl SumBuffers {
     pub(crate) fn new(
         device: &Device,
         num_seeds: usize,
@@ -125,28 +170,10 @@ impl BackwardBuffers {
         Ok(Self {
             columns: Buffer::zeroed(device, slabs * hidden)?,
             extras: Buffer::zeroed(device, slabs * vectors * EXTRA_SUMS)?,
-            contributions: Buffer::zeroed(device, hidden)?,
-            scale_contributions: Buffer::zeroed(device, num_seeds)?,
-            group_arrivals: Buffer::zeroed(device, geometry.groups() as usize)?,
-            blueprint_arrivals: Buffer::zeroed(device, num_seeds)?,
         })
     }
 
-    /// Makes the counts zero again, which a launch that broke off leaves as they are.
-    pub(crate) fn recover(&mut self, device: &Device) -> Result<(), Error> {
-        self.group_arrivals = Buffer::zeroed(device, self.group_arrivals.len())?;
-        self.blueprint_arrivals = Buffer::zeroed(device, self.blueprint_arrivals.len())?;
-        Ok(())
-    }
-
-    pub(crate) fn view_mut(&mut self) -> BackwardScratch {
-        BackwardScratch {
-            columns: self.columns.view_mut(),
-            extras: self.extras.view_mut(),
-            contributions: self.contributions.view_mut(),
-            scale_contributions: self.scale_contributions.view_mut(),
-            group_arrivals: self.group_arrivals.view_mut(),
-            blueprint_arrivals: self.blueprint_arrivals.view_mut(),
-        }
+    pub(crate) fn view_mut(&mut self) -> BatchSums {
+        BatchSums { columns: self.columns.view_mut(), extras: self.extras.view_mut() }
     }
 }

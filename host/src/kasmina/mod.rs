@@ -20,8 +20,8 @@ mod variant;
 
 pub use blend_backward::BlendBackward;
 pub use blend_forward::{BlendForward, LayerElement};
-pub use gradient_clip::{ClipMode, ClipReport, ClipTargets, GradientClip};
-pub(crate) use gradients::BackwardBuffers;
+pub use gradient_clip::{ClipMode, ClipReport, ClipTargets, ClipTotals, GradientClip};
+pub(crate) use gradients::SumBuffers;
 pub use gradients::{GradientBuffers, GradientValues};
 pub use graft::GraftStates;
 pub use graft_schedule::{EpochBuffers, EpochInputs, EpochValues, GraftSchedule};

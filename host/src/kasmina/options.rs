@@ -15,7 +15,8 @@ pub struct BlendOptions {
     /// Whether the grid has no more blocks than the device holds at once, which then take tile after tile;
     /// otherwise it has a block for each tile. The results are the same bits.
     pub persistent: bool,
-    /// Threads of a block that are preferred: of the instances that fit the chunk, the nearest is taken.
+    /// Threads of a block that are preferred: of the instances of [`Variant::Plain`] that fit the chunk, one
+    /// that is nearest is taken, of several the widest. All have 256 in this version.
     pub block_threads: Option<u32>,
     /// Which kernels compute it.
     pub variant: Variant,

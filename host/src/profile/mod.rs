@@ -56,6 +56,12 @@ pub const FORWARD: &str = "blend_forward";
 /// Its backward pass.
 pub const BACKWARD: &str = "blend_backward";
 
+/// The clipping of its parameters' gradients.
+pub const CLIP: &str = "gradient_clip";
+
+/// The counter of the values and units that clipping changed.
+pub const CLIP_ACTIVATIONS: &str = "clip_activations";
+
 /// The forward pass without telemetry. Where both were measured, reports have their difference as [`TELEMETRY_OVERHEAD`].
 pub const FORWARD_WITHOUT_TELEMETRY: &str = "blend_forward without telemetry";
 

@@ -6,6 +6,10 @@
 //!
 //! ∂x is in the type of the input. The parameters' gradients are sums over the batch, in f64 along a fixed
 //! tree, each with a scale that the rounding errors of another summation may be judged by.
+//!
+//! What is not finite follows the terms. Each is a product, so that 0·∞ is NaN: a closed relu's derivative is 0,
+//! whatever x is, but an infinite g times that 0 is NaN. What lies outside a chunk is no factor 0, there is no such
+//! term: a CONV_FILTER's ∂w₁ and ∂w₂ know nothing of an infinite g₀, and nothing of an infinite last x.
 
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
@@ -31,7 +35,7 @@ pub struct BlendGradients<T> {
     pub gradient_norm: Vec<f64>,
     /// `[S]`, population variance of that part.
     pub gradient_variance: Vec<f64>,
-    /// `[S]`, its largest magnitude.
+    /// `[S]`, its largest magnitude, NaN aside: the norm tells of those.
     pub gradient_max: Vec<f64>,
     /// How large the sums behind these would be if their terms had random signs.
     pub scales: GradientScales,
@@ -219,14 +223,14 @@ impl<T: Real> Layer<'_, T> {
             })
             .collect();
         // Σ over the batch of a term of column i.
-        let column = |i: usize, term: &(dyn Fn(&[T], usize) -> f64 + Sync)| {
+        type Term<'a, T> = &'a (dyn Fn(&[T], usize) -> f64 + Sync);
+        let column = |i: usize, term: Term<'_, T>| {
             let value = pairwise_sum(&rows, |(x, g)| g[i].as_f64() * term(x, i));
             let squares = pairwise_sum(&rows, |(x, g)| (g[i].as_f64() * term(x, i)).powi(2));
             Sum { value, scale: squares.sqrt().max(value.abs()) }
         };
-        let columns = |term: &(dyn Fn(&[T], usize) -> f64 + Sync)| -> Vec<Sum> {
-            (0..self.chunk).map(|i| column(i, term)).collect()
-        };
+        let columns =
+            |term: Term<'_, T>| -> Vec<Sum> { (0..self.chunk).map(|i| column(i, term)).collect() };
         let x_at = |x: &[T], i: usize| x[i].as_f64();
         let open = |x: &[T], i: usize| x[i].as_f64() * w(i) > 0.0;
 
@@ -254,8 +258,10 @@ impl<T: Real> Layer<'_, T> {
             BlueprintType::ConvFilter => {
                 let taps: Vec<Sum> = (0..self.chunk.min(3))
                     .map(|tap| {
-                        let left = |x: &[T], i: usize| if i < tap { 0.0 } else { x_at(x, i - tap) };
-                        Sum::of(&columns(&left))
+                        let left = |x: &[T], i: usize| x_at(x, i - tap);
+                        let with_neighbour: Vec<Sum> =
+                            (tap..self.chunk).map(|i| column(i, &left)).collect();
+                        Sum::of(&with_neighbour)
                     })
                     .collect();
                 let by_weight: Vec<Sum> =

@@ -328,6 +328,71 @@ fn relu_is_closed_at_zero() {
     assert!(layer.gradients().grad_input.iter().all(|&g| g == 0.0));
 }
 
+/// One seed of one type, two rows of five columns of ones, with one element of x or g replaced.
+fn with_broken(kind: u8, in_g: bool, (row, column): (usize, usize), value: f64) -> Layer {
+    let mut layer = Layer {
+        lifecycle: vec![GRAFTING],
+        blueprint_id: vec![1],
+        alpha: vec![0.5],
+        kinds: vec![0, kind],
+        weights: Array2::from_elem((2, 5), 0.5),
+        scales: vec![1.0; 2],
+        x: Array2::ones((2, 5)),
+        g: Array2::ones((2, 5)),
+    };
+    let broken = if in_g { &mut layer.g } else { &mut layer.x };
+    broken[[row, column]] = value;
+    layer
+}
+
+/// For each type and each broken element, which weights' gradients are not finite: those that have a term with it.
+#[test]
+fn what_is_not_finite_follows_the_terms() {
+    const ATTENTION_HEAD: u8 = 1;
+    const RESIDUAL_BLOCK: u8 = 0;
+    const CONV_FILTER: u8 = 3;
+    for kind in TYPES {
+        for column in 0..5 {
+            for (in_g, value) in [false, true].into_iter().flat_map(|in_g| {
+                [f64::NAN, f64::INFINITY, f64::NEG_INFINITY].map(move |value| (in_g, value))
+            }) {
+                let broken = with_broken(kind, in_g, (1, column), value).gradients();
+                let what = format!(
+                    "type {kind}, {value} in {} at {column}",
+                    ["x", "g"][usize::from(in_g)]
+                );
+                for i in 0..5 {
+                    let spreads = match kind {
+                        RESIDUAL_BLOCK => in_g && i == column,
+                        // Through Σ p·h to all.
+                        ATTENTION_HEAD => true,
+                        // w > 0 is closed for what is not above 0, and x is not asked for then.
+                        MLP_EXPANSION => i == column && (in_g || value == f64::INFINITY),
+                        // Tap i has g from column i on, and x up to column 4 − i.
+                        CONV_FILTER => i < 3 && if in_g { column >= i } else { column + i < 5 },
+                        _ => i == column,
+                    };
+                    assert_eq!(
+                        !broken.grad_weights[[1, i]].is_finite(),
+                        spreads,
+                        "{what}: ∂w[{i}]"
+                    );
+                }
+                let weights_broken = broken.grad_weights.iter().any(|w| !w.is_finite());
+                let scale_broken = weights_broken && kind != ATTENTION_HEAD;
+                assert_eq!(!broken.grad_scales[1].is_finite(), scale_broken, "{what}: ∂s");
+                assert_eq!(!broken.gradient_norm[0].is_finite(), weights_broken, "{what}: norm");
+                let reads_x = kind != RESIDUAL_BLOCK;
+                assert_eq!(!broken.grad_alpha[0].is_finite(), in_g || reads_x, "{what}: ∂α");
+            }
+        }
+    }
+    // 0·∞: closed, the derivative is 0 and x is not asked for; the gradient that comes in is.
+    let mut closed = with_broken(MLP_EXPANSION, true, (0, 2), f64::INFINITY);
+    closed.x[[0, 2]] = -1.0;
+    assert!(closed.gradients().grad_weights[[1, 2]].is_nan());
+}
+
 #[test]
 fn modes_sanitise_what_active_seeds_write_and_nothing_else() {
     assert_eq!(sanitise(f64::NAN, 1.0, 2.0), 0.0);

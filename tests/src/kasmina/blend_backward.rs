@@ -31,14 +31,51 @@ pub fn check<T: Narrow + LayerElement>(device: &Device, case: Case) {
 /// As [`check`], for states of the caller's.
 #[track_caller]
 pub fn check_states<T: Narrow + LayerElement>(device: &Device, case: Case, states: SeedStates) {
-    let (x, g) = inputs::<T>(case);
-    let first = run(device, case, &states, &x, &g);
-    let second = run(device, case, &states, &x, &g);
+    check_inputs(device, case, &states, &inputs::<T>(case));
+}
+
+/// As [`check_states`], for an input and a gradient of the caller's.
+#[track_caller]
+fn check_inputs<T: Narrow + LayerElement>(
+    device: &Device,
+    case: Case,
+    states: &SeedStates,
+    (x, g): &(Vec<T>, Vec<T>),
+) {
+    let first = run(device, case, states, x, g);
+    let second = run(device, case, states, x, g);
     assert!(bits(&first.grad_input) == bits(&second.grad_input), "{case:?}: two runs, two ∂x");
     for ((name, a), (_, b)) in first.gradients.arrays().zip(second.gradients.arrays()) {
         assert!(bits(a) == bits(b), "{case:?}: two runs, two {name}: {a:?} and {b:?}");
     }
-    compare(case, &states, (&x, &g), &first);
+    compare(case, states, (x, g), &first);
+}
+
+/// One element of x or g that is not finite, in each column of a seed of each type, and each such value: it spreads
+/// to the same gradients as in the reference.
+#[track_caller]
+pub fn check_broken_elements<T: Narrow + LayerElement>(device: &Device, chunk_size: usize) {
+    let case = Case { batch: 3, num_seeds: 5, chunk_size, seed: 5, broken_inputs: false };
+    let mut states = mixed_states(case);
+    for seed in 0..5 {
+        states.lifecycle[seed] = 3;
+        states.blueprint_id[seed] = 1 + seed as u16;
+        states.blueprint_type[1 + seed] = seed as u8;
+        states.alpha[seed] = 0.5;
+    }
+    let whole = inputs::<T>(case);
+    for column in 0..chunk_size {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for in_g in [false, true] {
+                let mut broken = whole.clone();
+                let values = if in_g { &mut broken.1 } else { &mut broken.0 };
+                for seed in 0..5 {
+                    values[(5 + seed) * chunk_size + column] = T::narrow(value);
+                }
+                check_inputs(device, case, &states, &broken);
+            }
+        }
+    }
 }
 
 fn inputs<T: Narrow>(case: Case) -> (Vec<T>, Vec<T>) {

@@ -1,6 +1,6 @@
 //! `gradient_clip` against the reference, for every mode.
 
-use kasmina::kasmina::{ClipMode, ClipReport, ClipTargets, GradientClip, LayerState};
+use kasmina::kasmina::{ClipMode, ClipReport, ClipTargets, ClipTotals, GradientClip, LayerState};
 use kasmina::{Buffer, Device, Error};
 use kasmina_reference::kasmina::{Clip, Clipped, ParameterGradients, gradient_clip};
 
@@ -63,6 +63,7 @@ pub fn check(device: &Device, mode: ClipMode, case: Case) {
     let mut running = vec![None; blueprints];
     let offsets: Vec<u32> = (0..blueprints).map(|b| (b * chunk) as u32).collect();
     let mut numbers = Numbers::new(case.seed ^ 0x5eed);
+    let mut totals = ClipTotals::default();
     for step in 0..4 {
         let broken = case.broken_inputs && step % 2 == 1;
         let before = Gradients::random(&state, &mut numbers, broken);
@@ -77,6 +78,7 @@ pub fn check(device: &Device, mode: ClipMode, case: Case) {
             for (a, b) in arrays(&before).iter().zip(arrays(&after)) {
                 assert!(bits(a.1) == bits(b.1), "{} changed", a.0);
             }
+            assert_eq!(clip.totals().expect("totals"), totals, "nothing was clipped");
             continue;
         };
         let wide = |values: &[f32]| values.iter().map(|&g| f64::from(g)).collect::<Vec<_>>();
@@ -103,12 +105,31 @@ pub fn check(device: &Device, mode: ClipMode, case: Case) {
             }
         }
         compare_reports(&report, &expected);
+        totals.runs += 1;
+        totals.nonfinite += u64::from(expected.nonfinite);
+        totals.clipped_values += u64::from(expected.clipped_values);
+        totals.clipped_units += u64::from(expected.clipped_units);
+        assert_eq!(clip.totals().expect("totals"), totals, "after step {step}");
         let norms = clip.running_norms().expect("norms");
         let expected: Vec<f64> = running.iter().map(|norm| norm.unwrap_or(f64::NAN)).collect();
         assert_near("running norms", &wide(&norms), &expected, 1.0, 1e-6);
     }
+    // One unit forgets, the others keep what they have.
+    let unit = blueprints / 2;
+    let before = clip.running_norms().expect("norms");
+    clip.reset_unit(unit as u16).expect("a unit");
+    let after = clip.running_norms().expect("norms");
+    for (index, (was, is)) in before.iter().zip(&after).enumerate() {
+        let expected = if index == unit { f32::NAN } else { *was };
+        assert!(
+            is.is_nan() == expected.is_nan() && (is.is_nan() || *is == expected),
+            "unit {index}"
+        );
+    }
+    clip.reset_unit(blueprints as u16).expect_err("no such unit");
     clip.reset().expect("memory");
     assert!(clip.running_norms().expect("norms").iter().all(|norm| norm.is_nan()));
+    assert_eq!(clip.totals().expect("totals"), totals, "the totals stay");
 }
 
 #[track_caller]
@@ -158,7 +179,6 @@ pub fn check_every_mode(device: &Device, case: Case) {
     for mode in [
         ClipMode::None,
         ClipMode::ByValue(0.5),
-        ClipMode::ByValue(0.0),
         ClipMode::GlobalNorm(0.75),
         ClipMode::GlobalNorm(1e9),
         ClipMode::Adaptive { factor: 1.0, decay: 0.9 },
@@ -195,6 +215,8 @@ pub fn check_large_values(device: &Device) {
 pub fn check_refusals(device: &Device) {
     for mode in [
         ClipMode::ByValue(-1.0),
+        ClipMode::ByValue(0.0),
+        ClipMode::GlobalNorm(0.0),
         ClipMode::ByValue(f32::NAN),
         ClipMode::GlobalNorm(f32::INFINITY),
         ClipMode::Adaptive { factor: 0.0, decay: 0.5 },

@@ -9,7 +9,7 @@ use kasmina_types::{BlendBackward, Numerical};
 use super::{KernelDevice, with_buffers};
 use crate::buffer::{Buffer, check_length};
 use crate::error::Error;
-use crate::kasmina::{BackwardBuffers, GradientBuffers, LayerState};
+use crate::kasmina::{LayerState, SumBuffers};
 
 const OP: &str = "blend_backward";
 
@@ -24,8 +24,7 @@ pub(crate) struct Arguments<'a, T: Element> {
     pub(crate) input: &'a Buffer<T>,
     pub(crate) grad_output: &'a Buffer<T>,
     pub(crate) grad_input: &'a mut Buffer<T>,
-    pub(crate) gradients: &'a mut GradientBuffers,
-    pub(crate) scratch: &'a mut BackwardBuffers,
+    pub(crate) sums: &'a mut SumBuffers,
 }
 
 /// Checks the contract of `blend_backward_*` and launches it. That the state's codes, ids and offsets are
@@ -34,7 +33,7 @@ pub(crate) fn launch<T: Element>(
     device: KernelDevice<'_>,
     a: Arguments<'_, T>,
 ) -> Result<(), Error> {
-    let Arguments { instance, geometry, state, gradients, scratch, .. } = a;
+    let Arguments { instance, geometry, state, sums, .. } = a;
     let (num_seeds, chunk_size) = (state.num_seeds(), state.chunk_size());
     let hidden = state.hidden();
     let (elements, slabs) = (a.batch as usize * hidden, geometry.slabs as usize);
@@ -43,12 +42,8 @@ pub(crate) fn launch<T: Element>(
         ("input", elements, a.input.len()),
         ("grad_output", elements, a.grad_output.len()),
         ("grad_input", elements, a.grad_input.len()),
-        ("columns", slabs * hidden, scratch.columns.len()),
-        ("extras", slabs * vectors * EXTRA_SUMS, scratch.extras.len()),
-        ("contributions", hidden, scratch.contributions.len()),
-        ("scale_contributions", num_seeds, scratch.scale_contributions.len()),
-        ("group_arrivals", geometry.groups() as usize, scratch.group_arrivals.len()),
-        ("blueprint_arrivals", num_seeds, scratch.blueprint_arrivals.len()),
+        ("columns", slabs * hidden, sums.columns.len()),
+        ("extras", slabs * vectors * EXTRA_SUMS, sums.extras.len()),
         ("chunk_vectors · lanes", chunk_size, (instance.lanes * geometry.chunk_vectors) as usize),
     ] {
         check_length(OP, buffer, expected, got)?;
@@ -61,21 +56,18 @@ pub(crate) fn launch<T: Element>(
         grad_input: a.grad_input.view_mut().cast(),
         layer: state.layer_arrays(),
         unstable: state.unstable.view(),
-        gradients: gradients.view_mut(),
-        scratch: scratch.view_mut(),
+        sums: sums.view_mut(),
         geometry,
         numerical: a.numerical,
         batch: a.batch,
         num_seeds: num_seeds as u32,
         chunk_size: chunk_size as u32,
-        num_blueprints: state.num_blueprints() as u32,
+        _padding: 0,
     };
-    let (g, s) = (gradients, scratch);
     // SAFETY: every buffer has the length that the kernel's contract names: those of the call and the
-    // scratch are checked above and, for the gradients, by `GradientBuffers::check` in the operation; those
-    // of the state when it was made; all are aligned to 16 bytes. The geometry covers each vector once (its
-    // test), the chunk is a multiple of the lanes, and the arrivals are zero between launches. Buffers that
-    // are written are borrowed mutably, hence disjoint.
+    // sums are checked above, those of the state when it was made; all are aligned to 16 bytes. The geometry
+    // covers each vector once (its test), and the chunk is a multiple of the lanes. Buffers that are written are
+    // borrowed mutably, hence disjoint.
     let launch = || unsafe { device.launch(instance.kernel, a.grid, params) };
     with_buffers!(
         device,
@@ -91,18 +83,8 @@ pub(crate) fn launch<T: Element>(
             state.blueprint_scale,
             state.weights,
             state.unstable,
-            g.grad_weights,
-            g.grad_scales,
-            g.grad_alpha,
-            g.gradient_norm,
-            g.gradient_variance,
-            g.gradient_max,
-            s.columns,
-            s.extras,
-            s.contributions,
-            s.scale_contributions,
-            s.group_arrivals,
-            s.blueprint_arrivals,
+            sums.columns,
+            sums.extras,
         ],
         launch()
     )

@@ -1,7 +1,7 @@
 //! Launcher of `gradient_clip_*`.
 
 use kasmina_kernels::instances::{self, Clip};
-use kasmina_types::{ClipFigures, GradientClip};
+use kasmina_types::{ClipFigures, ClipTotals, GradientClip};
 
 use super::{KernelDevice, with_buffers};
 use crate::buffer::{Buffer, check_length};
@@ -19,6 +19,7 @@ pub(crate) struct Arguments<'a> {
     pub(crate) running_norm: &'a mut Buffer<f32>,
     pub(crate) partials: &'a mut Buffer<ClipFigures>,
     pub(crate) figures: &'a mut Buffer<ClipFigures>,
+    pub(crate) totals: &'a mut Buffer<ClipTotals>,
     pub(crate) arrivals: &'a mut Buffer<u32>,
     pub(crate) limit: f32,
     pub(crate) factor: f32,
@@ -37,6 +38,7 @@ pub(crate) fn launch(device: KernelDevice<'_>, a: &mut Arguments<'_>) -> Result<
     check_length(OP, "running_norm", units, a.running_norm.len())?;
     check_length(OP, "partials", units, a.partials.len())?;
     check_length(OP, "figures", 1, a.figures.len())?;
+    check_length(OP, "totals", 1, a.totals.len())?;
     check_length(OP, "arrivals", 1, a.arrivals.len())?;
     let params = GradientClip {
         grad_weights: weights.view_mut(),
@@ -47,6 +49,7 @@ pub(crate) fn launch(device: KernelDevice<'_>, a: &mut Arguments<'_>) -> Result<
         running_norm: a.running_norm.view_mut(),
         partials: a.partials.view_mut(),
         figures: a.figures.view_mut(),
+        totals: a.totals.view_mut(),
         arrivals: a.arrivals.view_mut(),
         limit: a.limit,
         factor: a.factor,
@@ -75,6 +78,7 @@ pub(crate) fn launch(device: KernelDevice<'_>, a: &mut Arguments<'_>) -> Result<
             a.running_norm,
             a.partials,
             a.figures,
+            a.totals,
             a.arrivals,
         ],
         launch()

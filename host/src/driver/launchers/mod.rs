@@ -7,6 +7,7 @@ pub(crate) mod blend_backward;
 pub(crate) mod blend_forward;
 pub(crate) mod gradient_clip;
 pub(crate) mod graft_schedule;
+pub(crate) mod parameter_gradients;
 pub(crate) mod reduce;
 pub(crate) mod state_update;
 pub(crate) mod telemetry_reduce;

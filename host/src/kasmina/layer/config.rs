@@ -54,8 +54,8 @@ pub struct LayerConfig {
     /// How the batch is reduced to a seed's telemetry.
     pub telemetry_reduction_strategy: TelemetryReduction,
 
-    /// Whether a CRC-32 of the state is kept after each change by the layer, and checked on load and by
-    /// [`verify_integrity`](super::KasminaLayer::verify_integrity).
+    /// Whether a CRC-32 of the state is kept after each change by the layer, and checked on load, before each
+    /// command changes anything, and by [`verify_integrity`](super::KasminaLayer::verify_integrity).
     pub enable_integrity_checks: bool,
     /// What is done about values that are NaN, infinite, denormal or huge.
     pub numerical_stability_mode: StabilityMode,
@@ -75,8 +75,11 @@ pub struct LayerConfig {
     /// Whether a grid has no more blocks than the device holds at once, which then take tile after tile.
     /// Otherwise it has a block for each tile.
     pub enable_persistent_kernels: bool,
-    /// Threads of a block that are preferred; the kernel with the nearest number is taken, and the report
-    /// says which that is.
+    /// Threads of a block that are preferred. Of the kernels of a pass that load for themselves and fit the
+    /// chunk size, one whose block is nearest is taken, the one with the widest access where several are
+    /// equally near; the report says which. A wish, not a demand, and one without effect where all have
+    /// blocks of one size, as in this version: 256 threads. Kernels that fetch through the copy engine (288
+    /// threads), reduce telemetry, clip or change states have one size each, and do not look at it.
     pub preferred_block_size: Option<u32>,
     /// Which kernels are used.
     pub kernel: KernelChoice,
@@ -145,15 +148,16 @@ pub enum GradientClipping {
     None,
     /// Each element to [−limit, limit].
     Value {
-        /// The largest magnitude.
+        /// The largest magnitude, above 0.
         limit: f32,
     },
     /// All parameters of the layer by one factor, so that their norm is at most the limit.
     GlobalNorm {
-        /// The largest norm.
+        /// The largest norm, above 0.
         limit: f32,
     },
-    /// Each seed's by a factor, so that its norm is at most a multiple of its running norm.
+    /// Each blueprint's, with the α of the seeds that have it, by a factor of its own, so that its norm is at
+    /// most a multiple of its running norm. A blueprint that is loaded or replaced has no running norm yet.
     Adaptive {
         /// The multiple.
         factor: f32,

@@ -4,10 +4,10 @@ use kasmina_types::blueprint::BLUEPRINT_NONE;
 
 use super::config::LayerConfig;
 use super::error::{ConfigError, LayerError};
-use super::integrity::command_checksum;
 use super::registry::Registry;
 use super::ring::TelemetryRing;
-use super::{KasminaLayer, LayerElement, Training, graft_states};
+use super::{KasminaLayer, LayerElement, Training};
+use crate::buffer::host;
 use crate::device::Device;
 use crate::error::Error;
 use crate::kasmina::checkpoint::{Checkpoint, LayerMemory, crc32_of_state};
@@ -27,6 +27,8 @@ struct Replacement {
     state: LayerState,
     registry: Registry,
     guard: Option<u32>,
+    /// What was clipped until now, which stays counted.
+    clipped: u64,
 }
 
 impl<T: LayerElement> KasminaLayer<T> {
@@ -193,9 +195,8 @@ impl<T: LayerElement> KasminaLayer<T> {
     ) -> Result<Replacement, Error> {
         let most = self.config.max_blueprints;
         let state = place(&self.device, states, ids, graft, &registry, most)?;
-        let guarded = self.config.enable_integrity_checks;
-        let guard = guarded.then(|| command_checksum(&state)).transpose()?;
-        Ok(Replacement { state, registry, guard })
+        let guard = self.guard_of(&state)?;
+        Ok(Replacement { state, registry, guard, clipped: self.clip_activations()? })
     }
 
     fn take(&mut self, new: Replacement) {
@@ -203,6 +204,7 @@ impl<T: LayerElement> KasminaLayer<T> {
         // Sized by the arena, which is as large as before; what it holds is of the old state.
         self.training = None;
         self.carried = Carried::default();
+        self.performance.keep_clipped(new.clipped);
     }
 
     /// The CRC-32 of the whole layer as it is now: [`Checkpoint::crc32`] of its [`Self::checkpoint`], which
@@ -214,29 +216,19 @@ impl<T: LayerElement> KasminaLayer<T> {
         Ok(self.checkpoint(0)?.crc32())
     }
 
-    /// Reads the state back and compares it with the CRC-32 that the last command left. Parameters are not
-    /// in it, for an optimiser changes them between any two steps.
+    /// Reads the state back and compares it with the CRC-32 that the last command left, as every command
+    /// does before it changes anything. Parameters are not in it, for an optimiser changes them between any
+    /// two steps.
     ///
     /// # Errors
     /// [`LayerError::Integrity`] where something else than the layer changed it;
     /// [`LayerError::TurnedOff`]; or a failed call.
     pub fn verify_integrity(&self) -> Result<(), Error> {
-        let Some(expected) = self.guard else {
+        if self.guard.is_none() {
             let (what, option) = ("the CRC of the state", "enable_integrity_checks");
             return Err(LayerError::TurnedOff { what, option }.into());
-        };
-        let got = command_checksum(&self.state)?;
-        if got == expected {
-            return Ok(());
         }
-        Err(LayerError::Integrity { layer: self.config.name.clone(), expected, got }.into())
-    }
-
-    pub(crate) fn refresh_guard(&mut self) -> Result<(), Error> {
-        if self.config.enable_integrity_checks {
-            self.guard = Some(command_checksum(&self.state)?);
-        }
-        Ok(())
+        self.found().map(drop)
     }
 
     /// What `enable_debug_assertions` checks before each pass.
@@ -266,13 +258,15 @@ pub(crate) fn empty_state(
         return Err(ConfigError::Value { option, got, expected }.into());
     }
     let states = SeedStates {
-        lifecycle: vec![0; seeds],
-        blueprint_id: vec![0; seeds],
-        alpha: vec![0.0; seeds],
+        lifecycle: host::zeros(seeds)?,
+        blueprint_id: host::zeros(seeds)?,
+        alpha: host::zeros(seeds)?,
         chunk_size,
         ..SeedStates::default()
     };
-    place(device, states, &[], &graft_states(config), registry, config.max_blueprints)
+    let LayerConfig { schedule, ramp_epochs, alpha_target, .. } = *config;
+    let graft = GraftStates::of_schedule(seeds, schedule, ramp_epochs, alpha_target)?;
+    place(device, states, &[], &graft, registry, config.max_blueprints)
 }
 
 /// The ids that mean something.
@@ -302,7 +296,7 @@ fn place(
     max_blueprints: usize,
 ) -> Result<LayerState, Error> {
     let chunk_size = states.chunk_size;
-    let mut arena = vec![0.0; (registry.slots() + 1) * chunk_size];
+    let mut arena = host::zeros((registry.slots() + 1) * chunk_size)?;
     let mut offsets = vec![0; max_blueprints];
     let (mut types, mut scales) = (vec![0; max_blueprints], vec![0.0; max_blueprints]);
     for (row, &id) in ids.iter().enumerate() {

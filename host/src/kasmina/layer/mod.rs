@@ -7,7 +7,7 @@ mod config;
 mod epoch;
 mod epoch_table;
 mod error;
-mod integrity;
+mod guard;
 mod load;
 mod passes;
 mod performance;
@@ -34,8 +34,8 @@ pub use selection::{ComparedKernel, KernelComparison, TelemetryDifference, in_ro
 pub use stack::{Checkpointing, LayerStack};
 
 use super::{
-    BlendOptions, EpochBuffers, GradientBuffers, GradientClip, GraftSchedule, GraftStates,
-    LayerElement, LayerState, StateUpdates,
+    BlendOptions, EpochBuffers, GradientBuffers, GradientClip, GraftSchedule, LayerElement,
+    LayerState, StateUpdates,
 };
 use crate::device::Device;
 use crate::error::Error;
@@ -51,6 +51,13 @@ use ring::TelemetryRing;
 /// The arrays on the device are the truth; a step (forward and backward) moves nothing between host and
 /// device and allocates nothing once a batch size has been seen. Commands and the end of an epoch read
 /// small arrays back.
+///
+/// Passes can be captured into a graph, once one of the same kind and batch size has been made. A replay moves no cursor
+/// of the host: the telemetry of each replay goes to the one slot of the ring that the capture was given, over
+/// that of the replay before, and counts neither as a pass nor as an overrun; nor is it timed. So
+/// [`telemetry`](Self::telemetry) shows the last replay while no pass outside the graph has followed the
+/// capture; later such passes come round to the same slot, and a replay then overwrites theirs. To keep each
+/// step's, read between replays, or capture as many passes as are to be kept, each with a slot of its own.
 ///
 /// ```
 /// use kasmina::kasmina::{Blueprint, KasminaLayer};
@@ -148,7 +155,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             state,
             config,
         };
-        layer.refresh_guard()?;
+        layer.guard = layer.guard_of(&layer.state)?;
         Ok(layer)
     }
 
@@ -172,17 +179,9 @@ impl<T: LayerElement> KasminaLayer<T> {
         self.epochs
     }
 
-    /// The parameters' gradients of the last backward pass, after clipping; none before the first.
+    /// The parameters' gradients of the last backward pass, after clipping; none before the first. Those of
+    /// a blueprint that was loaded or replaced since are 0.
     pub fn gradients(&self) -> Option<&GradientBuffers> {
         self.training.as_ref().map(|training| &training.gradients)
     }
-}
-
-/// The graft states of a new layer: its configuration's schedule in every seed.
-fn graft_states(config: &LayerConfig) -> GraftStates {
-    let mut graft = GraftStates::new(config.num_seeds);
-    graft.schedule.fill(config.schedule as u8);
-    graft.ramp_epochs.fill(config.ramp_epochs);
-    graft.alpha_target.fill(config.alpha_target);
-    graft
 }

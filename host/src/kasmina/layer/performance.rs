@@ -35,7 +35,8 @@ pub struct PerformanceReport {
     pub telemetry_overhead_percent: Option<f64>,
     /// Passes that were refused or failed.
     pub error_count: u64,
-    /// Values and units that the last backward pass's clipping changed.
+    /// Values and units that clipping changed, in all backward passes since the layer was made, those of
+    /// replayed graphs with them.
     pub grad_clip_activations: u64,
 }
 
@@ -58,6 +59,8 @@ pub(crate) struct Performance {
     events: Option<Events>,
     sums: [Sum; 2],
     errors: u64,
+    /// Before the clipping's plan was made again.
+    clipped: u64,
     telemetry_overhead_percent: Option<f64>,
 }
 
@@ -88,7 +91,7 @@ impl Performance {
             _ => None,
         };
         let sums = [Sum::default(); 2];
-        Ok(Self { enabled, events, sums, errors: 0, telemetry_overhead_percent: None })
+        Ok(Self { enabled, events, sums, errors: 0, clipped: 0, telemetry_overhead_percent: None })
     }
 
     pub(crate) fn start(&mut self, pass: Pass, bytes: usize) -> Result<Option<Timer>, Error> {
@@ -122,6 +125,11 @@ impl Performance {
             events.next = (at + 1) % PAIRS;
         }
         Ok(())
+    }
+
+    /// What was clipped before the plan of the clipping goes.
+    pub(crate) fn keep_clipped(&mut self, activations: u64) {
+        self.clipped = activations;
     }
 
     pub(crate) fn count<R>(&mut self, done: &Result<R, Error>) {
@@ -193,12 +201,16 @@ impl<T: LayerElement> KasminaLayer<T> {
             return Err(LayerError::TurnedOff { what, option }.into());
         }
         self.performance.settle()?;
-        let clipped = match &self.training {
-            Some(training) => training.clip.report()?,
-            None => return Ok(self.performance.report(0)),
+        Ok(self.performance.report(self.clip_activations()?))
+    }
+
+    /// Values and units that clipping has changed so far.
+    pub(crate) fn clip_activations(&self) -> Result<u64, Error> {
+        let of_plan = match &self.training {
+            Some(training) => training.clip.totals()?.activations(),
+            None => 0,
         };
-        let activations = u64::from(clipped.clipped_values) + u64::from(clipped.clipped_units);
-        Ok(self.performance.report(activations))
+        Ok(self.performance.clipped.saturating_add(of_plan))
     }
 
     /// Times `repeats` forward passes of `x` with telemetry and as many without, in turn, and keeps by how

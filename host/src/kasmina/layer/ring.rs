@@ -2,6 +2,9 @@
 //!
 //! A pass writes its telemetry straight into the next slot, so the ring costs a step neither a copy nor
 //! a launch. The host holds the ring's cursor; values are read back when they are asked for.
+//!
+//! A graph holds the slot that its capture was given, and a replay is none of the host's passes: each replay
+//! writes that slot again, and neither the cursor nor the counts of passes and overruns move.
 
 use crate::device::Device;
 use crate::error::Error;

@@ -64,6 +64,15 @@ pub fn check_steady_steps<T: Narrow + LayerElement>(device: &Device) {
             step(&mut layer);
         }
         assert_eq!(counts(device), before, "a steady step allocated or copied");
+        // What was clipped is added up on the device, and outlives another state.
+        let clipped = u64::from(layer.clip_report().expect("on").expect("a pass").clipped_units);
+        let performance = layer.performance().expect("on");
+        assert_eq!((clipped > 0, performance.backward_passes), (true, 10));
+        assert_eq!(performance.grad_clip_activations, 10 * clipped);
+        let (states, graft) = (layer.state().read(), layer.state().read_graft());
+        layer.load_state(states.expect("a read"), graft.expect("a read"), None).expect("its own");
+        let performance = layer.performance().expect("on");
+        assert_eq!(performance.grad_clip_activations, 10 * clipped);
         // The counters do count.
         layer.telemetry_history().expect("a read");
         assert!(counts(device).0.copies_out > before.0.copies_out);

@@ -46,7 +46,7 @@ impl Commands {
             layer.germinate(seed, blueprint)?;
         }
         for &(seed, state) in &self.set {
-            layer.transition(seed, state)?;
+            layer.command_transition(seed, state)?;
         }
         let mut changed = BTreeMap::<usize, (Option<BlendSchedule>, Option<u32>)>::new();
         for (seed, schedule) in self.of_seeds("schedule", &self.schedule)? {
