@@ -5,10 +5,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
 use kasmina::Device;
 use kasmina::kasmina::checkpoint::{
-    Checkpoint, CheckpointError, CheckpointStore, SCHEMA_VERSION, crc32_of_state,
+    Checkpoint, CheckpointError, CheckpointStore, LayerMemory, SCHEMA_VERSION, crc32_of_state,
 };
 use kasmina::kasmina::files::{Dtype, FileError, Tensor, TensorFile, encode};
 use kasmina::kasmina::{GraftStates, SeedStates, StateError};
@@ -379,6 +380,130 @@ fn a_layer_on_a_device_comes_back_bit_for_bit() {
         again.metadata.extra = checkpoint.metadata.extra.clone();
         assert_eq!(bits(&again), bits(&checkpoint));
     }
+}
+
+/// [`small`] as a layer's, whose ids are not its rows.
+fn of_layer() -> Checkpoint {
+    let mut memory = LayerMemory::new(3, vec![0, 4, 900]);
+    memory.blueprint_use = vec![0, 2, 1];
+    memory.retired_ids = vec![7, 5];
+    memory.unstable = vec![0, 1, 0];
+    memory.running_norms = vec![f32::NAN, 0.5, f32::from_bits(0x7fc0_4321)];
+    memory.gradient_norms = Some(vec![0.25, f32::NAN, f32::INFINITY]);
+    Checkpoint { layer: Some(memory), ..small() }
+}
+
+#[test]
+fn what_a_layer_remembers_is_kept_and_in_the_crc() {
+    let whole = of_layer();
+    let bytes = whole.to_bytes().unwrap();
+    let again = read(bytes.clone()).unwrap();
+    assert_eq!(bits(&again), bits(&whole));
+    assert_eq!(format!("{:?}", again.layer), format!("{:?}", whole.layer));
+    assert_eq!(again.to_bytes().unwrap(), bytes);
+    assert_eq!(again.blueprint_of(2), 900);
+    let file = TensorFile::from_bytes("x", bytes.clone()).unwrap();
+    assert_eq!(file.names().len(), 20);
+    assert_eq!(file.metadata("crc32"), Some(format!("{:08x}", whole.crc32()).as_str()));
+    assert_ne!(whole.crc32(), small().crc32());
+    let Checkpoint { states, graft, .. } = small();
+    assert_eq!(small().crc32(), crc32_of_state(&states, &graft));
+    // An array that goes, and each flipped bit, is found.
+    for name in file.names().iter().filter(|name| name.starts_with("layer_")) {
+        let without = rebuilt(&bytes, |all| all.retain(|t| t.name != name), |_| {});
+        let why = read(without).expect_err(name);
+        assert!(matches!(why, CheckpointError::Crc { part: "tensors", .. }), "{name}: {why}");
+    }
+    let data = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    for at in data..bytes.len() {
+        let mut mutated = bytes.clone();
+        mutated[at] ^= 1;
+        assert!(matches!(read(mutated), Err(CheckpointError::Crc { .. })), "{at}");
+    }
+}
+
+#[test]
+fn what_a_layer_remembers_is_left_out_or_right() {
+    let bytes = of_layer().to_bytes().unwrap();
+    // In a plain state file, which no CRC protects: only the ids must be there.
+    let only = |keep: &'static str| {
+        rebuilt(
+            &bytes,
+            move |all| all.retain(|t| !t.name.starts_with("layer_") || t.name == keep),
+            plain,
+        )
+    };
+    assert_eq!(read(only("none")).unwrap().layer, None);
+    let ids = read(only("layer_blueprint_ids")).unwrap().layer.unwrap();
+    assert_eq!(format!("{ids:?}"), format!("{:?}", LayerMemory::new(3, vec![0, 4, 900])));
+    let why = read(only("layer_unstable")).expect_err("no ids");
+    assert!(why.to_string().contains("`layer_blueprint_ids` is missing"), "{why}");
+    for (name, raw, said) in [
+        ("layer_blueprint_ids", vec![0_u8, 0, 4, 0, 4, 0], "`layer_blueprint_ids[2]` is 4"),
+        ("layer_blueprint_ids", vec![1, 0, 4, 0, 5, 0], "`layer_blueprint_ids[0]` is 1"),
+        ("layer_retired_ids", vec![4, 0, 5, 0], "`layer_retired_ids[0]` is 4"),
+        ("layer_unstable", vec![0, 2, 0], "`layer_unstable[1]` is 2"),
+        ("layer_unstable", vec![0, 1], "`layer_unstable` has shape [2], expected [3]"),
+    ] {
+        let wrong = rebuilt(
+            &bytes,
+            |all| {
+                let tensor = all.iter_mut().find(|t| t.name == name).unwrap();
+                tensor.shape = vec![raw.len() * tensor.shape[0] / tensor.bytes.len()];
+                tensor.bytes = raw.clone().into();
+            },
+            plain,
+        );
+        let why = read(wrong).expect_err(said).to_string();
+        assert!(why.contains(said), "{said:?} is not in {why}");
+    }
+    let mut broken = of_layer();
+    broken.layer.as_mut().unwrap().running_norms[0] = -1.0;
+    assert!(matches!(broken.to_bytes(), Err(CheckpointError::State(StateError::Range { .. }))));
+    // The state of a device keeps ids and flags.
+    let state = of_layer().to_layer(&Device::Cpu).unwrap();
+    let again = Checkpoint::of_layer(&state, 0, 0).unwrap();
+    assert_eq!(again.layer.unwrap().unstable, [0, 1, 0]);
+}
+
+#[test]
+fn a_store_removes_what_a_killed_process_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = [
+        (".kasmina-unfinished-x1y2z3", 2, false),
+        (".kasmina-unfinished-nowabc", 0, true),
+        (".tmpAbCdEf", 2, true),
+        ("kasmina-unfinished-x1y2z3", 2, true),
+    ];
+    for (name, hours, _) in files {
+        let file = fs::File::create(folder.path().join(name)).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(3600 * hours + 60)).unwrap();
+    }
+    fs::create_dir(folder.path().join(".kasmina-unfinished-folder")).unwrap();
+    let store = CheckpointStore::new(folder.path(), 2).unwrap();
+    for (name, _, stays) in files {
+        assert_eq!(folder.path().join(name).exists(), stays, "{name}");
+    }
+    assert!(folder.path().join(".kasmina-unfinished-folder").is_dir());
+    assert!(store.checkpoints().unwrap().is_empty());
+    // What a save is called before it is whole: a process that may write 512 bytes and is killed.
+    let bytes = small().to_bytes().unwrap();
+    fs::write(folder.path().join("c"), &bytes).unwrap();
+    let killed = std::process::Command::new("sh")
+        .args(["-c", "ulimit -c 0; ulimit -f 1; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_kasmina")])
+        .args(["layer", "step", "--device", "cpu", "--state"])
+        .arg(folder.path().join("c"))
+        .arg("--output")
+        .arg(folder.path().join("out"))
+        .output()
+        .unwrap();
+    assert_eq!(killed.status.code(), None, "{killed:?}");
+    let left = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let left: Vec<_> = left.filter_map(|name| name.into_string().ok()).collect();
+    let unfinished = left.iter().filter(|name| name.starts_with(".kasmina-unfinished-"));
+    // The folder, the file of now, and what the process left.
+    assert_eq!(unfinished.count(), 3, "{left:?}");
+    assert!(!left.contains(&"out".to_owned()), "{left:?}");
 }
 
 fn steps(store: &CheckpointStore) -> Vec<u64> {

@@ -147,6 +147,81 @@ fn the_gradients_are_the_references_in_every_dtype() {
     }
 }
 
+/// The published case: values that are known, and those of the published kernel that are known to be wrong.
+#[test]
+fn known_values_of_each_type_come_out_of_the_kernels() {
+    let cases = concat!(env!("CARGO_MANIFEST_DIR"), "/../reference/tests/cases/");
+    let case = std::fs::read_to_string(format!("{cases}blueprint_grad_case.json")).unwrap();
+    let case: serde_json::Value = serde_json::from_str(&case).unwrap();
+    let numbers = |value: &serde_json::Value| -> Vec<f64> {
+        let flat = |value: &serde_json::Value| match value.as_array() {
+            Some(row) => row.iter().map(|v| v.as_f64().unwrap()).collect(),
+            None => vec![value.as_f64().unwrap()],
+        };
+        value.as_array().map_or_else(|| flat(value), |rows| rows.iter().flat_map(flat).collect())
+    };
+    let narrow = |values: &[f64]| values.iter().map(|&v| v as f32).collect::<Vec<_>>();
+    let (x, g) = (narrow(&numbers(&case["x"])), narrow(&numbers(&case["g"])));
+    let mut wrong = 0;
+    for (kind, name) in
+        ["RESIDUAL_BLOCK", "ATTENTION_HEAD", "MLP_EXPANSION", "CONV_FILTER"].into_iter().enumerate()
+    {
+        let known = &case["types"][name];
+        // What does not belong to the blueprint is something else.
+        let mut weights = vec![7.5; 2 * CHUNK];
+        let own = narrow(&numbers(&known["w"]));
+        weights[CHUNK..CHUNK + own.len()].copy_from_slice(&own);
+        let states = SeedStates {
+            lifecycle: vec![3],
+            blueprint_id: vec![1],
+            alpha: vec![case["alpha"].as_f64().unwrap() as f32],
+            blueprint_type: vec![4, kind as u8],
+            blueprint_weights: weights,
+            blueprint_scales: vec![7.5, case["scale"].as_f64().unwrap() as f32],
+            chunk_size: CHUNK,
+        };
+        let matrix = |name, values: &[f32]| {
+            file(&[Tensor::of(name, Dtype::F32, &[values.len() / CHUNK, CHUNK], values)])
+        };
+        let files = [state_file(&states), matrix("input", &x), matrix("grad_output", &g)];
+        for device in ["cpu", "simt"] {
+            let folder = folder(&files);
+            let output = folder.run(&format!("{LINE} --device {device}"));
+            assert_eq!(code(&output), 0, "{device}: {}", stderr(&output));
+            let bytes = std::fs::read(folder.path("out")).unwrap();
+            let results = SafeTensors::deserialize(&bytes).unwrap();
+            let of_blueprint = |tensor: &str, from: usize, count: usize| {
+                floats(results.tensor(tensor).unwrap().data())[from..from + count].to_vec()
+            };
+            for (part, got) in [
+                ("d_input", of_blueprint("grad_input", 0, x.len())),
+                ("d_weight", of_blueprint("grad_weights", CHUNK, own.len())),
+                ("d_scale", of_blueprint("grad_scales", 1, 1)),
+                ("d_alpha", of_blueprint("grad_alpha", 0, 1)),
+            ] {
+                let want = numbers(&known[part]);
+                assert_eq!(got.len(), want.len(), "{name} {part}");
+                let published = match &known[format!("triton_source_{part}")] {
+                    serde_json::Value::Null => want.clone(),
+                    published => numbers(published),
+                };
+                for ((got, want), published) in got.into_iter().zip(want).zip(published) {
+                    let near = 1e-5 * want.abs().max(1e-2);
+                    assert!(
+                        (got - want).abs() <= near,
+                        "{device} {name} {part}: {got}, not {want}"
+                    );
+                    if (published - want).abs() > 1e-3 {
+                        wrong += 1;
+                        assert!((got - published).abs() > 1e-3, "{name} {part}: as published");
+                    }
+                }
+            }
+        }
+    }
+    assert!(wrong >= 2 * 10, "{wrong}");
+}
+
 #[test]
 fn the_result_for_programs_names_the_sizes() {
     let folder = folder(&good());

@@ -3,7 +3,9 @@
 use half::{bf16, f16};
 use kasmina::Device;
 use kasmina_tests::kasmina::layer::blueprints::{self, InFlight};
-use kasmina_tests::kasmina::layer::{kernels, lifecycle, memory, stack, steps, training};
+use kasmina_tests::kasmina::layer::{
+    checkpoints, kernels, lifecycle, memory, stack, steps, training,
+};
 
 use super::shuffled;
 
@@ -104,6 +106,32 @@ fn blueprints_that_do_not_fit_are_refused() {
 #[test]
 fn states_are_loaded_whole_or_not_at_all() {
     both(blueprints::check_loading);
+}
+
+#[test]
+fn a_restored_layer_goes_on_bit_for_bit() {
+    both(checkpoints::check_continuation::<f32>);
+    checkpoints::check_continuation::<bf16>(&shuffled(2));
+}
+
+#[test]
+fn a_new_blueprint_has_norms_of_its_own() {
+    both(checkpoints::check_norms_of_new_blueprints);
+}
+
+#[test]
+fn a_layer_falls_back_to_the_checkpoint_before() {
+    both(checkpoints::check_fallback);
+}
+
+#[test]
+fn checkpoints_are_restored_whole_or_not_at_all() {
+    both(checkpoints::check_refusals);
+}
+
+#[test]
+fn checkpoints_are_as_large_as_what_is_loaded() {
+    both(checkpoints::check_size);
 }
 
 #[test]

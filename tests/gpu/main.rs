@@ -11,7 +11,9 @@ use kasmina::{Buffer, Device, Error};
 use kasmina_tests::kasmina::blend_backward as backward;
 use kasmina_tests::kasmina::blend_forward::{self as blend, Case};
 use kasmina_tests::kasmina::layer::blueprints::{self, InFlight};
-use kasmina_tests::kasmina::layer::{kernels, lifecycle, memory, stack, steps, training};
+use kasmina_tests::kasmina::layer::{
+    checkpoints, kernels, lifecycle, memory, stack, steps, training,
+};
 use kasmina_tests::kasmina::{gradient_clip, graft_schedule, state_update, telemetry_reduce};
 use kasmina_tests::normalization::activation_norm as norm;
 use kasmina_tests::reduction::reduce::{self, Cut};
@@ -89,6 +91,14 @@ fn main() {
             blueprints::check_running_norms_end_with_their_blueprint(device);
             blueprints::check_unfit(device);
             blueprints::check_loading(device);
+        }),
+        trial("layer::checkpoints", |device| {
+            checkpoints::check_continuation::<f32>(device);
+            checkpoints::check_continuation::<f16>(device);
+            checkpoints::check_norms_of_new_blueprints(device);
+            checkpoints::check_fallback(device);
+            checkpoints::check_refusals(device);
+            checkpoints::check_size(device);
         }),
         trial("layer::blueprints_change_in_flight", |device| {
             blueprints::check_replacement_in_flight(device, InFlight::LARGE);

@@ -231,6 +231,15 @@ impl GradientClip {
         self.running_norm.to_vec()
     }
 
+    /// Puts running norms in the place of the units', for example those of a checkpoint; the totals stay.
+    ///
+    /// # Errors
+    /// Another number of units, which changes nothing, or a failed call.
+    pub fn set_running_norms(&mut self, norms: &[f32]) -> Result<(), Error> {
+        check_length(OP, "running_norms", self.running_norm.len(), norms.len())?;
+        self.running_norm.copy_from_slice(norms)
+    }
+
     /// Forgets the running norm of one unit, as after its blueprint was replaced; the totals stay. It is
     /// queued, and nothing crosses from the host.
     ///

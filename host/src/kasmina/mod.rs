@@ -26,12 +26,12 @@ pub use gradients::{GradientBuffers, GradientValues};
 pub use graft::GraftStates;
 pub use graft_schedule::{EpochBuffers, EpochInputs, EpochValues, GraftSchedule};
 pub use layer::{
-    Blueprint, Checkpointing, ComparedKernel, ConfigError, EpochOutcome, EpochReport, Figure,
-    GradientClipping, KasminaLayer, KasminaLayerBuilder, KernelChoice, KernelComparison,
-    LayerConfig, LayerError, LayerReport, LayerStack, LoadedBlueprint, ParameterAddresses,
-    PerformanceReport, RegistryStatistics, SeedEpoch, SeedProgress, SeedReport, StabilityMode,
-    TelemetryDifference, TelemetryRecord, TelemetryReduction, Transition, TransitionRules,
-    in_rollout,
+    Blueprint, Checkpointing, ComparedKernel, ConfigError, EpochOutcome, EpochReport, EpochTable,
+    EpochTableError, Figure, GradientClipping, KasminaLayer, KasminaLayerBuilder, KernelChoice,
+    KernelComparison, LayerConfig, LayerError, LayerReport, LayerStack, LoadedBlueprint,
+    ParameterAddresses, PerformanceReport, RegistryStatistics, SeedEpoch, SeedProgress, SeedReport,
+    StabilityMode, TelemetryDifference, TelemetryRecord, TelemetryReduction, Transition,
+    TransitionRules, in_rollout,
 };
 pub use options::{BlendOptions, KernelInfo, NumericalMode, Variant};
 pub use state::{LayerState, SeedStates, StateError};

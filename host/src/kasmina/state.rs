@@ -297,7 +297,9 @@ impl LayerState {
     }
 
     /// The state as plain arrays, once everything queued before is done. The weights come in the order
-    /// of the ids, wherever they lie on the device.
+    /// of the ids, wherever they lie on the device, and every id has a row: in the layer of a
+    /// [`KasminaLayer`](super::KasminaLayer) those that are not loaded too. Its
+    /// [`checkpoint`](super::KasminaLayer::checkpoint) has rows of what is loaded alone.
     ///
     /// # Errors
     /// What the queued work ran into, or a failed call.
@@ -317,6 +319,46 @@ impl LayerState {
             blueprint_scales: self.blueprint_scale.to_vec()?,
             chunk_size: self.chunk_size,
         })
+    }
+
+    /// As [`Self::read`], but only of the blueprints that have weights of their own, and their ids,
+    /// ascending: `blueprint_id` has rows in the place of ids. In an arena an id that is not loaded shares
+    /// the weights of 'none'.
+    pub(crate) fn read_loaded(&self) -> Result<(SeedStates, Vec<u16>), Error> {
+        let offsets = self.blueprint_offset.to_vec()?;
+        let own = |&(id, &offset): &(u32, &u32)| id == 0 || offset != 0;
+        // An id that no seed can hold has no row.
+        let ids = (0..=u32::from(u16::MAX)).zip(&offsets).filter(own);
+        let ids: Vec<u16> = ids.map(|(id, _)| id as u16).collect();
+        let mut row_of = vec![None; offsets.len()];
+        for (row, &id) in (0..=u16::MAX).zip(&ids) {
+            row_of[usize::from(id)] = Some(row);
+        }
+        let mut blueprint_id = self.blueprint_id.to_vec()?;
+        for (seed, held) in blueprint_id.iter_mut().enumerate() {
+            let (got, blueprints) = (*held, offsets.len());
+            *held = match row_of.get(usize::from(got)).copied().flatten() {
+                Some(row) => row,
+                None if got == BLUEPRINT_NONE => BLUEPRINT_NONE,
+                None => return Err(StateError::BlueprintId { seed, got, blueprints }.into()),
+            };
+        }
+        let (types, scales) = (self.blueprint_type.to_vec()?, self.blueprint_scale.to_vec()?);
+        let mut blueprint_weights = Vec::with_capacity(ids.len() * self.chunk_size);
+        for &id in &ids {
+            let start = offsets[usize::from(id)] as usize;
+            blueprint_weights.extend(self.weights.range_to_vec(start, self.chunk_size)?);
+        }
+        let states = SeedStates {
+            lifecycle: self.lifecycle.to_vec()?,
+            blueprint_id,
+            alpha: self.alpha.to_vec()?,
+            blueprint_type: ids.iter().map(|&id| types[usize::from(id)]).collect(),
+            blueprint_weights,
+            blueprint_scales: ids.iter().map(|&id| scales[usize::from(id)]).collect(),
+            chunk_size: self.chunk_size,
+        };
+        Ok((states, ids))
     }
 
     /// The schedules' state as plain arrays, once everything queued before is done.

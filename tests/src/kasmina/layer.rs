@@ -1,6 +1,7 @@
 //! The layer whole, on any device.
 
 pub mod blueprints;
+pub mod checkpoints;
 pub mod kernels;
 pub mod lifecycle;
 pub mod memory;

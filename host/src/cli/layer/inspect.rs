@@ -67,17 +67,23 @@ struct Seed {
     /// None before there is one.
     baseline_loss: Option<f32>,
     drift_count: u32,
+    /// Whether the adaptive numerical mode is strict with it; none where the file does not say.
+    unstable: Option<bool>,
 }
 
 #[derive(Serialize)]
 struct Blueprint {
-    blueprint: usize,
-    blueprint_type: &'static str,
+    /// Its id, which is its row where the file does not say.
+    blueprint: u16,
+    /// None of 'none'.
+    blueprint_type: Option<&'static str>,
     scale: f32,
     /// √Σw².
     weight_norm: f64,
     /// Seeds that hold it.
     seeds: usize,
+    /// For adaptive clipping; none before there is one.
+    running_norm: Option<f32>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
@@ -156,7 +162,7 @@ fn say_blueprints(arguments: &Arguments, inspection: &Inspection<'_>) -> Result<
     if !arguments.all && blueprints.len() > MOST_ROWS {
         let mut counts = BTreeMap::new();
         for blueprint in blueprints {
-            *counts.entry(blueprint.blueprint_type).or_insert(0_usize) += 1;
+            *counts.entry(blueprint.type_name()).or_insert(0_usize) += 1;
         }
         let mut table = json.table(["type", "blueprints"]);
         for (kind, count) in counts {
@@ -167,10 +173,9 @@ fn say_blueprints(arguments: &Arguments, inspection: &Inspection<'_>) -> Result<
     }
     let mut table = json.table(["blueprint", "type", "scale", "norm of weights", "seeds"]);
     for blueprint in blueprints {
-        let id = blueprint.blueprint;
         table.add_row([
-            if id == usize::from(BLUEPRINT_NONE) { "0 (none)".into() } else { id.to_string() },
-            blueprint.blueprint_type.to_owned(),
+            blueprint.blueprint.to_string(),
+            blueprint.type_name().to_owned(),
             blueprint.scale.to_string(),
             format!("{:.6}", blueprint.weight_norm),
             blueprint.seeds.to_string(),
@@ -207,7 +212,7 @@ impl IntegrityRecord {
 
 impl<'a> Inspection<'a> {
     fn of(file: &'a Path, checkpoint: &'a Checkpoint, integrity: Integrity) -> Self {
-        let Checkpoint { states, metadata, .. } = checkpoint;
+        let Checkpoint { states, metadata, layer, .. } = checkpoint;
         let seeds: Vec<_> = (0..states.num_seeds()).map(|s| Seed::of(checkpoint, s)).collect();
         let mut counts = BTreeMap::new();
         for seed in &seeds {
@@ -232,26 +237,38 @@ impl<'a> Inspection<'a> {
             states: counts,
             seeds,
             blueprints: blueprints
-                .map(|(blueprint, weights)| Blueprint {
-                    blueprint,
-                    blueprint_type: type_name(states.blueprint_type[blueprint]),
-                    scale: states.blueprint_scales[blueprint],
+                .map(|(row, weights)| Blueprint {
+                    blueprint: layer.as_ref().map_or(row as u16, |m| m.blueprint_ids[row]),
+                    blueprint_type: (row != usize::from(BLUEPRINT_NONE))
+                        .then(|| type_name(states.blueprint_type[row])),
+                    scale: states.blueprint_scales[row],
                     weight_norm: weights.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>().sqrt(),
-                    seeds: holders[blueprint],
+                    seeds: holders[row],
+                    running_norm: layer
+                        .as_ref()
+                        .map(|m| m.running_norms[row])
+                        .filter(|norm| !norm.is_nan()),
                 })
                 .collect(),
         }
     }
 }
 
+impl Blueprint {
+    fn type_name(&self) -> &'static str {
+        self.blueprint_type.unwrap_or("none")
+    }
+}
+
 impl Seed {
-    fn of(Checkpoint { states, graft, .. }: &Checkpoint, seed: usize) -> Self {
-        let blueprint = states.blueprint_id[seed];
-        let held = (blueprint != BLUEPRINT_NONE).then(|| usize::from(blueprint));
+    fn of(checkpoint: &Checkpoint, seed: usize) -> Self {
+        let Checkpoint { states, graft, layer, .. } = checkpoint;
+        let row = states.blueprint_id[seed];
+        let held = (row != BLUEPRINT_NONE).then(|| usize::from(row));
         Self {
             seed,
             state: SeedLifecycle::from_u8(states.lifecycle[seed]).expect(CHECKED).name(),
-            blueprint,
+            blueprint: checkpoint.blueprint_of(seed),
             blueprint_type: held.map(|id| type_name(states.blueprint_type[id])),
             alpha: states.alpha[seed],
             alpha_target: graft.alpha_target[seed],
@@ -261,6 +278,7 @@ impl Seed {
             embargo_epochs: graft.embargo_epochs[seed],
             baseline_loss: Some(graft.baseline_loss[seed]).filter(|loss| !loss.is_nan()),
             drift_count: graft.drift_count[seed],
+            unstable: layer.as_ref().map(|memory| memory.unstable[seed] == 1),
         }
     }
 }

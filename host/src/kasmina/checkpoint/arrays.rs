@@ -123,8 +123,8 @@ pub(crate) fn seed_tensors<'a>(
 
 /// The CRC-32 (of zlib and PNG) of a layer's state: of each array in the order of the names, its name
 /// and its type as in a safetensors header, both ended by a zero byte, the number of its extents and
-/// the extents as 64-bit words, and its elements; everything little-endian. A checkpoint's `crc32` is
-/// this value, and [`KasminaLayer::checksum`](crate::kasmina::KasminaLayer::checksum) too.
+/// the extents as 64-bit words, and its elements; everything little-endian. The `crc32` of a checkpoint
+/// without a layer's memory is this value; with one it is [`Checkpoint::crc32`](super::Checkpoint::crc32).
 ///
 /// ```
 /// use kasmina::kasmina::checkpoint::crc32_of_state;

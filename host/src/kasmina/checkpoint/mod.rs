@@ -1,14 +1,20 @@
 //! Checkpoints: a layer's whole state in a safetensors file, written whole or not at all, and read
 //! whole or refused.
 //!
-//! The file has the state's arrays under their field names, and metadata: `schema_version`,
-//! `project_version`, `step`, `epoch`, whatever else was given, `crc32` over the tensors
-//! ([`crc32_of_state`]) and `metadata_crc32` over the other metadata. A file without `schema_version`
-//! and CRCs is a plain state file: its arrays are read as they are, and schedules that it lacks are the
-//! defaults.
+//! The file has the state's arrays under their field names, those of a layer's [`LayerMemory`], and
+//! metadata: `schema_version`, `project_version`, `step`, `epoch`, whatever else was given, `crc32` over
+//! all tensors ([`Checkpoint::crc32`]) and `metadata_crc32` over the other metadata. A file without
+//! `schema_version` and CRCs is a plain state file: its arrays are read as they are, and schedules that it
+//! lacks are the defaults.
+//!
+//! Of the blueprints a layer's checkpoint has those that are loaded, however many ids and whatever budget
+//! the layer has: row r of `blueprint_type`, `blueprint_weights` and `blueprint_scales` is the blueprint
+//! `layer_blueprint_ids[r]`, row 0 is 'none', and a seed's `blueprint_id` is a row. So the passes read it
+//! as they read a plain state file.
 
 mod arrays;
 mod error;
+mod memory;
 mod metadata;
 mod store;
 
@@ -17,11 +23,12 @@ use std::path::{Path, PathBuf};
 pub use arrays::crc32_of_state;
 pub(crate) use arrays::{crc32_of_tensors, seed_tensors};
 pub use error::{CheckpointError, Skipped};
+pub use memory::LayerMemory;
 pub use metadata::{CheckpointMetadata, SCHEMA_VERSION};
 pub use store::{CheckpointStore, Recovered};
 
-use super::files::{TensorFile, encode, write_file};
-use super::{GraftStates, LayerState, SeedStates};
+use super::files::{Tensor, TensorFile, encode, write_file};
+use super::{GraftStates, LayerState, SeedStates, StateError};
 use crate::device::Device;
 use crate::error::Error;
 
@@ -34,6 +41,8 @@ pub struct Checkpoint {
     pub graft: GraftStates,
     /// When it was taken, and by what.
     pub metadata: CheckpointMetadata,
+    /// What a layer remembers beside that; none of a state that is no layer's, and of old files.
+    pub layer: Option<LayerMemory>,
 }
 
 /// Whether a file's bytes are those that were written.
@@ -55,23 +64,71 @@ impl Integrity {
 impl Checkpoint {
     /// A checkpoint of plain arrays, taken after `step` steps in epoch `epoch`.
     pub fn new(states: SeedStates, graft: GraftStates, step: u64, epoch: u64) -> Self {
-        Self { states, graft, metadata: CheckpointMetadata::new(step, epoch) }
+        Self { states, graft, metadata: CheckpointMetadata::new(step, epoch), layer: None }
     }
 
-    /// A checkpoint of a layer on a device, once everything queued before is done.
+    /// A checkpoint of a state on a device, once everything queued before is done. Of an arena it has the
+    /// blueprints that are loaded. For a [`KasminaLayer`](super::KasminaLayer) take its own
+    /// [`checkpoint`](super::KasminaLayer::checkpoint), which knows more than its state does.
     ///
     /// # Errors
     /// What the queued work ran into, or a failed call.
-    pub fn of_layer(layer: &LayerState, step: u64, epoch: u64) -> Result<Self, Error> {
-        Ok(Self::new(layer.read()?, layer.read_graft()?, step, epoch))
+    pub fn of_layer(state: &LayerState, step: u64, epoch: u64) -> Result<Self, Error> {
+        let (states, ids) = state.read_loaded()?;
+        let unstable = state.unstable.to_vec()?;
+        let mut checkpoint = Self::new(states, state.read_graft()?, step, epoch);
+        if ids.len() < state.num_blueprints() || unstable.contains(&1) {
+            let num_seeds = state.num_seeds();
+            checkpoint.layer = Some(LayerMemory { unstable, ..LayerMemory::new(num_seeds, ids) });
+        }
+        Ok(checkpoint)
     }
 
-    /// The state on a device.
+    /// The state on a device, its blueprints numbered by their rows. A layer takes
+    /// [`restore`](super::KasminaLayer::restore).
     ///
     /// # Errors
     /// As [`LayerState::new`].
     pub fn to_layer(&self, device: &Device) -> Result<LayerState, Error> {
-        LayerState::with_graft(device, self.states.clone(), self.graft.clone())
+        self.check()?;
+        let mut state = LayerState::with_graft(device, self.states.clone(), self.graft.clone())?;
+        if let Some(memory) = &self.layer {
+            state.unstable.copy_from_slice(&memory.unstable)?;
+        }
+        Ok(state)
+    }
+
+    /// Checks lengths, codes, ids and numbers of all arrays.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), StateError> {
+        self.states.check()?;
+        self.graft.check(self.states.num_seeds())?;
+        self.layer.as_ref().map_or(Ok(()), |memory| memory.check(&self.states))
+    }
+
+    /// The id of the blueprint that a seed holds, 0 for none: of its row, where the rows are not the ids.
+    ///
+    /// # Panics
+    /// No such seed, or a checkpoint that [`Self::check`] refuses.
+    pub fn blueprint_of(&self, seed: usize) -> u16 {
+        let row = self.states.blueprint_id[seed];
+        let ids = self.layer.as_ref().and_then(|memory| memory.blueprint_ids.get(usize::from(row)));
+        ids.copied().unwrap_or(row)
+    }
+
+    /// The CRC-32 of all arrays, which the file has as `crc32`: [`crc32_of_state`], and then in the same
+    /// way the arrays of [`LayerMemory`], all in the order of the names.
+    pub fn crc32(&self) -> u32 {
+        crc32_of_tensors(&self.tensors())
+    }
+
+    fn tensors(&self) -> Vec<Tensor<'_>> {
+        let mut tensors = arrays::tensors(&self.states, &self.graft);
+        tensors.extend(self.layer.iter().flat_map(LayerMemory::tensors));
+        tensors.sort_by_key(|tensor| tensor.name);
+        tensors
     }
 
     /// The bytes of the file; the same checkpoint gives the same bytes. Its schema and project version
@@ -80,11 +137,10 @@ impl Checkpoint {
     /// # Errors
     /// A state that means nothing, or metadata under a reserved key.
     pub fn to_bytes(&self) -> Result<Vec<u8>, CheckpointError> {
-        self.states.check()?;
-        self.graft.check(self.states.num_seeds())?;
-        let crc32 = crc32_of_state(&self.states, &self.graft);
-        let metadata = self.metadata.to_entries(crc32)?;
-        Ok(encode(&arrays::tensors(&self.states, &self.graft), &metadata)?)
+        self.check()?;
+        let tensors = self.tensors();
+        let metadata = self.metadata.to_entries(crc32_of_tensors(&tensors))?;
+        Ok(encode(&tensors, &metadata)?)
     }
 
     /// Writes the file whole or not at all: beside its place, to the disk, then into it.
@@ -141,7 +197,9 @@ impl Checkpoint {
     ) -> Result<Self, CheckpointError> {
         let states = SeedStates::read(file)?;
         let graft = arrays::read_graft(file, states.num_seeds(), metadata.is_some())?;
-        Ok(Self { states, graft, metadata: metadata.unwrap_or_else(CheckpointMetadata::none) })
+        let layer = LayerMemory::read(file, &states)?;
+        let metadata = metadata.unwrap_or_else(CheckpointMetadata::none);
+        Ok(Self { states, graft, metadata, layer })
     }
 }
 

@@ -3,13 +3,18 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::error::{CheckpointError, Skipped};
 use super::{Checkpoint, CheckpointMetadata};
+use crate::kasmina::files::UNFINISHED;
 
 const PREFIX: &str = "checkpoint-";
 const STEP: &str = "-step-";
 const SUFFIX: &str = ".safetensors";
+
+/// A file that nothing was written to for so long is not being written any more.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// A folder with the last checkpoints of one run, `checkpoint-NUMBER-step-STEP.safetensors`. The number
 /// counts the saves, so that after a return to an earlier step the newest is the last one saved, not
@@ -32,7 +37,9 @@ pub struct Recovered {
 }
 
 impl CheckpointStore {
-    /// A store in `folder`, which is made if it is not there, of the last `keep_last` checkpoints.
+    /// A store in `folder`, which is made if it is not there, of the last `keep_last` checkpoints. Files
+    /// that a save left unfinished in it (`.kasmina-unfinished-…`) are removed if nothing was written to
+    /// them for an hour: those of a process that was killed, and of none that still writes.
     ///
     /// # Errors
     /// A folder that cannot be made, or a store of none.
@@ -42,7 +49,10 @@ impl CheckpointStore {
             return Err(CheckpointError::KeepNone);
         }
         match fs::create_dir_all(&folder) {
-            Ok(()) => Ok(Self { folder, keep_last }),
+            Ok(()) => {
+                sweep(&folder);
+                Ok(Self { folder, keep_last })
+            }
             Err(source) => Err(CheckpointError::Folder { path: folder, source }),
         }
     }
@@ -121,6 +131,23 @@ impl CheckpointStore {
         }
         found.sort_unstable();
         Ok(found)
+    }
+}
+
+/// Removes what was left unfinished. What cannot be removed is in nobody's way.
+fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(UNFINISHED));
+        // Not that of a link's target.
+        let Ok(found) = entry.metadata() else { continue };
+        let age = found.modified().ok().and_then(|when| when.elapsed().ok());
+        if ours && found.is_file() && age.is_some_and(|age| age > ABANDONED) {
+            let path = entry.path();
+            match fs::remove_file(&path) {
+                Ok(()) => tracing::info!(path = %path.display(), "removed an unfinished file"),
+                Err(why) => tracing::warn!(path = %path.display(), %why, "an unfinished file"),
+            }
+        }
     }
 }
 

@@ -15,8 +15,8 @@ pub use safetensors::{Dtype, SafeTensorError};
 
 pub use error::FileError;
 pub use matrix::LayerMatrix;
-pub(crate) use write::write_file_with;
 pub use write::{Tensor, encode, write_file};
+pub(crate) use write::{UNFINISHED, write_file_with};
 
 /// What safetensors itself takes.
 const MOST_HEADER_BYTES: u64 = 100_000_000;

@@ -66,8 +66,14 @@ fn order_header(bytes: &mut Vec<u8>) -> Result<(), SafeTensorError> {
     Ok(())
 }
 
+/// What a file is called beside its place, with six characters of chance behind it, until it is whole. A
+/// process that is killed leaves it there; a [`CheckpointStore`](crate::kasmina::checkpoint::CheckpointStore)
+/// removes what is old.
+pub(crate) const UNFINISHED: &str = ".kasmina-unfinished-";
+
 /// Writes a file whole or not at all: beside its place, to the disk, then into it. After a failure,
-/// what was there before still is, and nothing else. A pipe or a device is written to, not replaced.
+/// what was there before still is, and nothing else. A pipe or a device is written to, not replaced. A
+/// symbolic link to a file is replaced by the new file; what it pointed to stays as it is.
 ///
 /// # Errors
 /// The system's: no such folder, no permission, no space.
@@ -96,7 +102,10 @@ pub(crate) fn write_file_with(
         _ => Path::new("."),
     };
     let as_any_new_file = Permissions::from_mode(0o666);
-    let mut file = tempfile::Builder::new().permissions(as_any_new_file).tempfile_in(folder)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .permissions(as_any_new_file)
+        .tempfile_in(folder)?;
     fill(file.as_file_mut())?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|failed| failed.error)?;

@@ -133,7 +133,7 @@ impl<T: LayerElement> KasminaLayer<T> {
     }
 
     /// Where the parameters lie on the device, for an optimiser there. Nothing moves while the layer
-    /// lives, except by [`Self::load_state`].
+    /// lives, except by [`Self::load_state`] and [`Self::restore`].
     pub fn parameters(&self) -> ParameterAddresses {
         ParameterAddresses {
             weights: self.state.weights.device_address(),
@@ -202,6 +202,9 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// What the backward passes found of a blueprint is nothing to the next one in its place: its
     /// gradients become 0 and its running norm none, in the stream's order.
     fn forget_gradients(&mut self, id: u16, slot: usize) -> Result<(), Error> {
+        if let Some(norms) = &mut self.carried.running_norms {
+            norms[usize::from(id)] = f32::NAN;
+        }
         let Some(Training { gradients, clip }) = &mut self.training else { return Ok(()) };
         let chunk_size = self.state.chunk_size();
         gradients.grad_weights.fill_range_bytes(slot * chunk_size, chunk_size, 0)?;

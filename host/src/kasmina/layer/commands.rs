@@ -169,7 +169,12 @@ impl<T: LayerElement> KasminaLayer<T> {
         self.apply(&mut found, &[update])
     }
 
-    fn command_transition(&mut self, seed: usize, to: SeedLifecycle) -> Result<(), Error> {
+    /// To any state that is legal from where the seed is.
+    pub(crate) fn command_transition(
+        &mut self,
+        seed: usize,
+        to: SeedLifecycle,
+    ) -> Result<(), Error> {
         self.check_seed(seed)?;
         let found = self.found()?;
         let from = found.lifecycle(&self.state, seed)?;

@@ -81,7 +81,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             // They have been used until now.
             self.registry.touch(id);
         }
-        self.epochs += 1;
+        self.epochs = self.epochs.saturating_add(1);
         Ok(EpochOutcome { epoch: self.epochs, transitions: decided, skipped })
     }
 
@@ -105,6 +105,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             gradient_norm: report
                 .gradient_norm
                 .clone()
+                .or_else(|| self.carried.gradient_norms.clone())
                 .unwrap_or_else(|| vec![f32::NAN; self.config.num_seeds]),
         })?;
         let mut inputs = EpochInputs::from(&self.epoch);

@@ -1,18 +1,131 @@
 //! Making, loading and checking a layer's state.
 
+use kasmina_types::blueprint::BLUEPRINT_NONE;
+
 use super::config::LayerConfig;
 use super::error::{ConfigError, LayerError};
 use super::registry::Registry;
-use super::{KasminaLayer, LayerElement};
+use super::ring::TelemetryRing;
+use super::{KasminaLayer, LayerElement, Training};
 use crate::buffer::host;
 use crate::device::Device;
 use crate::error::Error;
-use crate::kasmina::checkpoint::crc32_of_state;
+use crate::kasmina::checkpoint::{Checkpoint, LayerMemory, crc32_of_state};
 use crate::kasmina::{GraftStates, LayerState, SeedStates};
 
+/// What a layer that was restored has of the backward passes before it, until it makes its own.
+#[derive(Debug, Default)]
+pub(crate) struct Carried {
+    /// By blueprint id, for adaptive clipping; NaN for none.
+    pub(crate) running_norms: Option<Vec<f32>>,
+    /// By seed.
+    pub(crate) gradient_norms: Option<Vec<f32>>,
+}
+
+/// What takes the place of a layer's state, made before anything of the layer changes.
+struct Replacement {
+    state: LayerState,
+    registry: Registry,
+    guard: Option<u32>,
+    /// What was clipped until now, which stays counted.
+    clipped: u64,
+}
+
 impl<T: LayerElement> KasminaLayer<T> {
-    /// Puts a state in the place of the layer's, for example one from a checkpoint. A blueprint counts as
-    /// loaded if a seed holds it, or anything of it is not 0.
+    /// The whole layer after `step` steps, once everything queued before is done, for
+    /// [`Checkpoint::save`] or a [`CheckpointStore`](crate::kasmina::checkpoint::CheckpointStore). It has
+    /// the rows of the blueprints that are loaded, so its size follows from them and from the seeds.
+    ///
+    /// What it does not have is the telemetry in the ring, the counts of reports, and the gradients: take
+    /// it after an optimiser's step. Weights of f32 are saved as they are, whatever the type of the inputs.
+    ///
+    /// ```
+    /// use kasmina::Device;
+    /// use kasmina::kasmina::checkpoint::{Checkpoint, CheckpointStore};
+    /// use kasmina::kasmina::KasminaLayer;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let folder = std::env::temp_dir().join(format!("kasmina-doc-{}", std::process::id()));
+    /// let layer = KasminaLayer::<f32>::builder(2, 8).build(&Device::Cpu)?;
+    /// let store = CheckpointStore::new(&folder, 3)?;
+    /// store.save(100, &layer.checkpoint(100)?)?;
+    ///
+    /// let mut again = KasminaLayer::<f32>::new(&Device::Cpu, layer.config().clone())?;
+    /// let recovered = store.recover()?.expect("one was saved");
+    /// again.restore(&recovered.checkpoint)?;
+    /// assert_eq!(again.checksum()?, layer.checksum()?);
+    /// # std::fs::remove_dir_all(folder)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// What the queued work ran into, or a failed call.
+    pub fn checkpoint(&self, step: u64) -> Result<Checkpoint, Error> {
+        let (states, ids) = self.state.read_loaded()?;
+        let mut checkpoint = Checkpoint::new(states, self.state.read_graft()?, step, self.epochs);
+        let (running, gradient_norms) = match &self.training {
+            Some(Training { gradients, clip }) => {
+                (Some(clip.running_norms()?), Some(gradients.gradient_norm.to_vec()?))
+            }
+            None => (self.carried.running_norms.clone(), self.carried.gradient_norms.clone()),
+        };
+        let norm = |id: &u16| running.as_ref().map_or(f32::NAN, |norms| norms[usize::from(*id)]);
+        checkpoint.layer = Some(LayerMemory {
+            blueprint_use: self.registry.use_ranks(&ids),
+            retired_ids: self.registry.retired(),
+            unstable: self.state.unstable.to_vec()?,
+            running_norms: ids.iter().map(norm).collect(),
+            gradient_norms,
+            blueprint_ids: ids,
+        });
+        Ok(checkpoint)
+    }
+
+    /// Puts a checkpoint in the place of the layer's state. A layer of the same configuration goes on from
+    /// there bit for bit as the one did that was saved: seeds, schedules, epochs, blueprints under their
+    /// ids, which of them goes first, flags of the adaptive mode, running norms of the clipping. The ring
+    /// of telemetry is empty then, and there are no gradients until the next backward pass.
+    ///
+    /// Without a [`LayerMemory`], as in a plain state file, the rows are ids, and a blueprint counts as
+    /// loaded if a seed holds it or anything of it is not 0; no seed is unstable, and there are no norms.
+    ///
+    /// # Errors
+    /// A checkpoint that means nothing or is of another shape, ids past `max_blueprints`, or more
+    /// blueprints than the budget holds; memory exhausted, or a failed call. The layer is then as it was.
+    pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), Error> {
+        checkpoint.check()?;
+        let Checkpoint { states, graft, metadata, layer } = checkpoint;
+        self.check_shape(states)?;
+        let rows = (0..states.num_blueprints() as u32).map(|row| row as u16);
+        let ids = layer.as_ref().map_or_else(|| rows.collect(), |m| m.blueprint_ids.clone());
+        let registry = match layer {
+            Some(memory) => {
+                self.check_ids(memory)?;
+                self.registry.restored(&memory.by_use(), &memory.retired_ids)?
+            }
+            None => self.registry.restored(&present(states), &[])?,
+        };
+        let mut new = self.replacement(states.clone(), &ids, graft, registry)?;
+        let mut carried = Carried::default();
+        if let Some(memory) = layer {
+            new.state.unstable.copy_from_slice(&memory.unstable)?;
+            let mut norms = vec![f32::NAN; self.config.max_blueprints];
+            for (&id, &norm) in ids.iter().zip(&memory.running_norms) {
+                norms[usize::from(id)] = norm;
+            }
+            carried.running_norms = Some(norms);
+            carried.gradient_norms.clone_from(&memory.gradient_norms);
+        }
+        let ring = TelemetryRing::new(&self.device, self.config.num_seeds, self.ring.capacity())?;
+        self.take(new);
+        (self.ring, self.carried, self.epochs) = (ring, carried, metadata.epoch);
+        Ok(())
+    }
+
+    /// Puts a state in the place of the layer's, without what a checkpoint has beside it: see
+    /// [`Self::restore`]. Its rows of blueprints are ids. A blueprint counts as loaded if a seed holds it,
+    /// or anything of it is not 0.
     ///
     /// With a `crc`, what [`crc32_of_state`] gave when the state was saved, the state is checked against
     /// it, unless `enable_integrity_checks` is off.
@@ -28,6 +141,21 @@ impl<T: LayerElement> KasminaLayer<T> {
     ) -> Result<(), Error> {
         states.check()?;
         graft.check(states.num_seeds())?;
+        self.check_shape(&states)?;
+        if let (Some(expected), true) = (crc, self.config.enable_integrity_checks) {
+            let (layer, got) = (self.config.name.clone(), crc32_of_state(&states, &graft));
+            if got != expected {
+                return Err(LayerError::Integrity { layer, expected, got }.into());
+            }
+        }
+        let ids: Vec<u16> = (0..states.num_blueprints() as u32).map(|row| row as u16).collect();
+        let registry = self.registry.with_loaded(&present(&states))?;
+        let new = self.replacement(states, &ids, &graft, registry)?;
+        self.take(new);
+        Ok(())
+    }
+
+    fn check_shape(&self, states: &SeedStates) -> Result<(), LayerError> {
         let (config, chunk_size) = (&self.config, self.state.chunk_size());
         for (what, expected, got) in [
             ("num_seeds", config.num_seeds, states.num_seeds()),
@@ -35,38 +163,57 @@ impl<T: LayerElement> KasminaLayer<T> {
         ] {
             if expected != got {
                 let why = format!("`{what}` is {got}, the layer's is {expected}");
-                return Err(LayerError::OtherShape { why }.into());
+                return Err(LayerError::OtherShape { why });
             }
         }
-        if states.num_blueprints() > config.max_blueprints {
-            let (got, most) = (states.num_blueprints(), config.max_blueprints);
+        let (got, most) = (states.num_blueprints(), config.max_blueprints);
+        if got > most {
             let why = format!("{got} blueprints, and `max_blueprints` is {most}");
-            return Err(LayerError::OtherShape { why }.into());
+            return Err(LayerError::OtherShape { why });
         }
-        if let (Some(expected), true) = (crc, config.enable_integrity_checks) {
-            let (layer, got) = (config.name.clone(), crc32_of_state(&states, &graft));
-            if got != expected {
-                return Err(LayerError::Integrity { layer, expected, got }.into());
-            }
-        }
-        let registry = self.registry.with_loaded(&present(&states))?;
-        let clipped = self.clip_activations()?;
-        let state = place(&self.device, states, &graft, &registry, config.max_blueprints)?;
-        self.guard = self.guard_of(&state)?;
-        self.state = state;
-        self.registry = registry;
-        // Sized by the arena, which is as large as before; what it holds is of the old state.
-        self.training = None;
-        self.performance.keep_clipped(clipped);
         Ok(())
     }
 
-    /// The CRC-32 of the whole state as it is now: what [`Self::load_state`] checks.
+    fn check_ids(&self, memory: &LayerMemory) -> Result<(), LayerError> {
+        let most = self.config.max_blueprints;
+        let mut ids = memory.blueprint_ids.iter().chain(&memory.retired_ids);
+        match ids.find(|&&id| usize::from(id) >= most) {
+            None => Ok(()),
+            Some(id) => {
+                let why = format!("it knows a blueprint {id}, and `max_blueprints` is {most}");
+                Err(LayerError::OtherShape { why })
+            }
+        }
+    }
+
+    fn replacement(
+        &self,
+        states: SeedStates,
+        ids: &[u16],
+        graft: &GraftStates,
+        registry: Registry,
+    ) -> Result<Replacement, Error> {
+        let most = self.config.max_blueprints;
+        let state = place(&self.device, states, ids, graft, &registry, most)?;
+        let guard = self.guard_of(&state)?;
+        Ok(Replacement { state, registry, guard, clipped: self.clip_activations()? })
+    }
+
+    fn take(&mut self, new: Replacement) {
+        (self.state, self.registry, self.guard) = (new.state, new.registry, new.guard);
+        // Sized by the arena, which is as large as before; what it holds is of the old state.
+        self.training = None;
+        self.carried = Carried::default();
+        self.performance.keep_clipped(new.clipped);
+    }
+
+    /// The CRC-32 of the whole layer as it is now: [`Checkpoint::crc32`] of its [`Self::checkpoint`], which
+    /// a file of it has as `crc32`.
     ///
     /// # Errors
     /// What the queued work ran into, or a failed call.
     pub fn checksum(&self) -> Result<u32, Error> {
-        Ok(crc32_of_state(&self.state.read()?, &self.state.read_graft()?))
+        Ok(self.checkpoint(0)?.crc32())
     }
 
     /// Reads the state back and compares it with the CRC-32 that the last command left, as every command
@@ -87,7 +234,7 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// What `enable_debug_assertions` checks before each pass.
     pub(crate) fn assert_state(&self) -> Result<(), Error> {
         if self.config.enable_debug_assertions {
-            self.state.read()?.check()?;
+            self.state.read_loaded()?.0.check()?;
             self.state.read_graft()?.check(self.config.num_seeds)?;
         }
         Ok(())
@@ -119,13 +266,13 @@ pub(crate) fn empty_state(
     };
     let LayerConfig { schedule, ramp_epochs, alpha_target, .. } = *config;
     let graft = GraftStates::of_schedule(seeds, schedule, ramp_epochs, alpha_target)?;
-    place(device, states, &graft, registry, config.max_blueprints)
+    place(device, states, &[], &graft, registry, config.max_blueprints)
 }
 
 /// The ids that mean something.
 fn present(states: &SeedStates) -> Vec<u16> {
     let rows = states.blueprint_weights.chunks_exact(states.chunk_size);
-    (0..)
+    (0..=u16::MAX)
         .zip(rows)
         .skip(1)
         .filter(|&(id, row)| {
@@ -138,10 +285,12 @@ fn present(states: &SeedStates) -> Vec<u16> {
         .collect()
 }
 
-/// The state in an arena of the registry's slots, in which exactly its blueprints are.
+/// The state in an arena of the registry's slots, in which exactly its blueprints are. The rows of
+/// `states` are of the blueprints `ids`.
 fn place(
     device: &Device,
     mut states: SeedStates,
+    ids: &[u16],
     graft: &GraftStates,
     registry: &Registry,
     max_blueprints: usize,
@@ -149,14 +298,20 @@ fn place(
     let chunk_size = states.chunk_size;
     let mut arena = host::zeros((registry.slots() + 1) * chunk_size)?;
     let mut offsets = vec![0; max_blueprints];
-    for id in registry.ids() {
-        let start = registry.slot(id)? * chunk_size;
-        let row = &states.blueprint_weights[usize::from(id) * chunk_size..][..chunk_size];
-        arena[start..][..chunk_size].copy_from_slice(row);
-        offsets[usize::from(id)] = start as u32;
+    let (mut types, mut scales) = (vec![0; max_blueprints], vec![0.0; max_blueprints]);
+    for (row, &id) in ids.iter().enumerate() {
+        let at = usize::from(id);
+        (types[at], scales[at]) = (states.blueprint_type[row], states.blueprint_scales[row]);
+        let Ok(slot) = registry.slot(id) else { continue };
+        let start = slot * chunk_size;
+        let weights = &states.blueprint_weights[row * chunk_size..][..chunk_size];
+        arena[start..][..chunk_size].copy_from_slice(weights);
+        offsets[at] = start as u32;
     }
-    states.blueprint_type.resize(max_blueprints, 0);
-    states.blueprint_scales.resize(max_blueprints, 0.0);
+    for held in &mut states.blueprint_id {
+        *held = ids.get(usize::from(*held)).copied().unwrap_or(BLUEPRINT_NONE);
+    }
+    (states.blueprint_type, states.blueprint_scales) = (types, scales);
     LayerState::in_arena(device, &states, graft, &offsets, &arena)
 }
 

@@ -5,6 +5,7 @@ mod builder;
 mod commands;
 mod config;
 mod epoch;
+mod epoch_table;
 mod error;
 mod guard;
 mod load;
@@ -22,6 +23,7 @@ pub use blueprints::ParameterAddresses;
 pub use builder::KasminaLayerBuilder;
 pub use config::{GradientClipping, KernelChoice, LayerConfig, StabilityMode, TelemetryReduction};
 pub use epoch::{EpochOutcome, EpochReport, Transition};
+pub use epoch_table::{EpochTable, EpochTableError};
 pub use error::{ConfigError, LayerError};
 pub use performance::PerformanceReport;
 pub use registry::{Blueprint, LoadedBlueprint, RegistryStatistics};
@@ -37,6 +39,7 @@ use super::{
 };
 use crate::device::Device;
 use crate::error::Error;
+use load::Carried;
 use performance::Performance;
 use plans::Plans;
 use registry::Registry;
@@ -93,6 +96,7 @@ pub struct KasminaLayer<T: LayerElement> {
     epochs: u64,
     /// Made at the first backward pass: a layer that only infers needs none.
     training: Option<Training>,
+    carried: Carried,
     ring: TelemetryRing,
     options: BlendOptions,
     plans: Plans<T>,
@@ -141,6 +145,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             epoch: EpochBuffers::new(device, num_seeds)?,
             epochs: 0,
             training: None,
+            carried: Carried::default(),
             ring: TelemetryRing::new(device, num_seeds, kept)?,
             options,
             plans: Plans::new(if config.memory_efficient_mode { 1 } else { 8 }),

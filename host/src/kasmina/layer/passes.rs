@@ -168,7 +168,11 @@ impl<T: LayerElement> KasminaLayer<T> {
             GradientClipping::Adaptive { factor, decay } => ClipMode::Adaptive { factor, decay },
         };
         let (seeds, blueprints) = (state.num_seeds(), state.num_blueprints());
-        let clip = GradientClip::new(&self.device, seeds, blueprints, state.chunk_size(), mode)?;
+        let mut clip =
+            GradientClip::new(&self.device, seeds, blueprints, state.chunk_size(), mode)?;
+        if let Some(norms) = &self.carried.running_norms {
+            clip.set_running_norms(norms)?;
+        }
         let gradients = GradientBuffers::new(&self.device, state)?;
         self.training = Some(Training { gradients, clip });
         Ok(())

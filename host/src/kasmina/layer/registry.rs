@@ -203,6 +203,42 @@ impl Registry {
         Ok(registry)
     }
 
+    /// A registry in which exactly `by_use` are loaded, the one used least recently first, and that has
+    /// given up `retired`, the one longest ago first; both are ids of this registry, each once.
+    pub(crate) fn restored(&self, by_use: &[u16], retired: &[u16]) -> Result<Self, LayerError> {
+        let mut empty = self.clone();
+        empty.entries.fill(None);
+        empty.given_up.fill(0);
+        empty.taken[1..].fill(false);
+        for &id in retired {
+            empty.clock += 1;
+            empty.given_up[usize::from(id)] = empty.clock;
+        }
+        empty.with_loaded(by_use)
+    }
+
+    /// The rank of each of `ids` in the order of their last use, from 1; 0 of one that is not loaded.
+    pub(crate) fn use_ranks(&self, ids: &[u16]) -> Vec<u32> {
+        let mut by_use: Vec<_> = self.loaded().map(|(id, entry)| (entry.last_used, id)).collect();
+        by_use.sort_unstable();
+        let mut ranks = vec![0; self.entries.len()];
+        for (rank, (_, id)) in (1..).zip(by_use) {
+            ranks[usize::from(id)] = rank;
+        }
+        ids.iter().map(|&id| ranks[usize::from(id)]).collect()
+    }
+
+    /// The ids that were given up and are not loaded, the one longest ago first.
+    pub(crate) fn retired(&self) -> Vec<u16> {
+        let known = (0..=u16::MAX).zip(self.given_up.iter().zip(&self.entries));
+        let mut retired: Vec<_> = known
+            .filter(|(_, (when, entry))| **when > 0 && entry.is_none())
+            .map(|(id, (when, _))| (*when, id))
+            .collect();
+        retired.sort_unstable();
+        retired.into_iter().map(|(_, id)| id).collect()
+    }
+
     /// The ids that are loaded, ascending.
     pub(crate) fn ids(&self) -> Vec<u16> {
         self.loaded().map(|(id, _)| id).collect()
@@ -221,7 +257,7 @@ impl Registry {
     }
 
     fn loaded(&self) -> impl Iterator<Item = (u16, Entry)> + '_ {
-        (0..).zip(&self.entries).filter_map(|(id, entry)| entry.map(|entry| (id, entry)))
+        (0..=u16::MAX).zip(&self.entries).filter_map(|(id, entry)| entry.map(|entry| (id, entry)))
     }
 
     /// An id for a new blueprint, with `victim` about to be given up.

@@ -127,3 +127,51 @@ fn what_is_gone_says_so() {
     assert_eq!(registry.slot(0), Err(LayerError::NotLoaded { id: 0, evicted: false }));
     assert_eq!(registry.slot(900), Err(LayerError::NotLoaded { id: 900, evicted: false }));
 }
+
+#[test]
+fn a_restored_registry_goes_on_as_the_one_before() {
+    for seed in 0..200 {
+        let mut numbers = SmallRng::seed_from_u64(seed);
+        let ids = numbers.random_range(2..12_u16);
+        let mut registry = Registry::new(usize::from(ids), CHUNK, Some(5 * BYTES));
+        let turn = |registry: &mut Registry, number: u16| {
+            let id = 1 + number % (ids - 1);
+            match number % 5 {
+                0 => registry.give_up(id),
+                1 if registry.is_loaded(id) => registry.touch(id),
+                _ => drop(registry.place(|_| false).map(|placement| registry.record(placement))),
+            }
+        };
+        for _ in 0..numbers.random_range(0..40) {
+            turn(&mut registry, numbers.random());
+        }
+        let loaded = registry.ids();
+        let mut by_use: Vec<_> = registry.use_ranks(&loaded).into_iter().zip(loaded).collect();
+        by_use.sort_unstable();
+        let by_use: Vec<u16> = by_use.into_iter().map(|(_, id)| id).collect();
+        // Into one with a history of its own.
+        let mut other = Registry::new(usize::from(ids), CHUNK, Some(5 * BYTES));
+        for _ in 0..numbers.random_range(0..40) {
+            turn(&mut other, numbers.random());
+        }
+        let mut restored = other.restored(&by_use, &registry.retired()).expect("as many slots");
+        for _ in 0..40 {
+            let number = numbers.random();
+            turn(&mut registry, number);
+            turn(&mut restored, number);
+            assert_eq!(restored.ids(), registry.ids(), "seed {seed}");
+            assert_eq!(restored.retired(), registry.retired(), "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn every_id_may_be_loaded() {
+    let mut registry = Registry::new(1 << 16, CHUNK, None);
+    let all: Vec<u16> = (1..=u16::MAX).collect();
+    registry = registry.with_loaded(&all).expect("room");
+    assert_eq!(registry.ids(), all);
+    registry.give_up(u16::MAX);
+    assert_eq!(registry.retired(), [u16::MAX]);
+    assert_eq!(registry.place(|_| true).expect("room").id, u16::MAX);
+}

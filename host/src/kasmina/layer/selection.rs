@@ -154,8 +154,11 @@ impl<T: LayerElement> KasminaLayer<T> {
     }
 
     fn copy_on_cpu(&self) -> Result<LayerState, Error> {
-        let mut copy =
-            LayerState::with_graft(&Device::Cpu, self.state.read()?, self.state.read_graft()?)?;
+        let mut copy = LayerState::with_graft(
+            &Device::Cpu,
+            self.state.read_loaded()?.0,
+            self.state.read_graft()?,
+        )?;
         copy.unstable.copy_from_slice(&self.state.unstable.to_vec()?)?;
         Ok(copy)
     }

@@ -26,7 +26,7 @@ pub(super) fn between(before: &Checkpoint, after: &Checkpoint) -> Vec<Change> {
         .map(|seed| Change {
             seed,
             state: both.map(|c| name(c.states.lifecycle[seed])),
-            blueprint: both.map(|c| c.states.blueprint_id[seed]),
+            blueprint: both.map(|c| c.blueprint_of(seed)),
             alpha: both.map(|c| c.states.alpha[seed]),
             embargo_epochs: both.map(|c| c.graft.embargo_epochs[seed]),
             epochs_in_state: both.map(|c| c.graft.epochs_in_state[seed]),

@@ -1,52 +1,56 @@
-//! `kasmina layer step`: transitions and epochs of a checkpoint.
+//! `kasmina layer step`: commands and epochs of a checkpoint.
 
 mod changes;
-mod metrics;
+mod commands;
+mod config;
 
 use std::path::{Path, PathBuf};
 
-use kasmina_types::blueprint::BLUEPRINT_NONE;
-use kasmina_types::seed_state::field;
-use kasmina_types::{SeedLifecycle, StateUpdate};
 use serde::Serialize;
 
 use self::changes::Change;
-use self::metrics::Metrics;
+use self::commands::{CommandError, Commands};
 use super::MOST_ROWS;
 use crate::cli::device::Choice;
 use crate::cli::output::Json;
 use crate::cli::{Failure, Status};
+use crate::error::Error;
 use crate::kasmina::checkpoint::Checkpoint;
-use crate::kasmina::{EpochBuffers, GraftSchedule, LayerState, StateUpdates};
+use crate::kasmina::{EpochTable, KasminaLayer, Transition};
+
+/// Epochs of one call: more would take hours, and a mistyped number should not.
+const MOST_EPOCHS: i64 = 1_000_000;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// Checkpoint, or plain state file as `kasmina layer forward` reads it
     #[arg(long, value_name = "CHECKPOINT")]
     state: PathBuf,
-    /// Checkpoint to write; it may be that of --state
+    /// Checkpoint to write, whole or not at all; it may be that of --state. A symbolic link is replaced,
+    /// not followed
     #[arg(long, value_name = "CHECKPOINT")]
     output: PathBuf,
-    /// Epochs to run the schedules for [default: as many as --loss or --metrics has]
-    #[arg(long, value_name = "N")]
+    /// The layer's configuration in JSON or TOML: transition rules, what germinated seeds begin with,
+    /// the budget of the blueprints [default: the published rules, and room for the file's blueprints]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Epochs to end, schedules and transitions with them [default: as many as --loss or --metrics has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=MOST_EPOCHS))]
     epochs: Option<u32>,
     /// The loss of each epoch, or of all, for every seed
     #[arg(long, value_name = "L", num_args = 1.., value_delimiter = ',', allow_negative_numbers = true)]
     #[arg(conflicts_with = "metrics")]
     loss: Vec<f32>,
-    /// CSV file with the column `epoch`, from 0, and any of `seed`, `loss`, `drift` and
-    /// `gradient_norm`; a row without a seed is of every seed, a later row overrides an earlier one
+    /// CSV file with the column `epoch`, from 0, and any of `seed`, `loss`, `drift`, `gradient_norm`,
+    /// `reconstruction_loss`, `performance_gain`, `stability`, `error_rate`, `errors` and `improvement`; a
+    /// row without a seed is of every seed, a later row overrides an earlier one
     #[arg(long, value_name = "FILE")]
     metrics: Option<PathBuf>,
-    /// Give a dormant seed a blueprint; done before --set
-    #[arg(long, value_name = "SEED=BLUEPRINT", value_parser = germination)]
-    germinate: Vec<(u32, u16)>,
-    /// Take a seed to another state, such as 3=TRAINING; in the order given, before the epochs
-    #[arg(long, value_name = "SEED=STATE", value_parser = transition)]
-    set: Vec<(u32, SeedLifecycle)>,
-    /// Epochs that a seed culled by --set has to wait before it may be reset
-    #[arg(long, value_name = "N", default_value_t = 50)]
-    embargo: u32,
+    #[command(flatten)]
+    commands: Commands,
+    /// Epochs that a culled seed has to wait before it may be reset [default: that of --config, or 50]
+    #[arg(long, value_name = "N")]
+    embargo: Option<u32>,
     /// Where to run; without a GPU, `auto` is the CPU
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     device: Choice,
@@ -62,99 +66,88 @@ struct Summary<'a> {
     /// Epochs done since the checkpoint's beginning.
     epoch: u64,
     changes: Vec<Change>,
-    /// Of each epoch, the grafting seeds that stood still, for what their schedule reads was not known.
-    stood_still: Vec<u32>,
+    /// What the rules did; commands are not among them.
+    transitions: &'a [Passed],
+    stood_still: StoodStill,
     output: &'a Path,
 }
 
+/// A transition, and the epoch at whose end it was.
+#[derive(Serialize)]
+struct Passed {
+    epoch: u64,
+    #[serde(flatten)]
+    transition: Transition,
+}
+
+/// Grafting seeds that stood still, for what their schedule reads was not known.
+#[derive(Clone, Copy, Default, Serialize)]
+struct StoodStill {
+    /// Epochs in which any did.
+    epochs: u64,
+    /// The most in one epoch.
+    most_seeds: u32,
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
-    let before = Checkpoint::load(&arguments.state).map_err(Failure::usage)?;
+    let mut before = Checkpoint::load(&arguments.state).map_err(Failure::usage)?;
     let seeds = before.states.num_seeds();
     let epochs = arguments.epochs.map(|epochs| epochs as usize);
-    let metrics = match &arguments.metrics {
-        Some(path) => Metrics::read(path, epochs, seeds),
-        None => Metrics::of_losses(&arguments.loss, epochs, seeds),
+    let table = match &arguments.metrics {
+        Some(path) => EpochTable::read(path, epochs, seeds),
+        None => EpochTable::of_losses(&arguments.loss, epochs, seeds),
     }
     .map_err(Failure::usage)?;
+    let mut config = config::of(arguments.config.as_deref(), &before)?;
+    if let Some(embargo) = arguments.embargo {
+        config.rules.embargo_epochs = embargo;
+    }
     let device = arguments.device.device()?;
 
-    let mut layer = before.to_layer(&device)?;
-    let updates = arguments.updates();
-    let report = StateUpdates::new(&device, updates.len())?.apply(&mut layer, &updates)?;
-    if let Some(refusal) = report.refusals(&updates).next() {
-        return Err(Failure::usage(refusal));
-    }
-    let mut schedule = GraftSchedule::new(&device, seeds)?;
-    let mut brings = EpochBuffers::new(&device, seeds)?;
-    let mut stood_still = Vec::new();
-    for epoch in 0..metrics.epochs() {
-        brings.write(&metrics.epoch(epoch))?;
-        schedule.run(&mut layer, &brings)?;
-        stood_still.push(schedule.skipped()?);
+    config::name_rows(&mut before, &config);
+    let mut layer = KasminaLayer::<f32>::new(&device, config).map_err(refusal)?;
+    layer.restore(&before).map_err(refusal)?;
+    arguments.commands.give(&mut layer).map_err(|why| match why {
+        CommandError::Layer(error) => refusal(error),
+        other => Failure::usage(other),
+    })?;
+    let (mut transitions, mut stood_still) = (Vec::new(), StoodStill::default());
+    for epoch in 0..table.epochs() {
+        let outcome = layer.end_epoch(&table.report(epoch))?;
+        let epoch = outcome.epoch;
+        let passed = outcome.transitions.into_iter();
+        transitions.extend(passed.map(|transition| Passed { epoch, transition }));
+        stood_still.epochs += u64::from(outcome.skipped > 0);
+        stood_still.most_seeds = stood_still.most_seeds.max(outcome.skipped);
     }
 
-    let after = arguments.write(&before, &layer, metrics.epochs() as u64)?;
-    let changes = changes::between(&before, &after);
-    say(arguments, seeds, &changes, &stood_still)?;
-    arguments.json.write(&Summary {
+    let mut after = layer.checkpoint(before.metadata.step)?;
+    after.metadata.extra.clone_from(&before.metadata.extra);
+    after.save(&arguments.output).map_err(Failure::usage)?;
+    let summary = Summary {
         device: device.name(),
-        epochs: metrics.epochs(),
+        epochs: table.epochs(),
         epoch: after.metadata.epoch,
-        changes,
+        changes: changes::between(&before, &after),
+        transitions: &transitions,
         stood_still,
         output: &arguments.output,
-    })?;
+    };
+    say(&arguments.json, seeds, &summary)?;
+    arguments.json.write(&summary)?;
     Ok(Status::Pass)
 }
 
-impl Arguments {
-    /// Germinations and transitions, with what goes with them.
-    fn updates(&self) -> Vec<StateUpdate> {
-        let germinate = self.germinate.iter().map(|&(seed, blueprint)| StateUpdate {
-            // A new life begins at α = 0.
-            mask: field::LIFECYCLE | field::BLUEPRINT_ID | field::ALPHA,
-            lifecycle: SeedLifecycle::Germinated as u32,
-            blueprint_id: blueprint.into(),
-            ..StateUpdate::of(seed)
-        });
-        let set = self.set.iter().map(|&(seed, state)| StateUpdate {
-            mask: field::LIFECYCLE
-                | match state {
-                    SeedLifecycle::Culled => field::EMBARGO_EPOCHS,
-                    // A seed that is reset gives its blueprint back.
-                    SeedLifecycle::Dormant => field::BLUEPRINT_ID | field::ALPHA,
-                    _ => 0,
-                },
-            lifecycle: state as u32,
-            blueprint_id: BLUEPRINT_NONE.into(),
-            embargo_epochs: self.embargo,
-            ..StateUpdate::of(seed)
-        });
-        germinate.chain(set).collect()
-    }
-
-    /// Writes the checkpoint of what the layer has become.
-    fn write(
-        &self,
-        before: &Checkpoint,
-        layer: &LayerState,
-        epochs: u64,
-    ) -> Result<Checkpoint, Failure> {
-        let epoch = before.metadata.epoch.saturating_add(epochs);
-        let mut after = Checkpoint::of_layer(layer, before.metadata.step, epoch)?;
-        after.metadata.extra.clone_from(&before.metadata.extra);
-        after.save(&self.output).map_err(Failure::usage)?;
-        Ok(after)
+/// What the layer refuses is wrong in the arguments or files; the rest is a failure.
+fn refusal(error: Error) -> Failure {
+    match error {
+        Error::Layer(_) | Error::Config(_) | Error::State(_) => Failure::usage(error),
+        other => other.into(),
     }
 }
 
-fn say(
-    arguments: &Arguments,
-    seeds: usize,
-    changes: &[Change],
-    stood_still: &[u32],
-) -> Result<(), Failure> {
-    let json = &arguments.json;
+fn say(json: &Json, seeds: usize, summary: &Summary<'_>) -> Result<(), Failure> {
+    let Summary { changes, transitions, stood_still, .. } = summary;
     if !changes.is_empty() {
         let mut table = json.table(["seed", "state", "blueprint", "α", "embargo"]);
         for change in &changes[..changes.len().min(MOST_ROWS)] {
@@ -165,47 +158,22 @@ fn say(
     if changes.len() > MOST_ROWS {
         json.say(format!("… and {} more seeds; --json has all", changes.len() - MOST_ROWS))?;
     }
-    let still = stood_still.iter().filter(|&&seeds| seeds > 0).count();
-    if still > 0 {
+    for Passed { epoch, transition } in &transitions[..transitions.len().min(MOST_ROWS)] {
+        let Transition { seed, from, to, reason } = transition;
+        json.say(format!("epoch {epoch}: seed {seed} {from} → {to}: {reason}"))?;
+    }
+    if transitions.len() > MOST_ROWS {
+        let more = transitions.len() - MOST_ROWS;
+        json.say(format!("… and {more} more transitions; --json has all"))?;
+    }
+    if stood_still.epochs > 0 {
         json.say(format!(
-            "in {still} epochs grafting seeds stood still, for what their schedules read was not given: \
-             see --loss and --metrics"
+            "in {} epochs grafting seeds stood still, for what their schedules read was not given: \
+             see --loss and --metrics",
+            stood_still.epochs
         ))?;
     }
-    let output = arguments.output.display();
-    let (changed, epochs) = (changes.len(), stood_still.len());
+    let (changed, epochs) = (changes.len(), summary.epochs);
+    let output = summary.output.display();
     json.say(format!("{changed} of {seeds} seeds changed in {epochs} epochs: {output}"))
-}
-
-/// `SEED=BLUEPRINT`.
-fn germination(text: &str) -> Result<(u32, u16), String> {
-    let (seed, blueprint) = pair(text, "SEED=BLUEPRINT")?;
-    match blueprint.parse() {
-        Ok(BLUEPRINT_NONE) => Err("blueprint 0 means none; expected 1 or more".into()),
-        Ok(blueprint) => Ok((seed, blueprint)),
-        Err(why) => Err(format!("blueprint {blueprint:?}: {why}")),
-    }
-}
-
-/// `SEED=STATE`.
-fn transition(text: &str) -> Result<(u32, SeedLifecycle), String> {
-    let (seed, name) = pair(text, "SEED=STATE")?;
-    let plain = name.to_uppercase().replace('-', "_");
-    let state = SeedLifecycle::ALL.into_iter().find(|state| state.name() == plain);
-    match state {
-        Some(SeedLifecycle::Germinated) => {
-            Err("a seed germinates with a blueprint: --germinate SEED=BLUEPRINT".into())
-        }
-        Some(state) => Ok((seed, state)),
-        None => {
-            let names = SeedLifecycle::ALL.map(SeedLifecycle::name).join(", ");
-            Err(format!("no state {name:?}; there are {names}"))
-        }
-    }
-}
-
-fn pair<'a>(text: &'a str, form: &str) -> Result<(u32, &'a str), String> {
-    let (seed, value) = text.split_once('=').ok_or_else(|| format!("expected {form}"))?;
-    let seed = seed.parse().map_err(|why| format!("seed {seed:?}: {why}"))?;
-    Ok((seed, value))
 }
