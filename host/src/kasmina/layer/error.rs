@@ -133,6 +133,14 @@ pub enum LayerError {
         /// The option.
         option: &'static str,
     },
+    /// Replays of passes that no graph holds.
+    #[error(
+        "layer `{layer}` has no forward pass in a graph; capture one before you count its replays"
+    )]
+    NothingCaptured {
+        /// The layer.
+        layer: String,
+    },
     /// An epoch's report that does not fit the layer.
     #[error("epoch report: {why}")]
     EpochReport {

@@ -49,12 +49,11 @@ use ring::TelemetryRing;
 /// device and allocates nothing once a batch size has been seen. Commands and the end of an epoch read
 /// small arrays back.
 ///
-/// Passes can be captured into a graph, once one of the same kind and batch size has been made. A replay moves no cursor
-/// of the host: the telemetry of each replay goes to the one slot of the ring that the capture was given, over
-/// that of the replay before, and counts neither as a pass nor as an overrun; nor is it timed. So
-/// [`telemetry`](Self::telemetry) shows the last replay while no pass outside the graph has followed the
-/// capture; later such passes come round to the same slot, and a replay then overwrites theirs. To keep each
-/// step's, read between replays, or capture as many passes as are to be kept, each with a slot of its own.
+/// Passes can be captured into a graph, once one of the same kind and batch size has been made. The layer does not see a
+/// replay: it is not timed, and its telemetry goes to a place outside the ring, over that of the replay before, so that
+/// [`telemetry_history`](Self::telemetry_history) has each pass under its own number. Say
+/// [`replayed`](Self::replayed) after replays: the telemetry of the last then joins the ring, and all of them count as
+/// passes.
 ///
 /// ```
 /// use kasmina::kasmina::{Blueprint, KasminaLayer};

@@ -104,6 +104,21 @@ impl<T: LayerElement> KasminaLayer<T> {
         self.ring.history()
     }
 
+    /// Says that graphs which were captured from this layer made `passes` forward passes since the last such call. They
+    /// count as passes from now on, and the telemetry of the last of them is copied into the ring, on the device and in
+    /// the order of its stream; those before it count as overruns.
+    ///
+    /// # Errors
+    /// [`LayerError::TurnedOff`]; [`LayerError::NothingCaptured`]; a capture in progress, or a failed call.
+    pub fn replayed(&mut self, passes: u64) -> Result<(), Error> {
+        self.check_telemetry()?;
+        self.device.refuse_capture("KasminaLayer::replayed")?;
+        if self.ring.replayed(passes)? {
+            return Ok(());
+        }
+        Err(LayerError::NothingCaptured { layer: self.config.name.clone() }.into())
+    }
+
     /// Passes whose telemetry was overwritten before anyone read it.
     pub fn telemetry_overruns(&self) -> u64 {
         self.ring.overruns()
@@ -183,7 +198,7 @@ impl<T: LayerElement> KasminaLayer<T> {
         let bytes = 2 * x.byte_len();
         let timer = self.performance.start(Pass::Forward, bytes)?;
         let plan = self.plans.last().expect("just planned");
-        let slot = self.ring.begin();
+        let slot = self.ring.begin(self.device.is_capturing());
         plan.forward.run(&mut self.state, x, output, slot)?;
         if let Some(reduce) = &mut plan.reduce {
             reduce.run(x, slot)?;
