@@ -2,7 +2,9 @@
 
 use half::{bf16, f16};
 use kasmina::Device;
-use kasmina_tests::kasmina::layer::{blueprints, kernels, lifecycle, stack, steps, training};
+use kasmina_tests::kasmina::layer::{
+    blueprints, kernels, lifecycle, profile, stack, steps, training,
+};
 
 use super::shuffled;
 
@@ -37,6 +39,13 @@ fn epochs_end_by_the_table() {
 fn steady_steps_allocate_and_copy_nothing() {
     steps::check_steady_steps::<f32>(&shuffled(1));
     steps::check_steady_steps::<bf16>(&shuffled(2));
+}
+
+#[test]
+fn a_layer_is_profiled() {
+    both(profile::check_scopes);
+    both(profile::check_other_profiler);
+    profile::check_steady_steps(&shuffled(1));
 }
 
 #[test]

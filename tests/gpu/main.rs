@@ -10,7 +10,9 @@ use kasmina::reduction::{Reduce, SegmentOffsets, Segments};
 use kasmina::{Buffer, Device, Error};
 use kasmina_tests::kasmina::blend_backward as backward;
 use kasmina_tests::kasmina::blend_forward::{self as blend, Case};
-use kasmina_tests::kasmina::layer::{blueprints, kernels, lifecycle, stack, steps, training};
+use kasmina_tests::kasmina::layer::{
+    blueprints, kernels, lifecycle, profile, stack, steps, training,
+};
 use kasmina_tests::kasmina::{gradient_clip, graft_schedule, state_update, telemetry_reduce};
 use kasmina_tests::normalization::activation_norm as norm;
 use kasmina_tests::reduction::reduce::{self, Cut};
@@ -70,6 +72,12 @@ fn main() {
             steps::check_steady_steps::<f16>(device);
             steps::check_steady_steps::<bf16>(device);
         }),
+        trial("layer::profile", |device| {
+            profile::check_scopes(device);
+            profile::check_other_profiler(device);
+            profile::check_steady_steps(device);
+        }),
+        trial("layer::replays_keep_their_telemetry", profile::check_replays),
         trial("layer::telemetry", |device| {
             steps::check_telemetry_ring(device);
             steps::check_telemetry_strategies(device);

@@ -7,6 +7,7 @@ use super::error::LayerError;
 use super::{KasminaLayer, LayerElement};
 use crate::error::Error;
 use crate::kasmina::UpdateReport;
+use crate::profile;
 
 /// Commands. Each is whole or not at all: one that is refused leaves the layer as it was, bit for bit.
 /// They read and write the state on the device, so they wait for what is queued; call them between
@@ -198,7 +199,9 @@ impl<T: LayerElement> KasminaLayer<T> {
 
     /// Applies updates that the host has checked; the device checks them again.
     pub(crate) fn apply(&mut self, updates: &[StateUpdate]) -> Result<(), Error> {
+        let scope = self.performance.scope(profile::STATE_UPDATE, 0);
         let report = self.updates.apply(&mut self.state, updates)?;
+        drop(scope);
         self.refresh_guard()?;
         refused(updates, &report)
     }

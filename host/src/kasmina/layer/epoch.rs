@@ -9,6 +9,7 @@ use super::rules::{SeedEpoch, SeedProgress};
 use super::{KasminaLayer, LayerElement};
 use crate::error::Error;
 use crate::kasmina::{EpochInputs, EpochValues};
+use crate::profile;
 
 /// What an epoch says of each seed.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -62,6 +63,7 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// A report that does not fit the layer, which changes nothing; or a failed call.
     pub fn end_epoch(&mut self, report: &EpochReport) -> Result<EpochOutcome, Error> {
         self.check_report(report)?;
+        let _scope = self.performance.scope(profile::END_EPOCH, 0);
         self.step_schedules(report)?;
         let skipped = self.schedule.skipped()?;
         let decided = self.decide(report)?;

@@ -63,6 +63,20 @@ impl<T: LayerElement> KasminaLayer<T> {
         if self.plans.bring(batch) {
             return Ok(());
         }
+        let (forward, reduce) = self.plan_forward(batch)?;
+        if self.plans.plans.len() == self.plans.most {
+            self.plans.plans.remove(0);
+        }
+        let (backward, output, grad_input) = (None, None, None);
+        self.plans.plans.push(Plan { batch, forward, reduce, backward, output, grad_input });
+        Ok(())
+    }
+
+    /// The forward pass as it is configured, with the launch that reduces its telemetry if it has one.
+    pub(crate) fn plan_forward(
+        &self,
+        batch: usize,
+    ) -> Result<(BlendForward<T>, Option<TelemetryReduce<T>>), Error> {
         let (seeds, chunk) = (self.config.num_seeds, self.state.chunk_size());
         let forward = BlendForward::with_options(&self.device, batch, seeds, chunk, self.options)?;
         let strategy = match self.config.telemetry_reduction_strategy {
@@ -73,12 +87,7 @@ impl<T: LayerElement> KasminaLayer<T> {
         let reduce = strategy
             .map(|strategy| TelemetryReduce::new(&self.device, batch, seeds, chunk, strategy))
             .transpose()?;
-        if self.plans.plans.len() == self.plans.most {
-            self.plans.plans.remove(0);
-        }
-        let (backward, output, grad_input) = (None, None, None);
-        self.plans.plans.push(Plan { batch, forward, reduce, backward, output, grad_input });
-        Ok(())
+        Ok((forward, reduce))
     }
 
     /// As [`Self::plan`], with what a backward pass needs.
