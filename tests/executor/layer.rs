@@ -114,6 +114,8 @@ fn stacks_refuse_what_does_not_fit() {
 fn kernels_are_compared() {
     both(kernels::check_comparison::<f32>);
     kernels::check_comparison::<f16>(&shuffled(1));
+    both(kernels::check_gradient_comparison::<f32>);
+    kernels::check_gradient_comparison::<f16>(&shuffled(1));
     both(kernels::check_comparison_mode);
 }
 
@@ -126,6 +128,7 @@ fn grids_give_the_same_bits() {
 fn a_kernel_that_cannot_be_had_is_an_error() {
     both(kernels::check_forced_kernel);
     both(kernels::check_variants);
+    both(kernels::check_tuner);
 }
 
 #[test]

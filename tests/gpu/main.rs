@@ -105,10 +105,13 @@ fn main() {
         trial("layer::kernels", |device| {
             kernels::check_comparison::<f32>(device);
             kernels::check_comparison::<bf16>(device);
+            kernels::check_gradient_comparison::<f32>(device);
+            kernels::check_gradient_comparison::<bf16>(device);
             kernels::check_comparison_mode(device);
             kernels::check_grids(device);
             kernels::check_forced_kernel(device);
             kernels::check_variants(device);
+            kernels::check_tuner(device);
         }),
         trial("layer::a_seed_lives_and_the_loss_falls", training::check_life),
         trial("layer::steps_are_captured", steps::check_capture),

@@ -8,6 +8,7 @@ use super::config::{
     GradientClipping, KernelChoice, LayerConfig, StabilityMode, TelemetryReduction,
 };
 use super::rules::TransitionRules;
+use super::selection::ComparedKernel;
 use super::{KasminaLayer, LayerElement};
 use crate::device::Device;
 use crate::error::Error;
@@ -72,6 +73,7 @@ impl<T: LayerElement> KasminaLayerBuilder<T> {
         kernel: KernelChoice,
         rollout_percent: u8,
         compare_kernels: bool,
+        compare_with: ComparedKernel,
         memory_efficient_mode: bool,
         enable_kernel_profiling: bool,
         enable_debug_assertions: bool,

@@ -3,6 +3,7 @@
 mod blueprints;
 mod builder;
 mod commands;
+mod comparison;
 mod config;
 mod epoch;
 mod error;
@@ -20,6 +21,7 @@ mod stack;
 
 pub use blueprints::ParameterAddresses;
 pub use builder::KasminaLayerBuilder;
+pub use comparison::{ArrayDifference, GradientComparison, KernelComparison, TelemetryDifference};
 pub use config::{GradientClipping, KernelChoice, LayerConfig, StabilityMode, TelemetryReduction};
 pub use epoch::{EpochOutcome, EpochReport, Transition};
 pub use error::{ConfigError, LayerError};
@@ -28,7 +30,7 @@ pub use registry::{Blueprint, LoadedBlueprint, RegistryStatistics};
 pub use report::{Figure, LayerReport, SeedReport};
 pub use ring::TelemetryRecord;
 pub use rules::{SeedEpoch, SeedProgress, TransitionRules};
-pub use selection::{ComparedKernel, KernelComparison, TelemetryDifference, in_rollout};
+pub use selection::{ComparedKernel, in_rollout};
 pub use stack::{Checkpointing, LayerStack};
 
 use super::{
@@ -94,11 +96,14 @@ pub struct KasminaLayer<T: LayerElement> {
     training: Option<Training>,
     ring: TelemetryRing,
     options: BlendOptions,
+    /// Why a layer that is in the rollout runs the plain kernels.
+    rollout_fallback: Option<String>,
     plans: Plans<T>,
     /// CRC-32 of what only commands change, as the last command left it.
     guard: Option<u32>,
     performance: Performance,
     comparison: Option<KernelComparison>,
+    gradient_comparison: Option<GradientComparison>,
 }
 
 /// What only a backward pass needs.
@@ -130,7 +135,8 @@ impl<T: LayerElement> KasminaLayer<T> {
             config.blueprint_budget_bytes,
         );
         let state = load::empty_state(device, &config, &registry)?;
-        let (options, num_seeds) = (selection::options::<T>(device, &config)?, config.num_seeds);
+        let (options, rollout_fallback) = selection::options::<T>(device, &config)?;
+        let num_seeds = config.num_seeds;
         let kept = if config.enable_telemetry { config.telemetry_ring_capacity } else { 1 };
         let mut layer = Self {
             device: device.clone(),
@@ -142,10 +148,12 @@ impl<T: LayerElement> KasminaLayer<T> {
             training: None,
             ring: TelemetryRing::new(device, num_seeds, kept)?,
             options,
+            rollout_fallback,
             plans: Plans::new(if config.memory_efficient_mode { 1 } else { 8 }),
             guard: None,
             performance: Performance::new(device, config.enable_kernel_profiling)?,
             comparison: None,
+            gradient_comparison: None,
             state,
             config,
         };

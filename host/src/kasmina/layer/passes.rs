@@ -224,6 +224,9 @@ impl<T: LayerElement> KasminaLayer<T> {
         let batch = self.batch_of(BACKWARD, x)?;
         self.assert_state()?;
         self.plan_backward(batch)?;
+        if self.config.compare_kernels {
+            self.compare_gradients_and_keep(x, grad_output)?;
+        }
         let bytes = 3 * x.byte_len();
         let timer = self.performance.start(Pass::Backward, bytes)?;
         let plan = self.plans.last().expect("just planned");

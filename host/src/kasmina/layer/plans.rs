@@ -7,7 +7,7 @@ use super::{KasminaLayer, LayerElement};
 use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::kasmina::{
-    BlendBackward, BlendForward, BlendOptions, KernelInfo, TelemetryReduce, Variant,
+    BlendBackward, BlendForward, BlendOptions, KernelInfo, TelemetryReduce, Tuning, Variant,
 };
 
 /// Plans of up to a bounded number of batch sizes; the one used least recently goes.
@@ -42,6 +42,11 @@ impl<T: LayerElement> Plans<T> {
     pub(crate) fn kernels(&self) -> Option<(Option<KernelInfo>, Option<KernelInfo>)> {
         let plan = self.plans.last()?;
         Some((plan.forward.kernel(), plan.backward.as_ref().and_then(BlendBackward::kernel)))
+    }
+
+    /// How the forward pass' variant was tuned.
+    pub(crate) fn tuning(&self) -> Option<&Tuning> {
+        self.plans.last()?.forward.tuning()
     }
 
     /// Batch sizes that have a plan, the one used last at the end.
@@ -94,13 +99,17 @@ impl<T: LayerElement> KasminaLayer<T> {
     pub(crate) fn plan_backward(&mut self, batch: usize) -> Result<(), Error> {
         self.plan(batch)?;
         let (seeds, chunk) = (self.config.num_seeds, self.state.chunk_size());
-        // The backward pass has plain kernels only.
-        let options = BlendOptions { variant: Variant::Auto, ..self.options };
+        let options = self.backward_options();
         let plan = self.plans.last().expect("just planned");
         if plan.backward.is_none() {
             let backward = BlendBackward::with_options(&self.device, batch, seeds, chunk, options)?;
             plan.backward = Some(backward);
         }
         self.prepare_training()
+    }
+
+    /// The options of the backward pass, which has plain kernels only.
+    pub(crate) fn backward_options(&self) -> BlendOptions {
+        BlendOptions { variant: Variant::Auto, ..self.options }
     }
 }
