@@ -2,12 +2,13 @@
 
 use kasmina_device::Kernel;
 use kasmina_types::{
-    ActivationNorm, ActivationNormBackward, BlendBackward, BlendForward, BlendForwardTma, DType,
-    GradientClip, GraftSchedule, NormGradientMerge, ParameterGradients, ReduceOp, ReduceSegments,
-    ReductionStrategy, StateUpdates, TelemetryReduce,
+    ActivationNorm, ActivationNormBackward, BlendBackward, BlendBackwardTma, BlendForward,
+    BlendForwardTma, DType, GradientClip, GraftSchedule, NormGradientMerge, ParameterGradients,
+    ReduceOp, ReduceSegments, ReductionStrategy, StateUpdates, TelemetryReduce,
 };
 
 use crate::kasmina::blend_backward as backward_kernels;
+use crate::kasmina::blend_backward_tma as backward_tma_kernels;
 use crate::kasmina::blend_forward as blend_kernels;
 use crate::kasmina::blend_forward_tma as tma_kernels;
 use crate::kasmina::{
@@ -115,6 +116,40 @@ pub fn blend_backward(dtype: DType) -> impl Iterator<Item = BlendBackwardInstanc
     }
     kasmina_types::blend_backward_tiles!(instance);
     instances.into_iter().filter(move |instance| instance.dtype == dtype)
+}
+
+/// An instance of `blend_backward_tma`.
+#[derive(Clone, Copy)]
+pub struct BlendBackwardTmaInstance {
+    /// The kernel.
+    pub kernel: &'static Kernel<BlendBackwardTma>,
+    /// Element type.
+    pub dtype: DType,
+    /// Elements of a vector; the chunk's bytes are a multiple of 16.
+    pub lanes: u32,
+    /// Rows that a thread takes together.
+    pub rows: u32,
+    /// Groups, each of g and of x, that the dynamic shared memory holds.
+    pub stages: u32,
+}
+
+/// The instance of `blend_backward_tma` for `dtype`.
+pub fn blend_backward_tma(dtype: DType) -> Option<BlendBackwardTmaInstance> {
+    let mut instances = Vec::new();
+    macro_rules! instance {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
+         $min_blocks:literal, $arch:literal, $subrows:literal $(, $spills:ident)?) => {
+            instances.push(BlendBackwardTmaInstance {
+                kernel: backward_tma_kernels::$entry::handle(),
+                dtype: DType::$dtype,
+                lanes: $lanes,
+                rows: $rows,
+                stages: backward_tma_kernels::STAGES as u32,
+            });
+        };
+    }
+    kasmina_types::blend_backward_tma_tiles!(instance);
+    instances.into_iter().find(|instance| instance.dtype == dtype)
 }
 
 /// An instance of `parameter_gradients`.

@@ -1,5 +1,6 @@
 //! Memory on a device.
 
+pub(crate) mod host;
 mod statistics;
 
 use std::fmt;
@@ -11,8 +12,9 @@ use kasmina_types::{In, Out};
 use crate::device::{Device, Gpu};
 use crate::driver::{CudaBuffer, Stream};
 use crate::error::Error;
+use host::HostMemory;
 pub use statistics::BufferStatistics;
-use statistics::{Counted, change};
+use statistics::{Counted, change, check_limit};
 
 /// `len` elements in a device's memory: a GPU's, or the host's, aligned to 16 bytes.
 ///
@@ -27,41 +29,20 @@ enum Storage<T: Pod> {
     Cuda(Arc<Gpu>, CudaBuffer<T>),
 }
 
-/// Elements in 16-byte words, which is what aligns them.
-struct HostMemory<T> {
-    words: Vec<u128>,
-    len: usize,
-    _element: std::marker::PhantomData<T>,
-}
-
-impl<T: Pod> HostMemory<T> {
-    fn zeroed(len: usize) -> Self {
-        let words = vec![0; (len * size_of::<T>()).div_ceil(16)];
-        Self { words, len, _element: std::marker::PhantomData }
-    }
-
-    fn as_slice(&self) -> &[T] {
-        let bytes: &[u8] = bytemuck::cast_slice(&self.words);
-        bytemuck::cast_slice(&bytes[..self.len * size_of::<T>()])
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [T] {
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut self.words);
-        bytemuck::cast_slice_mut(&mut bytes[..self.len * size_of::<T>()])
-    }
-}
-
 impl<T: Pod> Buffer<T> {
     /// `len` elements of zero bytes.
     ///
     /// # Errors
-    /// GPU memory exhausted, or a failed call.
+    /// Memory exhausted: [`Error::OutOfMemory`] of the host's, or past
+    /// [`BufferStatistics::limit_in_use`], and [`DriverError::OutOfMemory`](crate::driver::DriverError)
+    /// of a GPU's; or a failed call.
     pub fn zeroed(device: &Device, len: usize) -> Result<Self, Error> {
+        check_limit::<T>(len)?;
         let storage = match device {
             Device::Cuda(gpu) => {
                 Storage::Cuda(Arc::clone(gpu), gpu.pool().zeroed(gpu.stream(), len)?)
             }
-            Device::Cpu | Device::Simt(_) => Storage::Host(HostMemory::zeroed(len)),
+            Device::Cpu | Device::Simt(_) => Storage::Host(HostMemory::zeroed(len)?),
         };
         Ok(Self { storage, _counted: Counted::new::<T>(len) })
     }
@@ -71,12 +52,13 @@ impl<T: Pod> Buffer<T> {
     /// # Errors
     /// As [`Self::zeroed`].
     pub fn from_slice(device: &Device, values: &[T]) -> Result<Self, Error> {
+        check_limit::<T>(values.len())?;
         let storage = match device {
             Device::Cuda(gpu) => {
                 Storage::Cuda(Arc::clone(gpu), gpu.pool().from_slice(gpu.stream(), values)?)
             }
             Device::Cpu | Device::Simt(_) => {
-                let mut memory = HostMemory::zeroed(values.len());
+                let mut memory = HostMemory::zeroed(values.len())?;
                 memory.as_mut_slice().copy_from_slice(values);
                 Storage::Host(memory)
             }
@@ -133,14 +115,15 @@ impl<T: Pod> Buffer<T> {
     /// `len` elements from `start` on, once everything queued before is done.
     ///
     /// # Errors
-    /// A range that is not inside, what the queued work ran into, or a failed call.
+    /// A range that is not inside, what the queued work ran into, the host's memory exhausted, or a failed
+    /// call.
     pub fn range_to_vec(&self, start: usize, len: usize) -> Result<Vec<T>, Error> {
         self.check_range(start, len)?;
         change(|s| s.copies_out += 1);
         match &self.storage {
-            Storage::Host(memory) => Ok(memory.as_slice()[start..][..len].to_vec()),
+            Storage::Host(memory) => host::copy(&memory.as_slice()[start..][..len]),
             Storage::Cuda(gpu, buffer) => {
-                let mut values = vec![T::zeroed(); len];
+                let mut values = host::zeros(len)?;
                 buffer.copy_range_to_slice(start, &mut values, gpu.stream())?;
                 Ok(values)
             }
@@ -179,15 +162,37 @@ impl<T: Pod> Buffer<T> {
         Ok(())
     }
 
+    /// Queues filling every byte of `len` elements from `start` on; nothing crosses from the host.
+    ///
+    /// # Errors
+    /// A range that is not inside, or a failed call.
+    pub fn fill_range_bytes(&mut self, start: usize, len: usize, byte: u8) -> Result<(), Error> {
+        self.check_range(start, len)?;
+        match &mut self.storage {
+            Storage::Host(memory) => {
+                let range = &mut memory.as_mut_slice()[start..][..len];
+                bytemuck::cast_slice_mut::<T, u8>(range).fill(byte);
+            }
+            Storage::Cuda(gpu, buffer) => {
+                buffer.fill_range_bytes(start, len, byte, gpu.stream())?;
+            }
+        }
+        Ok(())
+    }
+
     /// The elements, once everything queued before is done.
     ///
     /// # Errors
-    /// What the queued work ran into, or a failed call.
+    /// What the queued work ran into, the host's memory exhausted, or a failed call.
     pub fn to_vec(&self) -> Result<Vec<T>, Error> {
         change(|s| s.copies_out += 1);
         match &self.storage {
-            Storage::Host(memory) => Ok(memory.as_slice().to_vec()),
-            Storage::Cuda(gpu, buffer) => Ok(buffer.to_vec(gpu.stream())?),
+            Storage::Host(memory) => host::copy(memory.as_slice()),
+            Storage::Cuda(gpu, buffer) => {
+                let mut values = host::zeros(buffer.len())?;
+                buffer.copy_to_slice(&mut values, gpu.stream())?;
+                Ok(values)
+            }
         }
     }
 

@@ -102,6 +102,15 @@ pub enum Error {
         /// The most.
         limit: u64,
     },
+    /// The host's memory exhausted, or the limit on buffers reached.
+    #[error(
+        "{requested_bytes} bytes were asked for, and the host's memory or `BufferStatistics::limit_in_use` has no \
+         room for them; lower the batch or free buffers"
+    )]
+    OutOfMemory {
+        /// What was asked for.
+        requested_bytes: usize,
+    },
     /// A setting that means nothing.
     #[error("{op}: `{setting}` is {got}, expected {expected}")]
     Setting {

@@ -189,6 +189,24 @@ fn a_layers_passes_are_nvtx_ranges_with_its_name() {
     assert_eq!(lines[20..], ["push layer: telemetry read", "pop -"]);
 }
 
+/// Under a limit of address space that its tensors of 4 GB pass.
+#[test]
+#[cfg(target_os = "linux")]
+fn exhausted_memory_is_an_error_that_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trace.json");
+    let limited = "ulimit -v 3000000 && exec \"$0\" trace --device cpu --batch 1000000 --seeds 1000 \
+                   --chunk 1 --output \"$1\"";
+    let output = Command::new("sh")
+        .args(["-c", limited, env!("CARGO_BIN_EXE_kasmina"), path.to_str().unwrap()])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{:?}: {}", output.status, stderr(&output));
+    let said = stderr(&output);
+    assert!(said.contains("4000000000 bytes") && said.contains("lower the batch"), "{said}");
+    assert!(!path.exists());
+}
+
 #[test]
 fn a_profiled_step_allocates_nothing() {
     for profiler in [Profiler::new(&Device::Cpu).unwrap(), Profiler::disabled()] {

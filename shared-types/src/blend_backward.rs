@@ -8,6 +8,7 @@
 
 use crate::blend_forward::BlendGeometry;
 use crate::layer::{LayerArrays, LayerPass, Numerical};
+use crate::tensor_map::TensorMapHandle;
 use crate::view::{In, Out};
 
 /// Sums over the batch of one vector of columns, beside each column's own: Σ g·x of an MLP_EXPANSION,
@@ -60,6 +61,24 @@ pub struct BlendBackward {
 crate::assert_layout!(BlendBackward, size = 272, align = 16, {
     input: 0, grad_output: 16, grad_input: 32, layer: 48, unstable: 160, sums: 176, geometry: 208,
     numerical: 240, batch: 256, num_seeds: 260, chunk_size: 264,
+});
+
+/// What the `blend_backward_tma_*` kernels take: as [`BlendForwardTma`](crate::BlendForwardTma), with a map for each
+/// of the two arrays that are read.
+#[repr(C, align(16))]
+#[derive(Clone, Copy)]
+pub struct BlendBackwardTma {
+    /// What to compute.
+    pub backward: BlendBackward,
+    /// g as a matrix of [`TMA_ELEMENT_BYTES`](crate::blend_forward::TMA_ELEMENT_BYTES) an element; its box is a
+    /// group of rows of a strip.
+    pub grad_output_map: TensorMapHandle,
+    /// x, likewise.
+    pub input_map: TensorMapHandle,
+}
+
+crate::assert_layout!(BlendBackwardTma, size = 288, align = 16, {
+    backward: 0, grad_output_map: 272, input_map: 280,
 });
 
 impl LayerPass for BlendBackward {

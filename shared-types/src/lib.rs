@@ -27,7 +27,7 @@ pub mod tiles;
 pub mod view;
 
 pub use activation::Activation;
-pub use blend_backward::BlendBackward;
+pub use blend_backward::{BlendBackward, BlendBackwardTma};
 pub use blend_forward::{BlendForward, BlendForwardTma};
 pub use blueprint::BlueprintType;
 pub use dtype::DType;

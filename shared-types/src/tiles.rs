@@ -79,6 +79,17 @@ macro_rules! blend_backward_tiles {
     };
 }
 
+/// Hands each instance of `blend_backward_tma` to a macro: `(entry, element, DType, lanes, rows of a group, block
+/// threads, blocks per SM, architecture, rows that a thread has in registers at a time)`.
+#[macro_export]
+macro_rules! blend_backward_tma_tiles {
+    ($instance:ident) => {
+        $instance! { blend_backward_tma_f32, f32, F32, 4, 4, 288, 2, 90, 2 }
+        $instance! { blend_backward_tma_f16, f16, F16, 4, 8, 288, 2, 90, 2 }
+        $instance! { blend_backward_tma_bf16, bf16, Bf16, 4, 8, 288, 2, 90, 2 }
+    };
+}
+
 /// Hands each instance of `parameter_gradients` to a macro: `(entry, family, lanes, block threads, whether a
 /// thread may have several vectors of a chunk)`, and `spills` where some target's code may: sm_70's 32 bytes, and the
 /// wide one of one lane 8 on sm_90a.
@@ -278,6 +289,22 @@ const ALL: ([Tile; 256], usize) = {
         };
     }
     blend_backward_tiles!(blend_backward);
+    macro_rules! blend_backward_tma {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
+         $min_blocks:literal, $arch:literal, $subrows:literal $(, $spills:ident)?) => {
+            tiles[used] = Tile {
+                entry: stringify!($entry),
+                family: "blend_backward_tma",
+                dtype: DType::$dtype,
+                lanes: $lanes,
+                block_threads: $block,
+                min_blocks_per_sm: $min_blocks,
+                min_capability: $arch,
+            };
+            used += 1;
+        };
+    }
+    blend_backward_tma_tiles!(blend_backward_tma);
     macro_rules! reduce {
         ($block:ident, $warp:ident, $op:ident, $element:ty, $dtype:ident, $lanes:literal,
          $vectors:literal) => {
@@ -374,7 +401,7 @@ mod tests {
 
     #[test]
     fn entries_are_named_once_and_after_family_and_dtype() {
-        assert_eq!(TILES.len(), 8 + 6 + 8 + 50 + 16 + 6 + 4 + 13);
+        assert_eq!(TILES.len(), 8 + 6 + 8 + 3 + 50 + 16 + 6 + 4 + 13);
         for (i, tile) in TILES.iter().enumerate() {
             assert!(tile.entry.starts_with(tile.family), "{}", tile.entry);
             assert!(tile.entry.split('_').any(|part| part == tile.dtype.name()), "{}", tile.entry);

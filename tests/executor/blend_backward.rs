@@ -1,6 +1,7 @@
 //! `blend_backward`.
 
 use half::{bf16, f16};
+use kasmina::kasmina::Variant;
 use kasmina_tests::kasmina::blend_backward as backward;
 use kasmina_tests::kasmina::blend_backward::check;
 use kasmina_tests::kasmina::blend_forward::Case;
@@ -29,7 +30,7 @@ proptest! {
     #[test]
     fn numerical_modes(batch in 1usize..40, num_seeds in 1usize..16, chunk_size in 1usize..70, seed: u64) {
         let case = Case { batch, num_seeds, chunk_size, seed, broken_inputs: true };
-        backward::check_modes::<f32>(&shuffled(seed), case);
+        backward::check_modes::<f32>(&shuffled(seed), case, Variant::Auto);
         backward::check_without_telemetry::<f32>(&shuffled(seed), case);
     }
 }
@@ -77,6 +78,11 @@ fn many_seeds_share_a_blueprint() {
         &shuffled(4),
         Case { num_seeds: 600, chunk_size: 1, ..case },
     );
+    // More of one blueprint than a block lists at a time.
+    backward::check_shared_blueprints::<f32>(
+        &shuffled(5),
+        Case { num_seeds: 3700, chunk_size: 1, ..case },
+    );
 }
 
 /// An infinite gradient in a CONV_FILTER's first column, which its other taps have no term with.
@@ -92,18 +98,18 @@ fn an_infinite_gradient_at_a_chunks_edge() {
 #[test]
 fn what_is_not_finite_spreads_as_in_the_reference() {
     for chunk_size in [1, 2, 3, 5, 8, 12] {
-        backward::check_broken_elements::<f32>(&shuffled(1), chunk_size);
+        backward::check_broken_elements::<f32>(&shuffled(1), chunk_size, Variant::Auto);
     }
-    backward::check_broken_elements::<f16>(&shuffled(2), 16);
-    backward::check_broken_elements::<bf16>(&shuffled(3), 6);
-    backward::check_broken_elements::<f32>(&kasmina::Device::Cpu, 5);
+    backward::check_broken_elements::<f16>(&shuffled(2), 16, Variant::Auto);
+    backward::check_broken_elements::<bf16>(&shuffled(3), 6, Variant::Auto);
+    backward::check_broken_elements::<f32>(&kasmina::Device::Cpu, 5, Variant::Auto);
 }
 
 #[test]
 fn numerical_modes_of_16_bit_elements() {
     let case = Case { batch: 20, num_seeds: 13, chunk_size: 16, seed: 3, broken_inputs: true };
-    backward::check_modes::<f16>(&shuffled(1), case);
-    backward::check_modes::<bf16>(&shuffled(2), case);
+    backward::check_modes::<f16>(&shuffled(1), case, Variant::Auto);
+    backward::check_modes::<bf16>(&shuffled(2), case, Variant::Auto);
     backward::check_without_telemetry::<f16>(&shuffled(3), case);
 }
 
@@ -118,6 +124,6 @@ fn the_cpu_agrees() {
     let case = Case { batch: 21, num_seeds: 22, chunk_size: 12, seed: 3, broken_inputs: true };
     check::<f32>(&kasmina::Device::Cpu, case);
     check::<f16>(&kasmina::Device::Cpu, case);
-    backward::check_modes::<f32>(&kasmina::Device::Cpu, case);
+    backward::check_modes::<f32>(&kasmina::Device::Cpu, case, Variant::Auto);
     backward::check_without_telemetry::<bf16>(&kasmina::Device::Cpu, case);
 }

@@ -2,9 +2,8 @@
 
 use half::{bf16, f16};
 use kasmina::Device;
-use kasmina_tests::kasmina::layer::{
-    blueprints, kernels, lifecycle, profile, stack, steps, training,
-};
+use kasmina_tests::kasmina::layer::blueprints::{self, InFlight};
+use kasmina_tests::kasmina::layer::{kernels, lifecycle, memory, profile, stack, steps, training};
 
 use super::shuffled;
 
@@ -69,6 +68,11 @@ fn numerical_modes() {
 }
 
 #[test]
+fn exhausted_memory_leaves_the_layer_as_it_was() {
+    both(memory::check_exhaustion);
+}
+
+#[test]
 fn batch_sizes_vary() {
     both(steps::check_batch_sizes);
 }
@@ -79,8 +83,24 @@ fn the_least_recently_used_blueprint_goes() {
 }
 
 #[test]
+fn used_last_is_what_was_let_go_last() {
+    both(blueprints::check_eviction_order);
+}
+
+#[test]
+fn gradients_end_with_their_blueprint() {
+    both(blueprints::check_gradients_end_with_their_blueprint);
+}
+
+#[test]
+fn running_norms_end_with_their_blueprint() {
+    both(blueprints::check_running_norms_end_with_their_blueprint);
+}
+
+#[test]
 fn a_blueprint_is_replaced_under_its_id() {
-    both(blueprints::check_replacement_in_flight);
+    both(|device| blueprints::check_replacement_in_flight(device, InFlight::SMALL));
+    both(|device| blueprints::check_eviction_in_flight(device, InFlight::SMALL));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod activation_norm;
 mod blend_backward;
+mod blend_backward_tma;
 mod blend_forward;
 mod blend_forward_tma;
 mod gradient_clip;

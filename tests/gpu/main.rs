@@ -10,9 +10,8 @@ use kasmina::reduction::{Reduce, SegmentOffsets, Segments};
 use kasmina::{Buffer, Device, Error};
 use kasmina_tests::kasmina::blend_backward as backward;
 use kasmina_tests::kasmina::blend_forward::{self as blend, Case};
-use kasmina_tests::kasmina::layer::{
-    blueprints, kernels, lifecycle, profile, stack, steps, training,
-};
+use kasmina_tests::kasmina::layer::blueprints::{self, InFlight};
+use kasmina_tests::kasmina::layer::{kernels, lifecycle, memory, profile, stack, steps, training};
 use kasmina_tests::kasmina::{gradient_clip, graft_schedule, state_update, telemetry_reduce};
 use kasmina_tests::normalization::activation_norm as norm;
 use kasmina_tests::reduction::reduce::{self, Cut};
@@ -44,6 +43,8 @@ fn main() {
         trial("blend_backward::shared_blueprints", backward_shared_blueprints),
         trial("blend_backward::modes_and_refusals", backward_modes),
         trial("blend_backward::graph", backward_graph),
+        trial("blend_backward_tma::every_shape", backward_tma),
+        trial("blend_backward_tma::maps_are_cached", backward_tma_maps),
         trial("graft_schedule::epochs", graft_epochs),
         trial("state_update::batches", update_batches),
         trial("gradient_clip::every_mode", clip_every_mode),
@@ -89,10 +90,17 @@ fn main() {
         }),
         trial("layer::blueprints", |device| {
             blueprints::check_eviction(device);
-            blueprints::check_replacement_in_flight(device);
+            blueprints::check_eviction_order(device);
+            blueprints::check_gradients_end_with_their_blueprint(device);
+            blueprints::check_running_norms_end_with_their_blueprint(device);
             blueprints::check_unfit(device);
             blueprints::check_loading(device);
         }),
+        trial("layer::blueprints_change_in_flight", |device| {
+            blueprints::check_replacement_in_flight(device, InFlight::LARGE);
+            blueprints::check_eviction_in_flight(device, InFlight::LARGE);
+        }),
+        trial("layer::exhausted_memory", memory::check_exhaustion),
         trial("layer::stacks", |device| {
             stack::check_same_bits::<f32>(device);
             stack::check_same_bits::<f16>(device);
@@ -169,22 +177,26 @@ fn has_tma(device: &Device) -> bool {
     false
 }
 
+/// Shapes of every way to cut strips and boxes.
+const TMA_SHAPES: [(usize, usize, usize); 10] = [
+    (1, 1, 8),
+    (300, 1, 8),
+    (37, 13, 256),
+    (37, 13, 264),
+    (61, 5, 1032),
+    (4096, 100, 64),
+    (1001, 3, 4096),
+    (5000, 7, 520),
+    (777, 50, 24),
+    (1, 1000, 64),
+];
+
 fn blend_tma(device: &Device) {
     if !has_tma(device) {
         return;
     }
     for variant in [Variant::Tma, Variant::TmaBulkStores] {
-        for (batch, num_seeds, chunk_size) in [
-            (1, 1, 8),
-            (300, 1, 8),
-            (37, 13, 256),
-            (37, 13, 264),
-            (61, 5, 1032),
-            (4096, 100, 64),
-            (1001, 3, 4096),
-            (5000, 7, 520),
-            (1, 1000, 64),
-        ] {
+        for (batch, num_seeds, chunk_size) in TMA_SHAPES {
             let case = Case { batch, num_seeds, chunk_size, seed: 3, broken_inputs: true };
             blend::check_variant::<f32>(device, case, variant);
             blend::check_variant::<f16>(device, case, variant);
@@ -245,11 +257,32 @@ fn backward_shared_blueprints(device: &Device) {
 
 fn backward_modes(device: &Device) {
     let case = Case { batch: 100, num_seeds: 33, chunk_size: 48, seed: 4, broken_inputs: true };
-    backward::check_modes::<f32>(device, case);
-    backward::check_modes::<f16>(device, case);
-    backward::check_modes::<bf16>(device, Case { chunk_size: 7, ..case });
+    backward::check_modes::<f32>(device, case, Variant::Auto);
+    backward::check_modes::<f16>(device, case, Variant::Auto);
+    backward::check_modes::<bf16>(device, Case { chunk_size: 7, ..case }, Variant::Auto);
     backward::check_without_telemetry::<f32>(device, case);
     backward::check_refusals(device);
+}
+
+fn backward_tma(device: &Device) {
+    if !has_tma(device) {
+        return;
+    }
+    for (batch, num_seeds, chunk_size) in TMA_SHAPES {
+        let case = Case { batch, num_seeds, chunk_size, seed: 3, broken_inputs: true };
+        backward::check_variant::<f32>(device, case, Variant::Tma);
+        backward::check_variant::<f16>(device, case, Variant::Tma);
+        backward::check_variant::<bf16>(device, case, Variant::Tma);
+    }
+    let case = Case { batch: 300, num_seeds: 33, chunk_size: 48, seed: 4, broken_inputs: true };
+    backward::check_modes::<f32>(device, case, Variant::Tma);
+    backward::check_modes::<f16>(device, case, Variant::Tma);
+}
+
+fn backward_tma_maps(device: &Device) {
+    if has_tma(device) {
+        backward::check_tensor_maps(device);
+    }
 }
 
 /// A captured pass replays on what the buffers then hold.

@@ -12,6 +12,7 @@ use kasmina_kernel_builder::{
 
 use crate::error::XtaskError;
 use crate::packed;
+use crate::pitfalls;
 use crate::{conclude, ptx_folder, workspace_root};
 
 /// What the project ships: the oldest GPU that is promised, and each generation with more to offer.
@@ -81,7 +82,19 @@ pub(crate) fn problems(built: &Built) -> Vec<String> {
     for warning in &built.artifact.warnings {
         println!("warning: {}: {warning}", built.file);
     }
-    built.report.as_ref().map_or(Vec::new(), |report| report_problems(built, report))
+    let mut problems: Vec<String> = pitfalls::clamped_comparisons(&built.artifact.ptx)
+        .into_iter()
+        .map(|pair| {
+            format!(
+                "{}: {pair}: a driver takes it for the opposite: see xtask/src/pitfalls.rs",
+                built.file
+            )
+        })
+        .collect();
+    if let Some(report) = &built.report {
+        problems.extend(report_problems(built, report));
+    }
+    problems
 }
 
 fn report_problems(built: &Built, report: &PtxasReport) -> Vec<String> {

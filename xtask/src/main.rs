@@ -6,6 +6,7 @@ mod check;
 mod doctor;
 mod error;
 mod packed;
+mod pitfalls;
 mod ptx_report;
 mod tidy;
 

@@ -36,13 +36,13 @@
 use kasmina_device::convert::Float;
 use kasmina_device::global::{Load, Store};
 use kasmina_device::vector::{LoadHint, StoreHint, Vector};
-use kasmina_device::{hint, kernel, math, reduce, shared_array, thread, unroll, warp};
+use kasmina_device::{hint, kernel, reduce, shared_array, thread, unroll, warp};
 use kasmina_types::blend_forward::BlendGeometry;
 use kasmina_types::{BlendBackward, In, Numerical, Out, bf16, f16};
 
-use super::coefficients::{is_strict, sanitise};
+use super::coefficients::is_strict;
 use super::column_sums::{self, SUM_WORDS};
-use super::slopes::{Role, Slopes, Sums, fma_lanes};
+use super::slopes::{Role, Slopes, Sums};
 use super::softmax::{self, Columns};
 use super::strip::{BLOCK, Strip};
 use super::team::WholeBlock;
@@ -122,7 +122,7 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
 /// The same parameters, from which nothing is computed ahead of its use: while the rows go by, the registers
 /// are for them.
 #[inline(always)]
-fn anew(p: &BlendBackward) -> BlendBackward {
+pub(super) fn anew(p: &BlendBackward) -> BlendBackward {
     BlendBackward {
         num_seeds: hint::opaque(p.num_seeds),
         chunk_size: hint::opaque(p.chunk_size),
@@ -326,9 +326,7 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
         unroll!(r in N => {
             at = self.row(r, at);
             let (wide, input) = (g[r].map(T::to_f32).0, x[r].map(T::to_f32).0);
-            fma_lanes(&wide, &input, &mut sums);
-            let mut dx = wide;
-            unroll!(l in L => { dx[l] = wide[l] * c.slope[l]; });
+            let dx = c.line(&wide, &input, &mut sums);
             // SAFETY: the caller's contract.
             unsafe { self.store(at, c, g[r], dx) };
         });
@@ -341,13 +339,8 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
     /// The vector is inside the buffer and this thread's.
     #[inline(always)]
     unsafe fn store(&self, at: usize, c: &Slopes<L>, g: Vector<T, L>, dx: [f32; L]) {
-        // Chosen lane by lane, not by a branch: seeds side by side in a warp share one store.
-        let mut out = g;
-        unroll!(l in L => {
-            out.0[l] = if c.identity { g.0[l] } else { T::from_f32(dx[l]) };
-        });
         // SAFETY: the caller's contract.
-        unsafe { self.grad_input.store_vector(at, out, STORES) };
+        unsafe { self.grad_input.store_vector(at, c.output(g, dx), STORES) };
     }
 
     /// As [`Self::run`], for whatever a warp's seeds do. Rows that are not there count as zeros.
@@ -425,22 +418,14 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
             at = self.row(r, at);
             let here = r as u32 * self.stride < left;
             let (wide, input) = (g[r].map(T::to_f32).0, x[r].map(T::to_f32).0);
-            let mut dx = wide;
-            unroll!(l in L => {
-                let open = c.open(l, input[l]);
-                dx[l] = wide[l] * if open { c.slope[l] } else { c.closed };
-                let counts = if open { input[l] } else { 0.0 };
-                sums.columns[l] = math::fma(wide[l], counts, sums.columns[l]);
-                sums.extras[0] = math::fma(wide[l], input[l], sums.extras[0]);
-            });
+            let mut dx = c.bent_line(&wide, &input, sums);
             if convolves {
                 // SAFETY: the caller's contract.
                 let beyond = unsafe { self.beyond(at, here && c.convolves, &wide) };
-                self.convolve(&wide, &input, beyond, c, &mut dx, sums);
+                let place = (self.chunk_column, self.chunk_size);
+                c.convolve(&wide, &input, beyond, place, &mut dx, sums);
             }
-            if c.strict {
-                unroll!(l in L => { dx[l] = sanitise(&self.numerical, dx[l]); });
-            }
+            c.settle(&self.numerical, &mut dx);
             if here {
                 // SAFETY: the caller's contract.
                 unsafe { self.store(at, c, g[r], dx) };
@@ -481,33 +466,6 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
             }
         });
         beyond
-    }
-
-    /// Adds a convolution's neighbours to ∂x and to the sums of its taps.
-    #[inline(always)]
-    fn convolve(
-        &self,
-        g: &[f32; L],
-        x: &[f32; L],
-        beyond: [f32; 2],
-        c: &Slopes<L>,
-        dx: &mut [f32; L],
-        sums: &mut Sums<L>,
-    ) {
-        // g[l + d], in the vector or beyond it.
-        let right = |l: usize, d: usize| {
-            if l + d < L { g[(l + d) % L] } else { beyond[(l + d).wrapping_sub(L) % 2] }
-        };
-        let inside = |l: usize, d: usize| l + d < L || self.chunk_column + l + d < self.chunk_size;
-        unroll!(l in L => {
-            let (near, far) = (right(l, 1), right(l, 2));
-            if c.convolves {
-                dx[l] = math::fma(c.taps[0], near, math::fma(c.taps[1], far, dx[l]));
-            }
-            // Not a product with 0 outside the chunk: x may be infinite.
-            sums.extras[1] = math::fma(near, if inside(l, 1) { x[l] } else { 0.0 }, sums.extras[1]);
-            sums.extras[2] = math::fma(far, if inside(l, 2) { x[l] } else { 0.0 }, sums.extras[2]);
-        });
     }
 }
 

@@ -36,7 +36,7 @@ use kasmina_device::vector::Vector;
 use kasmina_device::{kernel, shared_array, thread, unroll, warp};
 use kasmina_types::blend_forward::TMA_ELEMENT_BYTES;
 use kasmina_types::{
-    BlendForward, BlendForwardTma, Numerical, SeedLifecycle, TensorMapHandle, bf16, f16,
+    BlendForward, BlendForwardTma, LayerPass, Numerical, SeedLifecycle, TensorMapHandle, bf16, f16,
 };
 
 use super::blend_forward::Rows;
@@ -53,7 +53,7 @@ pub const STAGES: usize = 4;
 const WORDS: usize = 2 * STAGES;
 
 /// Bytes of a vector of `L` elements.
-const fn vector_bytes<T, const L: usize>() -> u32 {
+pub(super) const fn vector_bytes<T, const L: usize>() -> u32 {
     (L * size_of::<T>()) as u32
 }
 
@@ -112,8 +112,8 @@ unsafe fn blend_forward_tma<
 
 /// The block's tiles, in the order in which producer and consumers take them.
 #[inline(always)]
-fn for_each_tile(p: &BlendForward, mut work: impl FnMut(Strip, u32)) {
-    let g = &p.geometry;
+pub(super) fn for_each_tile<P: LayerPass>(p: &P, mut work: impl FnMut(Strip, u32)) {
+    let g = p.geometry();
     let mut tile = thread::block_idx_x();
     while tile < g.strips * g.slabs {
         work(Strip::of(p, tile % g.strips), tile / g.strips);

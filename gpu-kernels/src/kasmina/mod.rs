@@ -1,6 +1,8 @@
 //! The Kasmina layer.
 
 pub mod blend_backward;
+#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90"))]
+pub mod blend_backward_tma;
 pub mod blend_forward;
 #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90"))]
 pub mod blend_forward_tma;

@@ -1,6 +1,5 @@
 //! What one seed adds to its blueprint's gradients, its ∂α and its statistics.
 
-use bytemuck::{Pod, Zeroable};
 use kasmina_device::global::{Load, Store};
 use kasmina_device::vector::{LoadHint, StoreHint, Vector};
 use kasmina_device::{math, unroll};
@@ -99,7 +98,7 @@ impl<const W: usize, const WIDE: bool> Blueprint<W, WIDE> {
             i += step;
         }
         // SAFETY: every thread of the block is here.
-        let largest = unsafe { self.teams.fold(largest, math::max) };
+        let [largest] = unsafe { self.teams.fold([largest], |_, a, b| math::max(a, b)) };
         let mut sum = 0.0;
         let mut i = start;
         while i < chunk {
@@ -111,27 +110,9 @@ impl<const W: usize, const WIDE: bool> Blueprint<W, WIDE> {
             i += step;
         }
         // SAFETY: as above.
-        largest + math::log(unsafe { self.teams.fold(sum, |a, b| a + b) })
+        let [sum] = unsafe { self.teams.add_up([sum]) };
+        largest + math::log(sum)
     }
-}
-
-/// Sums over a seed's columns.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct SeedSums {
-    /// Σ A·w, for an ATTENTION_HEAD Σ A·p.
-    weighted: f32,
-    /// Σ A times what ∂α has for it.
-    alpha: f32,
-    extras: [f32; CONV_TAPS],
-}
-
-/// Sum and largest magnitude of a seed's ∂w; after that, sums of squares.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Spread {
-    first: f32,
-    second: f32,
 }
 
 /// Finishes a seed: its ∂α and statistics. Returns what it adds to the blueprint's gradients, in the columns of
@@ -192,17 +173,15 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
         BlueprintType::Scale => (scale, -1.0),
         _ => (scale, 0.0),
     };
-    let mut sums = SeedSums::zeroed();
-    if seed.is_some() {
-        sums.extras = own.extras;
-    }
+    // Σ A·w, for an ATTENTION_HEAD Σ A·p, and Σ A times what ∂α has for it.
+    let (mut weighted, mut of_alpha) = (0.0, 0.0);
     let mut i = start;
     while i < columns {
         let (total, factor) = totals(i);
         unroll!(l in W => {
-            sums.weighted = math::fma(factor[l], total[l], sums.weighted);
+            weighted = math::fma(factor[l], total[l], weighted);
             let alpha = math::fma(alpha_gain, factor[l], alpha_offset);
-            sums.alpha = math::fma(alpha, total[l], sums.alpha);
+            of_alpha = math::fma(alpha, total[l], of_alpha);
         });
         if !WIDE {
             break;
@@ -210,25 +189,23 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
         i += step;
     }
     // SAFETY: every thread of the block is here.
-    let sums = unsafe {
-        teams.fold(sums, |x, y| SeedSums {
-            weighted: x.weighted + y.weighted,
-            alpha: x.alpha + y.alpha,
-            extras: [
-                x.extras[0] + y.extras[0],
-                x.extras[1] + y.extras[1],
-                x.extras[2] + y.extras[2],
-            ],
-        })
-    };
+    let [weighted, of_alpha] = unsafe { teams.add_up([weighted, of_alpha]) };
+    let mut extras = [0.0; CONV_TAPS];
+    if convolves || matches!(kind, BlueprintType::MlpExpansion) {
+        if seed.is_some() {
+            extras = own.extras;
+        }
+        // SAFETY: as above; the whole block sees the same kind.
+        extras = unsafe { teams.add_up(extras) };
+    }
 
     let attends = matches!(kind, BlueprintType::AttentionHead);
-    let (gain, shift) = if attends { (a, sums.weighted) } else { (a * scale, 0.0) };
+    let (gain, shift) = if attends { (a, weighted) } else { (a * scale, 0.0) };
     let gradient = |i: usize| {
         let (total, factor) = totals(i);
         let mut gradient = [0.0; W];
         unroll!(l in W => {
-            let value = if convolves { tap(&sums.extras, i + l) } else { total[l] - shift };
+            let value = if convolves { tap(&extras, i + l) } else { total[l] - shift };
             gradient[l] = gain * value * if attends { factor[l] } else { 1.0 };
         });
         gradient
@@ -237,13 +214,14 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
     if start < columns {
         result.columns = gradient(start);
     }
-    let mut spread = Spread::zeroed();
+    // Sum and largest magnitude.
+    let mut spread = [0.0; 2];
     let mut i = start;
     while i < columns {
         let of_vector = if !WIDE || i == start { result.columns } else { gradient(i) };
         unroll!(l in W => {
-            spread.first += of_vector[l];
-            spread.second = math::max(spread.second, of_vector[l].abs());
+            spread[0] += of_vector[l];
+            spread[1] = math::max(spread[1], of_vector[l].abs());
         });
         if WIDE && i != start {
             rest(i, &of_vector);
@@ -254,25 +232,20 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
         i += step;
     }
     // SAFETY: every thread of the block is here.
-    let spread = unsafe {
-        teams.fold(spread, |x, y| Spread {
-            first: x.first + y.first,
-            second: math::max(x.second, y.second),
-        })
-    };
+    let [sum, largest] =
+        unsafe { teams.fold(spread, |j, x, y| if j == 0 { x + y } else { math::max(x, y) }) };
 
     // Scaled by the largest, so that no square overflows.
-    let largest = spread.second;
     let unit = if largest > 0.0 { 1.0 / largest } else { 1.0 };
-    let mean = spread.first / chunk as f32;
-    let mut squares = Spread::zeroed();
+    let mean = sum / chunk as f32;
+    let mut squares = [0.0; 2];
     let mut i = start;
     while i < columns {
         let of_vector = if !WIDE || i == start { result.columns } else { gradient(i) };
         unroll!(l in W => {
             let (value, deviation) = (of_vector[l] * unit, (of_vector[l] - mean) * unit);
-            squares.first = math::fma(value, value, squares.first);
-            squares.second = math::fma(deviation, deviation, squares.second);
+            squares[0] = math::fma(value, value, squares[0]);
+            squares[1] = math::fma(deviation, deviation, squares[1]);
         });
         if !WIDE {
             break;
@@ -280,36 +253,34 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
         i += step;
     }
     // SAFETY: every thread of the block is here.
-    let squares = unsafe {
-        teams.fold(squares, |x, y| Spread { first: x.first + y.first, second: x.second + y.second })
-    };
+    let [squares, deviations] = unsafe { teams.add_up(squares) };
 
     if seed.is_none() || start != 0 {
         return result;
     }
-    let mut taps = sums.weighted;
+    let mut taps = weighted;
     if convolves {
         taps = 0.0;
         unroll!(j in CONV_TAPS => {
             if j < chunk {
                 // SAFETY: the tap is one.
-                taps = math::fma(unsafe { blueprint.weight(p, j) }, sums.extras[j], taps);
+                taps = math::fma(unsafe { blueprint.weight(p, j) }, extras[j], taps);
             }
         });
     }
     result.extras[0] = if attends { 0.0 } else { a * taps };
     let alpha_gradient = match kind {
-        BlueprintType::ConvFilter => math::fma(scale, taps, -sums.extras[0]),
-        BlueprintType::MlpExpansion => sums.alpha - sums.extras[0],
-        _ => sums.alpha,
+        BlueprintType::ConvFilter => math::fma(scale, taps, -extras[0]),
+        BlueprintType::MlpExpansion => of_alpha - extras[0],
+        _ => of_alpha,
     };
     // A clipped α is 0 or 1 here.
     let blends = active && a > 0.0 && a < 1.0;
     // SAFETY: one thread writes a seed's figures, inside their arrays.
     unsafe {
         p.gradients.alpha.store(index, if blends { alpha_gradient } else { 0.0 });
-        p.gradients.norm.store(index, largest * math::sqrt(squares.first));
-        let variance = squares.second / chunk as f32;
+        p.gradients.norm.store(index, largest * math::sqrt(squares));
+        let variance = deviations / chunk as f32;
         p.gradients.variance.store(index, largest * variance * largest);
         p.gradients.max.store(index, largest);
     }

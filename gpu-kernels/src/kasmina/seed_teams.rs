@@ -1,7 +1,5 @@
 //! How a block's threads share seeds and their columns: teams, a row of threads each.
 
-use bytemuck::Pod;
-use kasmina_device::reduce::warp_fold_width;
 use kasmina_device::{shared_array, thread, unroll, warp};
 use kasmina_types::ParameterGradients;
 use kasmina_types::blueprint::CONV_TAPS;
@@ -66,37 +64,64 @@ impl Teams {
         thread::thread_idx_x() & (self.size() - 1)
     }
 
-    /// Folds the values of each team in a fixed order; every member gets its team's result.
+    /// Adds up the values of each team in a fixed order; every member gets its team's sums.
     ///
     /// # Safety
     /// Every thread of the block calls it.
     #[inline(always)]
-    pub(crate) unsafe fn fold<V: Pod>(self, value: V, combine: impl Fn(V, V) -> V) -> V {
+    pub(crate) unsafe fn add_up<const N: usize>(self, values: [f32; N]) -> [f32; N] {
+        // SAFETY: the caller's contract.
+        unsafe { self.fold(values, |_, a, b| a + b) }
+    }
+
+    /// Folds each of the values within its team in a fixed order; every member gets the results. The operation
+    /// on values number `j` commutes.
+    ///
+    /// # Safety
+    /// Every thread of the block calls it.
+    #[inline(always)]
+    pub(crate) unsafe fn fold<const N: usize>(
+        self,
+        values: [f32; N],
+        combine: impl Fn(usize, f32, f32) -> f32,
+    ) -> [f32; N] {
         const {
-            assert!(size_of::<V>() <= 4 * FOLD_WORDS);
+            assert!(N <= FOLD_WORDS);
         }
+        let within = |mut values: [f32; N], lanes: u32| {
+            let mut step = lanes / 2;
+            while step > 0 {
+                unroll!(j in N => {
+                    let other = warp::shuffle_xor(warp::FULL_MASK, values[j], step);
+                    values[j] = combine(j, values[j], other);
+                });
+                step /= 2;
+            }
+            values
+        };
         let size = self.size();
         let lanes = if size < warp::WARP_SIZE { size } else { warp::WARP_SIZE };
-        let folded = warp_fold_width(value, lanes, &combine);
+        let folded = within(values, lanes);
         if size <= warp::WARP_SIZE {
             return folded;
         }
-        let words = size_of::<V>() / 4;
         let of_warps = shared_array![u32; WARPS * FOLD_WORDS];
-        let warps = (size / warp::WARP_SIZE) as usize;
-        let first = thread::warp_idx() as usize & !(warps - 1);
+        let warps = size / warp::WARP_SIZE;
+        let first = thread::warp_idx() & !(warps - 1);
         // SAFETY: one lane a warp writes its own words; the barriers order these writes before the reads
         // and the reads before the next fold's writes.
         unsafe {
             if thread::lane_idx() == 0 {
-                of_warps.write_words(thread::warp_idx() as usize * words, folded);
+                let own = thread::warp_idx() as usize * FOLD_WORDS;
+                unroll!(j in N => { of_warps.write(own + j, folded[j].to_bits()); });
             }
             thread::sync_threads();
             // Each group of lanes has all the team's warps' values.
-            let lane = thread::lane_idx() as usize & (warps - 1);
-            let folded = of_warps.read_words((first + lane) * words);
+            let other = (first + (thread::lane_idx() & (warps - 1))) as usize * FOLD_WORDS;
+            let mut of_warp = [0.0; N];
+            unroll!(j in N => { of_warp[j] = f32::from_bits(of_warps.read(other + j)); });
             thread::sync_threads();
-            warp_fold_width(folded, warps as u32, &combine)
+            within(of_warp, warps)
         }
     }
 
@@ -148,7 +173,7 @@ impl Teams {
 }
 
 /// Words of the widest value that a team folds.
-const FOLD_WORDS: usize = 5;
+const FOLD_WORDS: usize = CONV_TAPS;
 /// Words of the widest [`RowSums`].
 const ROW_WORDS: usize = 4 + CONV_TAPS;
 

@@ -1,11 +1,13 @@
 //! What a seed's state and blueprint make of a gradient: the backward pass' coefficients.
 
+use kasmina_device::convert::Float;
 use kasmina_device::global::Load;
+use kasmina_device::vector::Vector;
 use kasmina_device::{math, unroll};
 use kasmina_types::blueprint::CONV_TAPS;
-use kasmina_types::{BlueprintType, LayerPass, SeedLifecycle};
+use kasmina_types::{BlueprintType, LayerPass, Numerical, SeedLifecycle};
 
-use super::coefficients::{Blueprint, Coefficients};
+use super::coefficients::{Blueprint, Coefficients, sanitise};
 
 /// What a seed with a blueprint does in the backward pass.
 #[derive(Clone, Copy)]
@@ -43,7 +45,7 @@ impl Role {
     /// Whether x is needed: no RESIDUAL_BLOCK's gradient depends on it, and of frozen blueprints only
     /// that of an MLP_EXPANSION.
     #[inline(always)]
-    fn reads_input(&self) -> bool {
+    pub(crate) fn reads_input(&self) -> bool {
         match self.blueprint.kind {
             BlueprintType::ResidualBlock => false,
             BlueprintType::MlpExpansion => true,
@@ -138,6 +140,76 @@ impl<const L: usize> Slopes<L> {
             0
         };
         !self.kinked || signs >> l & 1 != 0
+    }
+
+    /// ∂x of one row of a seed that has but a slope; adds g·x to `columns`.
+    #[inline(always)]
+    pub(crate) fn line(&self, g: &[f32; L], x: &[f32; L], columns: &mut [f32; L]) -> [f32; L] {
+        fma_lanes(g, x, columns);
+        let mut dx = *g;
+        unroll!(l in L => { dx[l] = g[l] * self.slope[l]; });
+        dx
+    }
+
+    /// As [`Self::line`] for any seed, but for a convolution's neighbours and the numerical mode.
+    #[inline(always)]
+    pub(crate) fn bent_line(&self, g: &[f32; L], x: &[f32; L], sums: &mut Sums<L>) -> [f32; L] {
+        let mut dx = *g;
+        unroll!(l in L => {
+            let open = self.open(l, x[l]);
+            dx[l] = g[l] * if open { self.slope[l] } else { self.closed };
+            let counts = if open { x[l] } else { 0.0 };
+            sums.columns[l] = math::fma(g[l], counts, sums.columns[l]);
+            sums.extras[0] = math::fma(g[l], x[l], sums.extras[0]);
+        });
+        dx
+    }
+
+    /// Adds a convolution's neighbours to ∂x and to the sums of its taps. `beyond` are the two elements of g right of
+    /// the vector, 0 outside the chunk; `column` is the vector's first in the chunk, of `chunk_size`.
+    #[inline(always)]
+    pub(crate) fn convolve(
+        &self,
+        g: &[f32; L],
+        x: &[f32; L],
+        beyond: [f32; 2],
+        (column, chunk_size): (usize, usize),
+        dx: &mut [f32; L],
+        sums: &mut Sums<L>,
+    ) {
+        // g[l + d], in the vector or beyond it.
+        let right = |l: usize, d: usize| {
+            if l + d < L { g[(l + d) % L] } else { beyond[(l + d).wrapping_sub(L) % 2] }
+        };
+        let inside = |l: usize, d: usize| l + d < L || column + l + d < chunk_size;
+        unroll!(l in L => {
+            let (near, far) = (right(l, 1), right(l, 2));
+            if self.convolves {
+                dx[l] = math::fma(self.taps[0], near, math::fma(self.taps[1], far, dx[l]));
+            }
+            // Not a product with 0 outside the chunk: x may be infinite.
+            sums.extras[1] = math::fma(near, if inside(l, 1) { x[l] } else { 0.0 }, sums.extras[1]);
+            sums.extras[2] = math::fma(far, if inside(l, 2) { x[l] } else { 0.0 }, sums.extras[2]);
+        });
+    }
+
+    /// ∂x as the numerical mode leaves it.
+    #[inline(always)]
+    pub(crate) fn settle(&self, numerical: &Numerical, dx: &mut [f32; L]) {
+        if self.strict {
+            unroll!(l in L => { dx[l] = sanitise(numerical, dx[l]); });
+        }
+    }
+
+    /// What is stored: ∂x, or where the seed is the identity the gradient itself.
+    #[inline(always)]
+    pub(crate) fn output<T: Float>(&self, g: Vector<T, L>, dx: [f32; L]) -> Vector<T, L> {
+        // Chosen lane by lane, not by a branch: seeds side by side in a warp share one store.
+        let mut out = g;
+        unroll!(l in L => {
+            out.0[l] = if self.identity { g.0[l] } else { T::from_f32(dx[l]) };
+        });
+        out
     }
 }
 

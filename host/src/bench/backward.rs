@@ -14,8 +14,8 @@ use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::error::Error;
 use crate::kasmina::{
-    BlendBackward, BlendForward, GradientBuffers, GradientValues, LayerElement, LayerState,
-    SeedStates, TelemetryBuffers,
+    BlendBackward, BlendForward, BlendOptions, GradientBuffers, GradientValues, LayerElement,
+    LayerState, SeedStates, TelemetryBuffers, Variant,
 };
 
 /// Which passes a call makes.
@@ -23,6 +23,8 @@ use crate::kasmina::{
 pub(super) enum Passes {
     /// The backward pass.
     Backward,
+    /// The backward pass, fetched by the copy engine.
+    BackwardTma,
     /// The forward pass with telemetry, then the backward pass.
     Both,
 }
@@ -31,6 +33,7 @@ impl Passes {
     pub(super) fn kernel(self) -> &'static str {
         match self {
             Self::Backward => "blend_backward",
+            Self::BackwardTma => "blend_backward_tma",
             Self::Both => "layer_step",
         }
     }
@@ -38,8 +41,15 @@ impl Passes {
     /// Arrays `[batch, hidden]` that are read or written.
     pub(super) fn arrays(self) -> usize {
         match self {
-            Self::Backward => 3,
+            Self::Backward | Self::BackwardTma => 3,
             Self::Both => 5,
+        }
+    }
+
+    fn variant(self) -> Variant {
+        match self {
+            Self::BackwardTma => Variant::Tma,
+            Self::Backward | Self::Both => Variant::Plain,
         }
     }
 }
@@ -100,9 +110,10 @@ fn of<T: LayerElement + Draw>(
     let elements = batch * seeds * chunk;
     let states = state.states(seeds, chunk);
     let layer_state = LayerState::new(device, states.clone()).map_err(BenchError::from)?;
+    let options = BlendOptions { variant: passes.variant(), ..BlendOptions::default() };
     let mut layer = Layer {
         forward: BlendForward::new(device, batch, seeds, chunk)?,
-        backward: BlendBackward::new(device, batch, seeds, chunk)?,
+        backward: BlendBackward::with_options(device, batch, seeds, chunk, options)?,
         telemetry: TelemetryBuffers::new(device, seeds)?,
         gradients: GradientBuffers::new(device, &layer_state)?,
         state: layer_state,
@@ -113,7 +124,7 @@ fn of<T: LayerElement + Draw>(
         buffers.push(Set {
             input: Buffer::from_slice(device, &data::draw::<T>(1 + set, elements))?,
             output: match passes {
-                Passes::Backward => None,
+                Passes::Backward | Passes::BackwardTma => None,
                 Passes::Both => Some(Buffer::zeroed(device, elements)?),
             },
             grad_output: Buffer::from_slice(device, &data::draw::<T>(1001 + set, elements))?,
@@ -121,6 +132,10 @@ fn of<T: LayerElement + Draw>(
         });
     }
 
+    // Each set once: a variant may have to make something for an input that it sees first.
+    for set in &mut buffers {
+        layer.call(set)?;
+    }
     let first = &mut buffers[0];
     first.grad_input.fill_bytes(0xFF)?;
     layer.gradients.fill_bytes(0xFF)?;

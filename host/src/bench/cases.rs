@@ -224,9 +224,9 @@ fn gpu_variants(gpu: &Gpu) -> Vec<Case> {
     if !TILES.iter().any(|tile| tile.family == "blend_forward_tma" && gpu.supports(tile)) {
         return Vec::new();
     }
+    let shapes = [[32, 1000, 64], [4096, 1000, 64], [4096, 16, 4096], [8192, 64, 1024]];
     let mut cases = Vec::new();
     for variant in [Variant::Tma, Variant::TmaBulkStores] {
-        let shapes = [[32, 1000, 64], [4096, 1000, 64], [4096, 16, 4096], [8192, 64, 1024]];
         for shape in shapes {
             cases.push(Case::layer_variant(shape, F32, State::V1, variant));
         }
@@ -235,6 +235,10 @@ fn gpu_variants(gpu: &Gpu) -> Vec<Case> {
         }
         cases.push(Case::layer_variant([4096, 1000, 64], F32, State::Mixed, variant));
     }
+    let backward = |shape, dtype, state| Case::backward(shape, dtype, state, Passes::BackwardTma);
+    cases.extend(shapes.map(|shape| backward(shape, F32, State::Third)));
+    cases.extend([F16, Bf16].map(|dtype| backward([4096, 1000, 64], dtype, State::Third)));
+    cases.push(backward([4096, 1000, 64], F32, State::Mixed));
     cases
 }
 

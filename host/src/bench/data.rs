@@ -4,6 +4,9 @@ use half::{bf16, f16};
 use kasmina_types::dtype::Element;
 use rayon::prelude::*;
 
+use crate::buffer::host;
+use crate::error::Error;
+
 /// An element type that inputs are drawn of.
 pub(crate) trait Draw: Element {
     /// A value from 64 random bits: of −0.5 to 1.5, so that sums do not cancel and errors can be
@@ -46,6 +49,14 @@ pub(crate) fn draw<T: Draw>(seed: u64, len: usize) -> Vec<T> {
     (0..len as u64).into_par_iter().map(|i| T::from_random(bits(seed, i))).collect()
 }
 
+/// As [`draw`], for a length that is a caller's.
+///
+/// # Errors
+/// The host's memory exhausted.
+pub(crate) fn try_draw<T: Draw>(seed: u64, len: usize) -> Result<Vec<T>, Error> {
+    host::collect((0..len).into_par_iter().map(|i| T::from_random(bits(seed, i as u64))))
+}
+
 /// 64 random bits for a position of a sequence: splitmix64.
 pub(crate) fn bits(seed: u64, position: u64) -> u64 {
     let step = (seed << 40).wrapping_add(position).wrapping_add(1);
@@ -67,6 +78,7 @@ mod tests {
         assert!((mean - 0.5).abs() < 0.01, "{mean}");
         assert_ne!(values, draw::<f32>(2, 100_000));
         assert_eq!(values, draw::<f32>(1, 100_000));
+        assert_eq!(values, try_draw::<f32>(1, 100_000).unwrap());
         let integers: Vec<i32> = draw(1, 1000);
         assert!(integers.iter().any(|&v| v < 0) && integers.iter().any(|&v| v > 0));
     }

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use super::Buffer;
+use crate::error::Error;
 use bytemuck::Pod;
 
 /// What the calling thread has done with buffers of any device since it began: the same figures where
@@ -25,6 +26,7 @@ pub struct BufferStatistics {
 }
 
 thread_local! {
+    static LIMIT: Cell<Option<usize>> = const { Cell::new(None) };
     static STATISTICS: Cell<BufferStatistics> = const {
         Cell::new(BufferStatistics {
             allocations: 0,
@@ -48,10 +50,37 @@ impl BufferStatistics {
         change(|s| s.peak_in_use_bytes = s.in_use_bytes);
     }
 
+    /// Lets the calling thread's buffers hold at most `most` bytes together from now on, on whatever device
+    /// they are, or as much as there is memory for. A buffer past that is refused with
+    /// [`Error::OutOfMemory`]; those that are there stay.
+    ///
+    /// ```
+    /// use kasmina::{Buffer, BufferStatistics, Device};
+    ///
+    /// BufferStatistics::limit_in_use(Some(1024));
+    /// assert!(Buffer::<f32>::zeroed(&Device::Cpu, 256).is_ok());
+    /// assert!(Buffer::<f32>::zeroed(&Device::Cpu, 257).is_err());
+    /// BufferStatistics::limit_in_use(None);
+    /// assert!(Buffer::<f32>::zeroed(&Device::Cpu, 257).is_ok());
+    /// ```
+    pub fn limit_in_use(most: Option<usize>) {
+        LIMIT.set(most);
+    }
+
     /// Copies in either direction between host and buffers.
     pub fn transfers(&self) -> u64 {
         self.copies_in + self.copies_out
     }
+}
+
+/// Refuses a buffer of `len` elements that would pass the limit.
+pub(super) fn check_limit<T: Pod>(len: usize) -> Result<(), Error> {
+    let Some(most) = LIMIT.get() else { return Ok(()) };
+    let requested_bytes = len.saturating_mul(size_of::<T>());
+    if STATISTICS.get().in_use_bytes.saturating_add(requested_bytes) <= most {
+        return Ok(());
+    }
+    Err(Error::OutOfMemory { requested_bytes })
 }
 
 /// The bytes of one live buffer.

@@ -78,9 +78,12 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
             tile.lanes as usize * tile.dtype.size_bytes()
         )),
         "blend_backward" => Some(format!(
-            "layer backward pass: input, blueprints, blend factors, {} bytes an access",
+            "layer backward pass over the batch, {} bytes an access",
             tile.lanes as usize * tile.dtype.size_bytes()
         )),
+        "parameter_gradients" => {
+            Some("gradients of blueprints and blend factors, from sums over the batch".into())
+        }
         "activation_norm" => Some(format!(
             "activation and layer norm or RMS norm of each row, {} bytes an access",
             tile.lanes as usize * tile.dtype.size_bytes()
@@ -96,6 +99,10 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
             "layer forward pass with telemetry, fetched by the copy engine{}",
             if tile.entry.ends_with("_bulk") { " and stored by it" } else { "" }
         )),
+        "blend_backward_tma" => Some(
+            "layer backward pass: input, blueprints, blend factors, fetched by the copy engine"
+                .into(),
+        ),
         "reduce" => {
             let (op, team) = tile.entry.strip_prefix("reduce_")?.split_once('_')?;
             let op = ReduceOp::ALL.into_iter().find(|known| known.name() == op)?;

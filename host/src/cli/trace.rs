@@ -4,13 +4,14 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use kasmina_types::{BlueprintType, SeedLifecycle};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use super::device::Choice;
 use super::output::Json;
 use super::{Failure, Status};
-use crate::bench::data::{bits, draw};
-use crate::buffer::Buffer;
+use crate::bench::data::{bits, try_draw};
+use crate::buffer::{Buffer, host};
 use crate::device::Device;
 use crate::error::Error;
 use crate::kasmina::{GradientClipping, GraftStates, KasminaLayer, SeedStates, StabilityMode};
@@ -147,9 +148,9 @@ impl Steps {
         Ok(Self {
             layer,
             without_telemetry,
-            input: Buffer::from_slice(device, &draw(1, elements))?,
+            input: Buffer::from_slice(device, &try_draw(1, elements)?)?,
             output: Buffer::zeroed(device, elements)?,
-            grad_output: Buffer::from_slice(device, &draw(2, elements))?,
+            grad_output: Buffer::from_slice(device, &try_draw(2, elements)?)?,
             grad_input: Buffer::zeroed(device, elements)?,
         })
     }
@@ -179,7 +180,7 @@ fn layer(device: &Device, shape: Shape, telemetry: bool) -> Result<KasminaLayer<
         .gradient_clip(CLIPPING)
         .build(device)?;
     layer.plan(batch)?;
-    let states = third_grafting(num_seeds, chunk_size);
+    let states = third_grafting(num_seeds, chunk_size)?;
     layer.load_state(states, GraftStates::new(num_seeds), None)?;
     Ok(layer)
 }
@@ -204,7 +205,7 @@ fn profile(device: &Device, profiler: &Profiler, shape: Shape, steps: usize) -> 
 }
 
 /// Every third seed grafts, the five blueprint types in turn, with random α; the others are dormant.
-fn third_grafting(num_seeds: usize, chunk_size: usize) -> SeedStates {
+fn third_grafting(num_seeds: usize, chunk_size: usize) -> Result<SeedStates, Error> {
     let types = BlueprintType::ALL;
     let grafts = |seed: usize| seed.is_multiple_of(3);
     let lifecycle = |seed| {
@@ -215,15 +216,16 @@ fn third_grafting(num_seeds: usize, chunk_size: usize) -> SeedStates {
     let alpha = |seed| (bits(3, seed as u64) >> 40) as f32 / (1 << 24) as f32;
     // Blueprint 0's type is not read.
     let blueprints = BLUEPRINTS;
-    SeedStates {
-        lifecycle: (0..num_seeds).map(lifecycle).collect(),
-        blueprint_id: (0..num_seeds).map(blueprint_id).collect(),
-        alpha: (0..num_seeds).map(alpha).collect(),
+    let seeds = (0..num_seeds).into_par_iter();
+    Ok(SeedStates {
+        lifecycle: host::collect(seeds.clone().map(lifecycle))?,
+        blueprint_id: host::collect(seeds.clone().map(blueprint_id))?,
+        alpha: host::collect(seeds.map(alpha))?,
         blueprint_type: [types[0]].iter().chain(&types).map(|&kind| kind as u8).collect(),
-        blueprint_weights: draw(0, blueprints * chunk_size),
+        blueprint_weights: try_draw(0, blueprints * chunk_size)?,
         blueprint_scales: vec![1.0; blueprints],
         chunk_size,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -232,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_third_of_the_seeds_graft_all_types_in_a_state_that_is_right() {
-        let states = third_grafting(30, 3);
+        let states = third_grafting(30, 3).unwrap();
         states.check().unwrap();
         let grafting = |seed: &usize| states.lifecycle[*seed] == SeedLifecycle::Grafting as u8;
         let seeds: Vec<_> = (0..30).filter(grafting).collect();

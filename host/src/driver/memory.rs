@@ -296,6 +296,28 @@ impl<T: Pod> CudaBuffer<T> {
         })
     }
 
+    /// Queues setting every byte of `count` elements from `start` on to `byte`.
+    ///
+    /// # Errors
+    /// [`DriverError::Length`] for a range that is not inside, or a failed call.
+    pub fn fill_range_bytes(
+        &mut self,
+        start: usize,
+        count: usize,
+        byte: u8,
+        stream: &Stream,
+    ) -> Result<(), DriverError> {
+        let offset = self.check_range("filling a range", start, count)?;
+        let bytes = count * size_of::<T>();
+        if bytes == 0 {
+            return Ok(());
+        }
+        self.queue(stream, |address, _| {
+            // SAFETY: the range of `bytes` bytes is inside the allocation by `check_range`; `Pod` takes any bytes.
+            unsafe { driver_call!(cuMemsetD8Async(address + offset, byte, bytes, stream.raw())) }
+        })
+    }
+
     /// Queues setting every 32-bit word to `word`.
     ///
     /// # Errors

@@ -1,22 +1,24 @@
 //! The layer's backward pass.
 
-use kasmina_kernels::instances::{self, BlendBackwardInstance};
+use kasmina_kernels::instances;
 use kasmina_reference::kasmina as reference;
 use kasmina_types::Numerical;
 use kasmina_types::blend_forward::BlendGeometry;
-use kasmina_types::dtype::DType;
+use kasmina_types::dtype::Element;
 use ndarray::ArrayView2;
 
-use super::blend_forward::{LayerElement, check_shape};
-use super::geometry;
+use super::blend_forward::{LayerElement, MAPS, check_shape};
+use super::geometry::{self, Reads};
 use super::gradients::{GradientBuffers, GradientValues, SumBuffers};
 use super::options::{BlendOptions, KernelInfo, Variant};
 use super::state::LayerState;
+use super::variant::{self, Facts};
 use crate::buffer::{Buffer, check_length};
 use crate::device::Device;
 use crate::driver::launchers::KernelDevice;
-use crate::driver::launchers::blend_backward as batch_launcher;
+use crate::driver::launchers::blend_backward::{self as batch_launcher, BackwardKernel};
 use crate::driver::launchers::parameter_gradients as parameters_launcher;
+use crate::driver::{TensorMapCache, TensorMapStatistics};
 use crate::error::Error;
 
 const OP: &str = "blend_backward";
@@ -25,7 +27,8 @@ const OP: &str = "blend_backward";
 /// those of the input, of the blueprints and of the blend factors, as far as each seed's state lets them
 /// through.
 ///
-/// Plan and scratch memory are made once; [`Self::run`] allocates nothing.
+/// Plan and scratch memory are made once; [`Self::run`] allocates nothing, and copies nothing between host and device
+/// for buffers that it has seen before.
 pub struct BlendBackward<T: LayerElement> {
     device: Device,
     batch: usize,
@@ -38,7 +41,7 @@ pub struct BlendBackward<T: LayerElement> {
 }
 
 struct Plan {
-    instance: BlendBackwardInstance,
+    kernel: BackwardKernel,
     geometry: BlendGeometry,
     grid: u32,
     sums: SumBuffers,
@@ -61,7 +64,8 @@ impl<T: LayerElement> BlendBackward<T> {
     /// As [`Self::new`], with options; telemetry is not this pass' concern.
     ///
     /// # Errors
-    /// As [`Self::new`]; bounds of the numerical mode that hold nothing; a variant other than the plain one.
+    /// As [`Self::new`]; bounds of the numerical mode that hold nothing; a variant that cannot run here, as
+    /// [`Variant::TmaBulkStores`] can nowhere.
     pub fn with_options(
         device: &Device,
         batch: usize,
@@ -71,24 +75,44 @@ impl<T: LayerElement> BlendBackward<T> {
     ) -> Result<Self, Error> {
         check_shape(OP, batch, num_seeds, chunk_size)?;
         let numerical = options.numerical.parameters(OP)?;
-        if let variant @ (Variant::Tma | Variant::TmaBulkStores) = options.variant {
-            let (needs, got) = ("kernels that this pass does not have", device.to_string());
-            return Err(Error::Variant { op: OP, variant, needs, got });
-        }
         device.refuse_capture(OP)?;
+        let variant = choose_variant::<T>(device, num_seeds, chunk_size, options.variant)?;
         let plan = match KernelDevice::of(device) {
-            Some(kernels) => Some(Plan::new(
-                device,
-                kernels,
-                T::DTYPE,
-                [batch, num_seeds, chunk_size],
-                &options,
-            )?),
+            Some(kernels) => {
+                let shape = [batch, num_seeds, chunk_size];
+                Some(Plan::new::<T>(device, kernels, shape, variant, &options)?)
+            }
             None => None,
         };
         let device = device.clone();
         let _element = std::marker::PhantomData;
         Ok(Self { device, batch, num_seeds, chunk_size, options, numerical, plan, _element })
+    }
+
+    /// The variant that runs; the CPU has the plain one only.
+    pub fn variant(&self) -> Variant {
+        match self.plan.as_ref().map(|plan| &plan.kernel) {
+            None | Some(BackwardKernel::Plain(_)) => Variant::Plain,
+            Some(BackwardKernel::Tma { .. }) => Variant::Tma,
+        }
+    }
+
+    /// What the cache of the tensor maps of inputs and gradients has done, where the variant has one.
+    pub fn tensor_maps(&self) -> Option<TensorMapStatistics> {
+        match &self.plan.as_ref()?.kernel {
+            BackwardKernel::Plain(_) => None,
+            BackwardKernel::Tma { maps, .. } => Some(maps.statistics()),
+        }
+    }
+
+    /// Whether a pass of this shape can run in a variant on a device.
+    pub fn has_variant(
+        device: &Device,
+        num_seeds: usize,
+        chunk_size: usize,
+        variant: Variant,
+    ) -> bool {
+        choose_variant::<T>(device, num_seeds, chunk_size, variant).is_ok()
     }
 
     /// Computes `grad_input` and `gradients` from the forward pass' `input` and the gradient at its output,
@@ -121,7 +145,7 @@ impl<T: LayerElement> BlendBackward<T> {
         batch_launcher::launch(
             kernels,
             batch_launcher::Arguments {
-                instance: plan.instance,
+                kernel: &mut plan.kernel,
                 geometry: plan.geometry,
                 grid: plan.grid,
                 batch: self.batch as u32,
@@ -137,7 +161,7 @@ impl<T: LayerElement> BlendBackward<T> {
             kernels,
             parameters_launcher::Arguments {
                 slabs: plan.geometry.slabs,
-                lanes: plan.instance.lanes,
+                lanes: plan.kernel.lanes(),
                 state,
                 sums: &mut plan.sums,
                 gradients,
@@ -151,12 +175,13 @@ impl<T: LayerElement> BlendBackward<T> {
 
     /// The kernel that the pass launches; none on the CPU.
     pub fn kernel(&self) -> Option<KernelInfo> {
-        self.plan.as_ref().map(|plan| KernelInfo {
-            entry: plan.instance.kernel.name(),
-            block_threads: plan.instance.kernel.bounds().block_threads,
-            lanes: plan.instance.lanes,
-            grid: plan.grid,
-        })
+        let plan = self.plan.as_ref()?;
+        let (name, bounds) = match &plan.kernel {
+            BackwardKernel::Plain(i) => (i.kernel.name(), i.kernel.bounds()),
+            BackwardKernel::Tma { instance: i, .. } => (i.kernel.name(), i.kernel.bounds()),
+        };
+        let (block_threads, lanes) = (bounds.block_threads, plan.kernel.lanes());
+        Some(KernelInfo { entry: name, block_threads, lanes, grid: plan.grid })
     }
 
     fn run_on_cpu(
@@ -214,26 +239,77 @@ impl<T: LayerElement> BlendBackward<T> {
     }
 }
 
+/// The variant that runs on `device`.
+fn choose_variant<T: Element>(
+    device: &Device,
+    num_seeds: usize,
+    chunk_size: usize,
+    asked: Variant,
+) -> Result<Variant, Error> {
+    if asked == Variant::TmaBulkStores {
+        let (needs, got) = ("kernels that this pass does not have", device.to_string());
+        return Err(Error::Variant { op: OP, variant: asked, needs, got });
+    }
+    let instance = instances::blend_backward_tma(T::DTYPE);
+    let kernels = KernelDevice::of(device);
+    let chunk_bytes = chunk_size * size_of::<T>();
+    let facts = Facts {
+        op: OP,
+        device,
+        supported: kernels.zip(instance).is_some_and(|(device, i)| device.supports(i.kernel)),
+        chunk_bytes,
+        row_bytes: num_seeds * chunk_bytes,
+    };
+    variant::choose(asked, facts)
+}
+
 impl Plan {
-    fn new(
+    fn new<T: Element>(
         device: &Device,
         kernels: KernelDevice<'_>,
-        dtype: DType,
         [batch, num_seeds, chunk_size]: [usize; 3],
+        variant: Variant,
         options: &BlendOptions,
     ) -> Result<Self, Error> {
-        // The first of those that are equally near: the widest access.
-        let instance = instances::blend_backward(dtype)
-            .filter(|instance| chunk_size.is_multiple_of(instance.lanes as usize))
-            .min_by_key(|instance| options.distance(instance.kernel.bounds().block_threads))
-            .expect("every dtype has an instance of one lane");
-        let resident = kernels.resident_blocks(instance.kernel)?;
-        let chunk_vectors = (chunk_size / instance.lanes as usize) as u32;
-        let geometry =
-            geometry::cut(batch as u32, num_seeds as u32, chunk_vectors, instance.rows, resident);
+        let (rows, seeds) = (batch as u32, num_seeds as u32);
+        let vectors = |lanes: u32| (chunk_size / lanes as usize) as u32;
+        let tma = (variant == Variant::Tma).then(|| instances::blend_backward_tma(T::DTYPE));
+        let (kernel, geometry, resident) = match tma.flatten() {
+            Some(instance) => {
+                let cut = |resident| {
+                    let vector_bytes = instance.lanes * size_of::<T>() as u32;
+                    geometry::cut_into_boxes(
+                        rows,
+                        seeds,
+                        vectors(instance.lanes),
+                        instance.rows,
+                        resident,
+                        vector_bytes,
+                        Reads::BySeed,
+                    )
+                };
+                // A stage is as large however many blocks there are.
+                let shared = batch_launcher::tma_shared_bytes(&instance, &cut(1));
+                let resident = kernels.resident_blocks_with_shared(instance.kernel, shared)?;
+                // One for each of the two arrays.
+                let maps = Box::new(TensorMapCache::new(device, 2 * MAPS)?);
+                (BackwardKernel::Tma { instance, maps }, cut(resident), resident)
+            }
+            None => {
+                // The first of those that are equally near: the widest access.
+                let instance = instances::blend_backward(T::DTYPE)
+                    .filter(|instance| chunk_size.is_multiple_of(instance.lanes as usize))
+                    .min_by_key(|instance| options.distance(instance.kernel.bounds().block_threads))
+                    .expect("every dtype has an instance of one lane");
+                let resident = kernels.resident_blocks(instance.kernel)?;
+                let vectors = vectors(instance.lanes);
+                let geometry = geometry::cut(rows, seeds, vectors, instance.rows, resident);
+                (BackwardKernel::Plain(instance), geometry, resident)
+            }
+        };
         let tiles = u64::from(geometry.strips) * u64::from(geometry.slabs);
         let grid = options.grid(tiles, resident);
-        let sums = SumBuffers::new(device, num_seeds, chunk_size, instance.lanes, geometry)?;
-        Ok(Self { instance, geometry, grid, sums })
+        let sums = SumBuffers::new(device, num_seeds, chunk_size, kernel.lanes(), geometry)?;
+        Ok(Self { kernel, geometry, grid, sums })
     }
 }

@@ -8,7 +8,7 @@ use kasmina_types::dtype::Element;
 use kasmina_types::{Numerical, TelemetryPartial};
 use ndarray::ArrayView2;
 
-use super::geometry;
+use super::geometry::{self, Reads};
 use super::options::{BlendOptions, KernelInfo, Variant};
 use super::state::LayerState;
 use super::telemetry::{TelemetryBuffers, TelemetryValues};
@@ -331,7 +331,7 @@ fn choose_variant<T: Element>(
 }
 
 /// Inputs whose tensor maps a plan keeps: more than anybody rotates.
-const MAPS: usize = 64;
+pub(super) const MAPS: usize = 64;
 
 impl Plan {
     fn new<T: Element>(
@@ -359,6 +359,7 @@ impl Plan {
                         instance.rows,
                         resident,
                         vector_bytes,
+                        Reads::Everything,
                     )
                 };
                 // A stage is as large however many blocks there are.

@@ -20,8 +20,20 @@ pub(crate) fn cut(
     rows: u32,
     resident: u32,
 ) -> BlendGeometry {
-    let limits = Limits { widest: BLOCK, unit: 1, row_lanes: BLOCK };
+    let limits = Limits { widest: BLOCK, several: BLOCK, unit: 1, row_lanes: BLOCK };
     cut_within(batch, num_seeds, chunk_vectors, rows, resident, limits)
+}
+
+/// Bytes of a row that the copy engine is to fetch at a time, at least.
+const NARROWEST_BOX: u32 = 256;
+
+/// Whether what a pass reads is the same for all seeds, or up to each of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// Boxes are as wide as they can be.
+    Everything,
+    /// A strip reads what one of its seeds needs: it has no more seeds than make a box of [`NARROWEST_BOX`].
+    BySeed,
 }
 
 /// As [`cut`], for groups of rows that one bulk tensor copy fetches, of vectors of `vector_bytes`.
@@ -32,9 +44,15 @@ pub(crate) fn cut_into_boxes(
     rows: u32,
     resident: u32,
     vector_bytes: u32,
+    reads: Reads,
 ) -> BlendGeometry {
+    let widest = BLOCK.min(TMA_BOX * TMA_ELEMENT_BYTES / vector_bytes);
     let limits = Limits {
-        widest: BLOCK.min(TMA_BOX * TMA_ELEMENT_BYTES / vector_bytes),
+        widest,
+        several: match reads {
+            Reads::Everything => widest,
+            Reads::BySeed => NARROWEST_BOX / vector_bytes,
+        },
         // The copy engine moves multiples of 16 bytes.
         unit: 16_u32.div_ceil(vector_bytes),
         row_lanes: TMA_BOX / rows,
@@ -47,6 +65,8 @@ pub(crate) fn cut_into_boxes(
 struct Limits {
     /// Vectors of the widest strip, a multiple of the unit.
     widest: u32,
+    /// Vectors from which on a strip of whole chunks takes no further one.
+    several: u32,
     /// Its vectors are a multiple of this; so are a chunk's.
     unit: u32,
     /// Rows side by side, at most.
@@ -80,9 +100,9 @@ fn cut_within(
 /// Vectors and seeds of a strip, and strips of a chunk: whole chunks where several fit a block, else
 /// the equal parts of one that leave the fewest threads without work.
 fn strip(num_seeds: u32, chunk_vectors: u32, limits: Limits) -> (u32, u32, u32) {
-    let Limits { widest, unit, .. } = limits;
+    let Limits { widest, several, unit, .. } = limits;
     if chunk_vectors <= widest / 2 {
-        let seeds = (widest / chunk_vectors).min(num_seeds);
+        let seeds = (widest / chunk_vectors).min(several.div_ceil(chunk_vectors)).min(num_seeds);
         return (seeds * chunk_vectors, seeds, 1);
     }
     let fewest = chunk_vectors.div_ceil(widest);
@@ -152,9 +172,13 @@ mod tests {
     fn boxes_cover_every_vector_once() {
         for (vector_bytes, unit) in [(16, 1), (8, 2)] {
             for chunk_vectors in (1..=600).chain([1024, 1250, 5000]).map(|v| v * unit) {
-                for (num_seeds, batch, rows) in [(1, 1, 4), (3, 37, 8), (7, 4096, 4)] {
-                    let g =
-                        cut_into_boxes(batch, num_seeds, chunk_vectors, rows, 264, vector_bytes);
+                let shapes = [(1, 1, 4), (3, 37, 8), (7, 4096, 4)];
+                let reads = [Reads::Everything, Reads::BySeed];
+                for ((num_seeds, batch, rows), reads) in
+                    shapes.into_iter().flat_map(|shape| reads.map(|reads| (shape, reads)))
+                {
+                    let v = vector_bytes;
+                    let g = cut_into_boxes(batch, num_seeds, chunk_vectors, rows, 264, v, reads);
                     assert!(g.strip_vectors.is_multiple_of(unit), "{g:?}");
                     let elements = g.strip_vectors * vector_bytes / TMA_ELEMENT_BYTES;
                     assert!(elements <= TMA_BOX && rows * g.row_lanes <= TMA_BOX, "{g:?}");
@@ -162,6 +186,21 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Seeds of 256 bytes each get a strip of their own, smaller ones share one; long ones are cut as ever.
+    #[test]
+    fn strips_that_read_by_seed_have_few_seeds() {
+        for (chunk_vectors, vector_bytes, seeds) in
+            [(16, 16, 1), (15, 16, 2), (1, 16, 16), (16, 8, 2), (32, 8, 1), (2, 8, 16)]
+        {
+            let v = vector_bytes;
+            let cut = |reads| cut_into_boxes(4096, 1000, chunk_vectors, 4, 264, v, reads);
+            assert_eq!(cut(Reads::BySeed).strip_seeds, seeds, "{chunk_vectors} of {v} bytes");
+            assert!(cut(Reads::Everything).strip_seeds > seeds);
+        }
+        let cut = |reads| cut_into_boxes(4096, 16, 1024, 4, 264, 16, reads);
+        assert_eq!(cut(Reads::BySeed), cut(Reads::Everything));
     }
 
     #[track_caller]

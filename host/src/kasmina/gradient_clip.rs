@@ -21,7 +21,7 @@ pub enum ClipMode {
     /// Not at all.
     #[default]
     None,
-    /// Each value to ± the limit.
+    /// Each value to ± the limit, which is above 0.
     ByValue(f32),
     /// All by one factor, so that the norm over the whole layer is no more than the limit. One value that
     /// is not finite leaves all gradients as they are: [`ClipReport::nonfinite`] says so, and the step is
@@ -93,9 +93,9 @@ impl GradientClip {
     /// Plans the clipping for layers of this shape.
     ///
     /// # Errors
-    /// [`Error::Setting`] for a limit that is negative or no number, a factor that is not above 0, or a
-    /// decay outside [0, 1); more parameters than 32-bit counts hold; a capture of the device's stream;
-    /// memory exhausted, or a failed call.
+    /// [`Error::Setting`] for a limit or a factor that is not above 0, or a decay outside [0, 1); more
+    /// parameters than 32-bit counts hold; a capture of the device's stream; memory exhausted, or a failed
+    /// call.
     pub fn new(
         device: &Device,
         num_seeds: usize,
@@ -231,7 +231,17 @@ impl GradientClip {
         self.running_norm.to_vec()
     }
 
-    /// Forgets the running norms, as after blueprints were replaced; the totals stay.
+    /// Forgets the running norm of one unit, as after its blueprint was replaced; the totals stay. It is
+    /// queued, and nothing crosses from the host.
+    ///
+    /// # Errors
+    /// A unit that there is none of, or a failed call.
+    pub fn reset_unit(&mut self, unit: u16) -> Result<(), Error> {
+        // Bytes of ones are a NaN.
+        self.running_norm.fill_range_bytes(usize::from(unit), 1, 0xff)
+    }
+
+    /// Forgets the running norms of all units; the totals stay.
     ///
     /// # Errors
     /// A failed call.
@@ -327,9 +337,9 @@ impl ClipMode {
         };
         match self {
             Self::ByValue(limit) | Self::GlobalNorm(limit)
-                if !(limit.is_finite() && limit >= 0.0) =>
+                if !(limit.is_finite() && limit > 0.0) =>
             {
-                wrong("limit", limit, "a finite number, at least 0")
+                wrong("limit", limit, "a finite number above 0")
             }
             Self::Adaptive { factor, .. } if !(factor.is_finite() && factor > 0.0) => {
                 wrong("factor", factor, "a finite number above 0")

@@ -109,10 +109,6 @@ figures! {
     gradient_max / max: |state| state.num_seeds(),
 }
 
-/// Seeds that a team takes one after the other, before a blueprint is cut into parts: a part more costs an
-/// arrival and another pass over the parts.
-const SEEDS_OF_A_TEAM: usize = 3;
-
 /// Scratch memory of the last sums: what the parts of a blueprint's seeds add to its gradients.
 #[derive(Debug)]
 pub(crate) struct PartBuffers {
@@ -133,7 +129,7 @@ impl PartBuffers {
         let (chunk_size, blueprints) = (state.chunk_size(), state.num_blueprints());
         let instance = instances::parameter_gradients(chunk_size);
         let resident = kernels.resident_blocks(instance.kernel)? as usize;
-        let part_seeds = instance.teams(chunk_size) * SEEDS_OF_A_TEAM;
+        let part_seeds = instance.teams(chunk_size);
         // As many as the device has room for at once, if there are the seeds.
         let most = state.num_seeds().div_ceil(part_seeds);
         let parts = most.min(resident / blueprints).max(1);

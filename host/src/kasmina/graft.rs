@@ -4,7 +4,7 @@ use kasmina_types::BlendSchedule;
 use kasmina_types::schedule::{DEFAULT_RAMP_EPOCHS, DRIFT_WINDOW};
 
 use super::state::StateError;
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, host};
 use crate::device::Device;
 use crate::error::Error;
 
@@ -67,6 +67,28 @@ impl GraftStates {
             drift_count: vec![0; num_seeds],
             embargo_epochs: vec![0; num_seeds],
         }
+    }
+
+    /// As [`Self::new`], of one schedule, for a number of seeds that is a caller's.
+    ///
+    /// # Errors
+    /// The host's memory exhausted.
+    pub(crate) fn of_schedule(
+        num_seeds: usize,
+        schedule: BlendSchedule,
+        ramp_epochs: u32,
+        alpha_target: f32,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            schedule: host::repeated(num_seeds, schedule as u8)?,
+            alpha_target: host::repeated(num_seeds, alpha_target)?,
+            ramp_epochs: host::repeated(num_seeds, ramp_epochs)?,
+            epochs_in_state: host::zeros(num_seeds)?,
+            baseline_loss: host::repeated(num_seeds, f32::NAN)?,
+            drift_history: host::zeros(num_seeds.saturating_mul(DRIFT_WINDOW))?,
+            drift_count: host::zeros(num_seeds)?,
+            embargo_epochs: host::zeros(num_seeds)?,
+        })
     }
 
     /// Checks lengths, codes and numbers.

@@ -7,7 +7,7 @@ use kasmina_types::{SeedLifecycle, StateUpdate, UpdateStatus};
 
 use super::graft::GraftStates;
 use super::state::LayerState;
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, host};
 use crate::device::Device;
 use crate::driver::launchers::KernelDevice;
 use crate::driver::launchers::state_update::{self as launcher, Arguments};
@@ -117,7 +117,7 @@ impl StateUpdates {
         device.refuse_capture(OP)?;
         Ok(Self {
             device: device.clone(),
-            staging: vec![StateUpdate::of(0); capacity],
+            staging: host::repeated(capacity, StateUpdate::of(0))?,
             updates: Buffer::zeroed(device, capacity)?,
             status: Buffer::zeroed(device, capacity)?,
             found: Buffer::zeroed(device, capacity)?,
@@ -181,21 +181,16 @@ impl StateUpdates {
 }
 
 /// The state's arrays as updates see them.
-struct Arrays {
-    lifecycle: Vec<u8>,
-    blueprint_id: Vec<u16>,
-    alpha: Vec<f32>,
-    graft: GraftStates,
+pub(crate) struct SeedArrayValues {
+    pub(crate) lifecycle: Vec<u8>,
+    pub(crate) blueprint_id: Vec<u16>,
+    pub(crate) alpha: Vec<f32>,
+    pub(crate) graft: GraftStates,
 }
 
 fn apply_on_cpu(state: &mut LayerState, updates: &[StateUpdate]) -> Result<UpdateReport, Error> {
     let blueprints = state.num_blueprints();
-    let mut arrays = Arrays {
-        lifecycle: state.lifecycle.to_vec()?,
-        blueprint_id: state.blueprint_id.to_vec()?,
-        alpha: state.alpha.to_vec()?,
-        graft: state.graft.read()?,
-    };
+    let mut arrays = SeedArrayValues::read(state)?;
     let (mut statuses, mut found) = (Vec::new(), Vec::new());
     for update in updates {
         let lifecycle = arrays.lifecycle.get(update.seed as usize).copied();
@@ -218,8 +213,19 @@ fn apply_on_cpu(state: &mut LayerState, updates: &[StateUpdate]) -> Result<Updat
     Ok(UpdateReport { statuses, found, applied, refused })
 }
 
-impl Arrays {
-    fn apply(&mut self, update: &StateUpdate, blueprints: usize) -> UpdateStatus {
+impl SeedArrayValues {
+    /// The arrays, once everything queued before is done.
+    pub(crate) fn read(state: &LayerState) -> Result<Self, Error> {
+        Ok(Self {
+            lifecycle: state.lifecycle.to_vec()?,
+            blueprint_id: state.blueprint_id.to_vec()?,
+            alpha: state.alpha.to_vec()?,
+            graft: state.graft.read()?,
+        })
+    }
+
+    /// Applies an update whole or not at all, to the bits that the kernel leaves.
+    pub(crate) fn apply(&mut self, update: &StateUpdate, blueprints: usize) -> UpdateStatus {
         let s = update.seed as usize;
         if s >= self.lifecycle.len() {
             return UpdateStatus::SeedOutOfRange;
@@ -268,7 +274,11 @@ impl Arrays {
         graft.alpha_target[s] = seed.alpha_target;
         graft.ramp_epochs[s] = seed.ramp_epochs;
         graft.epochs_in_state[s] = seed.epochs_in_state;
-        graft.baseline_loss[s] = seed.baseline_loss.unwrap_or(f32::NAN);
+        // A NaN that was there keeps its bits, unless the seed begins to graft.
+        let grafts = update.lifecycle == SeedLifecycle::Grafting as u32;
+        if seed.baseline_loss.is_none() && has(field::LIFECYCLE) && grafts {
+            graft.baseline_loss[s] = f32::NAN;
+        }
         graft.drift_count[s] = seed.drift_count;
         graft.embargo_epochs[s] = seed.embargo_epochs;
         UpdateStatus::Applied

@@ -12,33 +12,50 @@ use super::{Check, Inputs, Timing, reordered, time};
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::error::Error;
-use crate::kasmina::{BlendBackward, GradientBuffers, GradientValues, LayerElement, LayerState};
+use crate::kasmina::{
+    BlendBackward, BlendOptions, GradientBuffers, GradientValues, LayerElement, LayerState, Variant,
+};
 
 pub(super) fn checks() -> Vec<Check> {
-    vec![check::<f32>(), check::<f16>(), check::<bf16>()]
+    let variants = [("blend_backward", Variant::Plain), ("blend_backward_tma", Variant::Tma)];
+    let rows = |(name, variant)| {
+        [check::<f32>(name, variant), check::<f16>(name, variant), check::<bf16>(name, variant)]
+    };
+    variants.into_iter().flat_map(rows).collect()
 }
 
-fn check<T: LayerElement + Sample>() -> Check {
-    Check::new("blend_backward", T::DTYPE, |device, source, tally| {
+fn check<T: LayerElement + Sample>(name: &'static str, variant: Variant) -> Check {
+    Check::new(name, T::DTYPE, move |device, source, tally| {
         let timed = matches!(source.0, Inputs::Digits(_));
+        // What the copy engine moves is a multiple of 16 bytes.
+        let unit = if variant == Variant::Plain { 1 } else { 16 / size_of::<T>() };
+        let options = BlendOptions { variant, ..BlendOptions::default() };
+        if let Err(Error::Variant { needs, .. }) =
+            BlendBackward::<T>::with_options(device, 1, 1, unit, options)
+        {
+            tally.skip(format!("it needs {needs}"));
+            return Ok(());
+        }
         let gradient_seed = match source.0 {
             Inputs::Digits(_) => 1,
             Inputs::Random(seed) => seed ^ 0x9bad,
         };
         let mut rng = random::generator(gradient_seed);
-        for (index, case) in cases::<T>(device, source, 1).enumerate() {
+        for (index, case) in cases::<T>(device, source, unit).enumerate() {
             tally.case();
             let gradient: Vec<T> = random::values(&mut rng, case.input.len(), index % 4 == 3);
-            let result = Prepared::new(device, &case, &gradient).and_then(|mut prepared| {
-                let first = prepared.run_poisoned()?;
-                let second = Prepared::new(&reordered(device), &case, &gradient)?.run_poisoned()?;
-                if timed {
-                    let seconds = time::median_seconds(device, || prepared.run())?;
-                    let bytes = 3 * size_of_val(case.input.as_slice()) as u64;
-                    tally.timing(Timing { seconds, bytes });
-                }
-                Ok((first, second))
-            });
+            let result =
+                Prepared::new(device, &case, &gradient, options).and_then(|mut prepared| {
+                    let first = prepared.run_poisoned()?;
+                    let second = Prepared::new(&reordered(device), &case, &gradient, options)?
+                        .run_poisoned()?;
+                    if timed {
+                        let seconds = time::median_seconds(device, || prepared.run())?;
+                        let bytes = 3 * size_of_val(case.input.as_slice()) as u64;
+                        tally.timing(Timing { seconds, bytes });
+                    }
+                    Ok((first, second))
+                });
             match result {
                 Ok((first, second)) => {
                     compare_runs(&case, &first, &second, tally);
@@ -68,11 +85,16 @@ struct Results<T> {
 }
 
 impl<T: LayerElement> Prepared<T> {
-    fn new(device: &Device, case: &Case<T>, gradient: &[T]) -> Result<Self, Error> {
+    fn new(
+        device: &Device,
+        case: &Case<T>,
+        gradient: &[T],
+        options: BlendOptions,
+    ) -> Result<Self, Error> {
         let (seeds, chunk) = (case.states.num_seeds(), case.states.chunk_size);
         let state = LayerState::new(device, case.states.clone())?;
         Ok(Self {
-            layer: BlendBackward::new(device, case.batch, seeds, chunk)?,
+            layer: BlendBackward::with_options(device, case.batch, seeds, chunk, options)?,
             gradients: GradientBuffers::new(device, &state)?,
             state,
             input: Buffer::from_slice(device, &case.input)?,
@@ -225,7 +247,8 @@ mod tests {
             })
             .expect("such a case");
         let gradient = random::values(&mut random::generator(5), case.input.len(), false);
-        let mut prepared = Prepared::new(&Device::Cpu, &case, &gradient).unwrap();
+        let mut prepared =
+            Prepared::new(&Device::Cpu, &case, &gradient, BlendOptions::default()).unwrap();
         let mut results = prepared.run_poisoned().unwrap();
         change(&mut results, &case);
         let mut tally = Tally::default();
@@ -245,6 +268,13 @@ mod tests {
         (0..states.num_seeds())
             .find(|&s| states.lifecycle[s] == state && (state == 0 || states.blueprint_id[s] != 0))
             .expect("the case has one")
+    }
+
+    #[test]
+    fn a_variant_that_the_device_lacks_is_skipped() {
+        let row =
+            check::<f32>("blend_backward_tma", Variant::Tma).run(&Device::Cpu, &Source::random(1));
+        assert!(matches!(row.status, Status::Skipped { .. }), "{row:?}");
     }
 
     #[test]

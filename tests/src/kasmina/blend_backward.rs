@@ -2,7 +2,7 @@
 
 use kasmina::kasmina::{
     BlendBackward, BlendForward, BlendOptions, GradientBuffers, GradientValues, LayerElement,
-    LayerState, NumericalMode, SeedStates, TelemetryBuffers,
+    LayerState, NumericalMode, SeedStates, TelemetryBuffers, Variant,
 };
 use kasmina::{Buffer, Device};
 use kasmina_reference::kasmina as reference;
@@ -28,10 +28,16 @@ pub fn check<T: Narrow + LayerElement>(device: &Device, case: Case) {
     check_states::<T>(device, case, mixed_states(case));
 }
 
+/// As [`check`], in a variant.
+#[track_caller]
+pub fn check_variant<T: Narrow + LayerElement>(device: &Device, case: Case, variant: Variant) {
+    check_inputs(device, case, &mixed_states(case), &inputs::<T>(case), variant);
+}
+
 /// As [`check`], for states of the caller's.
 #[track_caller]
 pub fn check_states<T: Narrow + LayerElement>(device: &Device, case: Case, states: SeedStates) {
-    check_inputs(device, case, &states, &inputs::<T>(case));
+    check_inputs(device, case, &states, &inputs::<T>(case), Variant::Auto);
 }
 
 /// As [`check_states`], for an input and a gradient of the caller's.
@@ -41,9 +47,10 @@ fn check_inputs<T: Narrow + LayerElement>(
     case: Case,
     states: &SeedStates,
     (x, g): &(Vec<T>, Vec<T>),
+    variant: Variant,
 ) {
-    let first = run(device, case, states, x, g);
-    let second = run(device, case, states, x, g);
+    let first = run(device, case, states, (x, g), variant);
+    let second = run(device, case, states, (x, g), variant);
     assert!(bits(&first.grad_input) == bits(&second.grad_input), "{case:?}: two runs, two ∂x");
     for ((name, a), (_, b)) in first.gradients.arrays().zip(second.gradients.arrays()) {
         assert!(bits(a) == bits(b), "{case:?}: two runs, two {name}: {a:?} and {b:?}");
@@ -54,7 +61,11 @@ fn check_inputs<T: Narrow + LayerElement>(
 /// One element of x or g that is not finite, in each column of a seed of each type, and each such value: it spreads
 /// to the same gradients as in the reference.
 #[track_caller]
-pub fn check_broken_elements<T: Narrow + LayerElement>(device: &Device, chunk_size: usize) {
+pub fn check_broken_elements<T: Narrow + LayerElement>(
+    device: &Device,
+    chunk_size: usize,
+    variant: Variant,
+) {
     let case = Case { batch: 3, num_seeds: 5, chunk_size, seed: 5, broken_inputs: false };
     let mut states = mixed_states(case);
     for seed in 0..5 {
@@ -72,7 +83,7 @@ pub fn check_broken_elements<T: Narrow + LayerElement>(device: &Device, chunk_si
                 for seed in 0..5 {
                     values[(5 + seed) * chunk_size + column] = T::narrow(value);
                 }
-                check_inputs(device, case, &states, &broken);
+                check_inputs(device, case, &states, &broken, variant);
             }
         }
     }
@@ -99,8 +110,8 @@ fn run<T: Narrow + LayerElement>(
     device: &Device,
     case: Case,
     states: &SeedStates,
-    x: &[T],
-    g: &[T],
+    (x, g): (&[T], &[T]),
+    variant: Variant,
 ) -> Results<T> {
     let state = LayerState::new(device, states.clone()).expect("a valid state");
     let input = Buffer::from_slice(device, x).expect("memory");
@@ -109,8 +120,12 @@ fn run<T: Narrow + LayerElement>(
     grad_input.fill_bytes(0xff).expect("memory");
     let mut gradients = GradientBuffers::new(device, &state).expect("memory");
     gradients.fill_bytes(0xff).expect("memory");
-    let mut backward = BlendBackward::<T>::new(device, case.batch, case.num_seeds, case.chunk_size)
-        .expect("a plan");
+    let Case { batch, num_seeds, chunk_size, .. } = case;
+    let options = BlendOptions { variant, ..BlendOptions::default() };
+    let mut backward =
+        BlendBackward::<T>::with_options(device, batch, num_seeds, chunk_size, options)
+            .expect("a plan");
+    assert!(variant == Variant::Auto || backward.variant() == variant, "{case:?}");
     // Twice into the same buffers: the scratch memory must be ready for another launch.
     for _ in 0..2 {
         backward
@@ -222,7 +237,7 @@ pub fn check_shared_blueprints<T: Narrow + LayerElement>(device: &Device, case: 
 
 /// Output and ∂x in the strict and the adaptive mode, and the flags that decide on the latter.
 #[track_caller]
-pub fn check_modes<T: Narrow + LayerElement>(device: &Device, case: Case) {
+pub fn check_modes<T: Narrow + LayerElement>(device: &Device, case: Case, variant: Variant) {
     let states = mixed_states(case);
     // Of an infinite value the formula's order decides between ∞, which is clamped, and NaN, which is not.
     let (x, g): (Vec<T>, Vec<T>) = inputs(case);
@@ -260,7 +275,7 @@ pub fn check_modes<T: Narrow + LayerElement>(device: &Device, case: Case) {
             }),
         ),
     ] {
-        let options = BlendOptions { numerical, ..BlendOptions::default() };
+        let options = BlendOptions { numerical, variant, ..BlendOptions::default() };
         let shape = (case.batch, case.num_seeds, case.chunk_size);
         let mut forward =
             BlendForward::<T>::with_options(device, shape.0, shape.1, shape.2, options)
@@ -370,4 +385,35 @@ pub fn check_refusals(device: &Device) {
     let options = BlendOptions { numerical, ..BlendOptions::default() };
     let refused = BlendBackward::<f32>::with_options(device, 4, 3, 8, options).map(drop);
     assert!(matches!(refused, Err(kasmina::Error::Bounds { .. })), "{refused:?}");
+}
+
+/// The descriptors of buffers that were seen before are not made again, and a variant is refused where it cannot run.
+#[track_caller]
+pub fn check_tensor_maps(device: &Device) {
+    let case = Case { batch: 9, num_seeds: 3, chunk_size: 8, seed: 0, broken_inputs: false };
+    let options = BlendOptions { variant: Variant::Tma, ..BlendOptions::default() };
+    let plan =
+        |device, chunk, options| BlendBackward::<f32>::with_options(device, 9, 3, chunk, options);
+    let mut backward = plan(device, 8, options).expect("a plan");
+    let state = LayerState::new(device, mixed_states(case)).expect("a valid state");
+    let buffer = |value: f32| Buffer::from_slice(device, &[value; 216]).expect("memory");
+    let (x, gradients) = (buffer(5.0), [1.0, 2.0, 3.0].map(buffer));
+    let mut grad_input = buffer(0.0);
+    let mut sums = GradientBuffers::new(device, &state).expect("memory");
+    for round in 0..5 {
+        for (i, g) in gradients.iter().enumerate() {
+            backward.run(&state, &x, g, &mut grad_input, &mut sums).expect("a run");
+            // The first seed is dormant: what comes out says which gradient was read.
+            assert_eq!(grad_input.to_vec().expect("a result")[0], 1.0 + i as f32, "round {round}");
+        }
+    }
+    let maps = backward.tensor_maps().expect("this variant has them");
+    assert_eq!((maps.misses, maps.hits, maps.evictions), (4, 26, 0));
+
+    let bulk = BlendOptions { variant: Variant::TmaBulkStores, ..options };
+    for refused in [plan(device, 7, options), plan(&Device::Cpu, 8, options), plan(device, 8, bulk)]
+    {
+        let refused = refused.err();
+        assert!(matches!(refused, Some(kasmina::Error::Variant { .. })), "{refused:?}");
+    }
 }

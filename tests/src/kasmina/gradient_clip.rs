@@ -114,6 +114,19 @@ pub fn check(device: &Device, mode: ClipMode, case: Case) {
         let expected: Vec<f64> = running.iter().map(|norm| norm.unwrap_or(f64::NAN)).collect();
         assert_near("running norms", &wide(&norms), &expected, 1.0, 1e-6);
     }
+    // One unit forgets, the others keep what they have.
+    let unit = blueprints / 2;
+    let before = clip.running_norms().expect("norms");
+    clip.reset_unit(unit as u16).expect("a unit");
+    let after = clip.running_norms().expect("norms");
+    for (index, (was, is)) in before.iter().zip(&after).enumerate() {
+        let expected = if index == unit { f32::NAN } else { *was };
+        assert!(
+            is.is_nan() == expected.is_nan() && (is.is_nan() || *is == expected),
+            "unit {index}"
+        );
+    }
+    clip.reset_unit(blueprints as u16).expect_err("no such unit");
     clip.reset().expect("memory");
     assert!(clip.running_norms().expect("norms").iter().all(|norm| norm.is_nan()));
     assert_eq!(clip.totals().expect("totals"), totals, "the totals stay");
@@ -166,7 +179,6 @@ pub fn check_every_mode(device: &Device, case: Case) {
     for mode in [
         ClipMode::None,
         ClipMode::ByValue(0.5),
-        ClipMode::ByValue(0.0),
         ClipMode::GlobalNorm(0.75),
         ClipMode::GlobalNorm(1e9),
         ClipMode::Adaptive { factor: 1.0, decay: 0.9 },
@@ -203,6 +215,8 @@ pub fn check_large_values(device: &Device) {
 pub fn check_refusals(device: &Device) {
     for mode in [
         ClipMode::ByValue(-1.0),
+        ClipMode::ByValue(0.0),
+        ClipMode::GlobalNorm(0.0),
         ClipMode::ByValue(f32::NAN),
         ClipMode::GlobalNorm(f32::INFINITY),
         ClipMode::Adaptive { factor: 0.0, decay: 0.5 },

@@ -3,6 +3,7 @@
 pub mod blueprints;
 pub mod kernels;
 pub mod lifecycle;
+pub mod memory;
 pub mod profile;
 pub mod stack;
 pub mod steps;

@@ -1,18 +1,16 @@
 //! Launcher of `blend_forward_*`.
 
 use kasmina_kernels::instances::{BlendForwardInstance, BlendForwardTmaInstance};
-use kasmina_types::blend_forward::{BlendGeometry, TMA_ELEMENT_BYTES};
+use kasmina_types::blend_forward::BlendGeometry;
 use kasmina_types::dtype::{DType, Element};
 use kasmina_types::{
     BlendForward, BlendForwardTma, LayerArrays, Numerical, TelemetryPartial, TensorMapHandle,
 };
 
+use super::boxes::Boxes;
 use super::{KernelDevice, with_buffers};
 use crate::buffer::{Buffer, check_length};
-use crate::driver::{
-    Interleave, L2Promotion, OutOfBoundsFill, Swizzle, TensorDataType, TensorMapCache,
-    TensorMapSpec,
-};
+use crate::driver::TensorMapCache;
 use crate::error::Error;
 use crate::kasmina::{LayerState, TelemetryBuffers};
 
@@ -114,22 +112,9 @@ pub(crate) fn launch<T: Element>(
     let input_map = match kernel {
         ForwardKernel::Plain(_) => TensorMapHandle::none(),
         ForwardKernel::Tma { instance, maps } => {
-            let row_bytes = (state.hidden() * size_of::<T>()) as u64;
-            let elements = row_bytes / u64::from(TMA_ELEMENT_BYTES);
-            let vector_bytes = instance.lanes * size_of::<T>() as u32;
-            let columns = geometry.strip_vectors * vector_bytes / TMA_ELEMENT_BYTES;
-            maps.get(&TensorMapSpec {
-                data_type: TensorDataType::U64,
-                address: a.input.device_address(),
-                dimensions: &[elements, a.batch.into()],
-                strides_bytes: &[row_bytes],
-                box_dimensions: &[columns, instance.rows * geometry.row_lanes],
-                element_strides: &[1, 1],
-                swizzle: Swizzle::None,
-                interleave: Interleave::None,
-                l2_promotion: L2Promotion::Bytes256,
-                out_of_bounds_fill: OutOfBoundsFill::Zero,
-            })?
+            let (lanes, rows) = (instance.lanes, instance.rows);
+            let hidden = state.hidden();
+            Boxes { geometry, batch: a.batch, hidden, lanes, rows }.map(maps, a.input)?
         }
     };
     let t = telemetry;

@@ -5,6 +5,7 @@ pub(crate) mod activation_norm;
 pub(crate) mod activation_norm_backward;
 pub(crate) mod blend_backward;
 pub(crate) mod blend_forward;
+mod boxes;
 pub(crate) mod gradient_clip;
 pub(crate) mod graft_schedule;
 pub(crate) mod parameter_gradients;

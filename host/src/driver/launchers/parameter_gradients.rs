@@ -22,7 +22,8 @@ pub(crate) struct Arguments<'a> {
     pub(crate) gradients: &'a mut GradientBuffers,
 }
 
-/// Checks the contract of `parameter_gradients_*` and launches it. That the state's codes, ids and offsets are
+/// Checks the contract of `parameter_gradients_*` and launches it, right behind the pass over the batch: it reads
+/// the state before that pass has ended, which does not write it, and is borrowed since. That the state's codes, ids and offsets are
 /// right is [`LayerState`]'s to hold.
 pub(crate) fn launch(device: KernelDevice<'_>, a: Arguments<'_>) -> Result<(), Error> {
     let Arguments { slabs, lanes, state, sums, gradients } = a;

@@ -83,23 +83,39 @@ pub(super) fn read_graft(
 }
 
 /// Every array of the state, in the order of their names.
-pub(crate) fn tensors<'a>(states: &'a SeedStates, graft: &'a GraftStates) -> Vec<Tensor<'a>> {
-    let (seeds, blueprints) = ([states.num_seeds()], [states.num_blueprints()]);
+pub(super) fn tensors<'a>(states: &'a SeedStates, graft: &'a GraftStates) -> Vec<Tensor<'a>> {
+    let SeedStates { lifecycle, blueprint_id, alpha, .. } = states;
+    let blueprints = [states.num_blueprints()];
     let weights = [states.num_blueprints(), states.chunk_size];
-    let drifts = [states.num_seeds(), DRIFT_WINDOW];
-    vec![
-        Tensor::of("alpha", Dtype::F32, &seeds, &states.alpha),
-        Tensor::of("alpha_target", Dtype::F32, &seeds, &graft.alpha_target),
-        Tensor::of("baseline_loss", Dtype::F32, &seeds, &graft.baseline_loss),
-        Tensor::of("blueprint_id", Dtype::U16, &seeds, &states.blueprint_id),
+    let mut all = seed_tensors(lifecycle, blueprint_id, alpha, graft);
+    all.extend([
         Tensor::of("blueprint_scales", Dtype::F32, &blueprints, &states.blueprint_scales),
         Tensor::of("blueprint_type", Dtype::U8, &blueprints, &states.blueprint_type),
         Tensor::of("blueprint_weights", Dtype::F32, &weights, &states.blueprint_weights),
+    ]);
+    all.sort_unstable_by_key(|tensor| tensor.name);
+    all
+}
+
+/// The arrays of the state that have an element or a row for each seed.
+pub(crate) fn seed_tensors<'a>(
+    lifecycle: &'a [u8],
+    blueprint_id: &'a [u16],
+    alpha: &'a [f32],
+    graft: &'a GraftStates,
+) -> Vec<Tensor<'a>> {
+    let seeds = [lifecycle.len()];
+    let drifts = [lifecycle.len(), DRIFT_WINDOW];
+    vec![
+        Tensor::of("alpha", Dtype::F32, &seeds, alpha),
+        Tensor::of("alpha_target", Dtype::F32, &seeds, &graft.alpha_target),
+        Tensor::of("baseline_loss", Dtype::F32, &seeds, &graft.baseline_loss),
+        Tensor::of("blueprint_id", Dtype::U16, &seeds, blueprint_id),
         Tensor::of("drift_count", Dtype::U32, &seeds, &graft.drift_count),
         Tensor::of("drift_history", Dtype::F32, &drifts, &graft.drift_history),
         Tensor::of("embargo_epochs", Dtype::U32, &seeds, &graft.embargo_epochs),
         Tensor::of("epochs_in_state", Dtype::U32, &seeds, &graft.epochs_in_state),
-        Tensor::of("lifecycle", Dtype::U8, &seeds, &states.lifecycle),
+        Tensor::of("lifecycle", Dtype::U8, &seeds, lifecycle),
         Tensor::of("ramp_epochs", Dtype::U32, &seeds, &graft.ramp_epochs),
         Tensor::of("schedule", Dtype::U8, &seeds, &graft.schedule),
     ]

@@ -15,7 +15,7 @@ mod store;
 use std::path::{Path, PathBuf};
 
 pub use arrays::crc32_of_state;
-pub(crate) use arrays::{crc32_of_tensors, tensors};
+pub(crate) use arrays::{crc32_of_tensors, seed_tensors};
 pub use error::{CheckpointError, Skipped};
 pub use metadata::{CheckpointMetadata, SCHEMA_VERSION};
 pub use store::{CheckpointStore, Recovered};

@@ -7,8 +7,9 @@ use kasmina_types::seed_state::field;
 use kasmina_types::{BlueprintType, SeedLifecycle, StateUpdate};
 
 use super::error::LayerError;
+use super::guard::Found;
 use super::registry::{Blueprint, LoadedBlueprint, RegistryStatistics};
-use super::{KasminaLayer, LayerElement};
+use super::{KasminaLayer, LayerElement, Training};
 use crate::error::Error;
 
 impl<T: LayerElement> KasminaLayer<T> {
@@ -16,47 +17,52 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// recently of those that no seed uses; a seed that is not DORMANT uses its blueprint.
     ///
     /// # Errors
-    /// Weights or a type that do not fit the layer; a budget that is used up by blueprints in use; or a
-    /// failed call.
+    /// Weights or a type that do not fit the layer, a budget that is used up by blueprints in use, or a
+    /// state that something else changed, which change nothing; or a failed call, after which the one that
+    /// was to go may be gone.
     pub fn load_blueprint(&mut self, blueprint: &Blueprint) -> Result<LoadedBlueprint, Error> {
         let weights = self.check_blueprint(blueprint)?;
-        let users = self.users()?;
+        let mut found = self.found()?;
+        let users = found.users(&self.state)?;
         let placement = self.registry.place(|id| user_of(&users, id).is_some())?;
         if let Some(victim) = placement.evicts {
-            self.clear(victim, &users)?;
+            // First, so that one of which a failed call left a part counts as gone.
+            self.registry.evict(victim);
+            self.clear(&mut found, victim, placement.slot, &users)?;
         }
-        self.write_blueprint(placement.id, placement.slot, blueprint, &weights)?;
-        let loaded = self.registry.record(placement);
-        self.refresh_guard()?;
-        Ok(loaded)
+        self.write_blueprint(&mut found, placement.id, placement.slot, blueprint, &weights)?;
+        Ok(self.registry.record(placement))
     }
 
     /// Puts another blueprint in the place of one that is loaded. It keeps its id, and the seeds that use
     /// it go on with the new one.
     ///
     /// # Errors
-    /// An id that is not loaded, weights or a type that do not fit the layer, or a failed call.
+    /// An id that is not loaded, weights or a type that do not fit the layer, a state that something else
+    /// changed, or a failed call.
     pub fn replace_blueprint(&mut self, id: u16, blueprint: &Blueprint) -> Result<(), Error> {
         let weights = self.check_blueprint(blueprint)?;
         let slot = self.registry.slot(id)?;
-        self.write_blueprint(id, slot, blueprint, &weights)?;
+        let mut found = self.found()?;
+        self.write_blueprint(&mut found, id, slot, blueprint, &weights)?;
         self.registry.replaced(id);
-        self.refresh_guard()
+        Ok(())
     }
 
     /// Gives a blueprint's place back.
     ///
     /// # Errors
-    /// An id that is not loaded, or that a seed uses; or a failed call.
+    /// An id that is not loaded, or that a seed uses; a state that something else changed; or a failed
+    /// call.
     pub fn unload_blueprint(&mut self, id: u16) -> Result<(), Error> {
-        self.registry.slot(id)?;
-        let users = self.users()?;
+        let slot = self.registry.slot(id)?;
+        let mut found = self.found()?;
+        let users = found.users(&self.state)?;
         if let Some((seed, lifecycle)) = user_of(&users, id) {
             return Err(LayerError::InUse { id, seed, lifecycle }.into());
         }
-        self.clear(id, &users)?;
         self.registry.give_up(id);
-        self.refresh_guard()
+        self.clear(&mut found, id, slot, &users)
     }
 
     /// Marks a blueprint as used just now, so that others go first.
@@ -95,8 +101,8 @@ impl<T: LayerElement> KasminaLayer<T> {
     }
 
     /// One step of gradient descent on the weights and scales of every loaded blueprint, by the gradients
-    /// of the last backward pass. It goes over the host: an optimiser that stays on the device takes the
-    /// addresses of [`Self::parameters`] instead.
+    /// of the last backward pass; one that was loaded or replaced since has none, and stays. It goes over the
+    /// host: an optimiser that stays on the device takes the addresses of [`Self::parameters`] instead.
     ///
     /// # Errors
     /// No backward pass yet, a parameter that would not be finite (nothing is changed then), or a failed
@@ -162,40 +168,64 @@ impl<T: LayerElement> KasminaLayer<T> {
 
     fn write_blueprint(
         &mut self,
+        found: &mut Found,
         id: u16,
         slot: usize,
         blueprint: &Blueprint,
         weights: &[f32],
     ) -> Result<(), Error> {
+        self.forget_gradients(id, slot)?;
         let (at, start) = (usize::from(id), slot * self.state.chunk_size());
-        let state = &mut self.state;
-        state.weights.copy_range_from_slice(start, weights)?;
-        state.blueprint_type.copy_range_from_slice(at, &[blueprint.kind as u8])?;
-        state.blueprint_scale.copy_range_from_slice(at, &[blueprint.scale])?;
-        state.blueprint_offset.copy_range_from_slice(at, &[start as u32])
+        self.state.weights.copy_range_from_slice(start, weights)?;
+        self.state.blueprint_scale.copy_range_from_slice(at, &[blueprint.scale])?;
+        self.write_entry(found, id, blueprint.kind as u8, start as u32)
+    }
+
+    /// Writes what the kernels find a blueprint by.
+    fn write_entry(
+        &mut self,
+        found: &mut Found,
+        id: u16,
+        kind: u8,
+        offset: u32,
+    ) -> Result<(), Error> {
+        let at = usize::from(id);
+        self.state.blueprint_type.copy_range_from_slice(at, &[kind])?;
+        self.state.blueprint_offset.copy_range_from_slice(at, &[offset])?;
+        if let Some(values) = &mut found.0 {
+            (values.blueprint_type[at], values.blueprint_offset[at]) = (kind, offset);
+        }
+        self.leave(found);
+        Ok(())
+    }
+
+    /// What the backward passes found of a blueprint is nothing to the next one in its place: its
+    /// gradients become 0 and its running norm none, in the stream's order.
+    fn forget_gradients(&mut self, id: u16, slot: usize) -> Result<(), Error> {
+        let Some(Training { gradients, clip }) = &mut self.training else { return Ok(()) };
+        let chunk_size = self.state.chunk_size();
+        gradients.grad_weights.fill_range_bytes(slot * chunk_size, chunk_size, 0)?;
+        gradients.grad_scales.fill_range_bytes(usize::from(id), 1, 0)?;
+        clip.reset_unit(id)
     }
 
     /// Lets an id mean nothing, also for DORMANT seeds that hold it.
-    fn clear(&mut self, id: u16, users: &[(SeedLifecycle, u16)]) -> Result<(), Error> {
+    fn clear(
+        &mut self,
+        found: &mut Found,
+        id: u16,
+        slot: usize,
+        users: &[(SeedLifecycle, u16)],
+    ) -> Result<(), Error> {
         let holders: Vec<StateUpdate> = (0..)
             .zip(users)
             .filter(|(_, (_, held))| *held == id)
             .map(|(seed, _)| StateUpdate { mask: field::BLUEPRINT_ID, ..StateUpdate::of(seed) })
             .collect();
-        self.apply(&holders)?;
-        let at = usize::from(id);
-        let state = &mut self.state;
-        state.blueprint_type.copy_range_from_slice(at, &[0])?;
-        state.blueprint_scale.copy_range_from_slice(at, &[0.0])?;
-        state.blueprint_offset.copy_range_from_slice(at, &[0])
-    }
-
-    /// State and blueprint of each seed.
-    fn users(&self) -> Result<Vec<(SeedLifecycle, u16)>, Error> {
-        let lifecycle = self.state.lifecycle.to_vec()?;
-        let ids = self.state.blueprint_id.to_vec()?;
-        let known = |byte| SeedLifecycle::from_u8(byte).expect("only the layer writes the states");
-        Ok(lifecycle.into_iter().map(known).zip(ids).collect())
+        self.apply(found, &holders)?;
+        self.forget_gradients(id, slot)?;
+        self.state.blueprint_scale.copy_range_from_slice(usize::from(id), &[0.0])?;
+        self.write_entry(found, id, 0, 0)
     }
 }
 
@@ -216,4 +246,60 @@ pub struct ParameterAddresses {
 fn user_of(users: &[(SeedLifecycle, u16)], id: u16) -> Option<(usize, SeedLifecycle)> {
     let uses = |&(lifecycle, held): &(_, u16)| held == id && lifecycle != SeedLifecycle::Dormant;
     users.iter().position(uses).map(|seed| (seed, users[seed].0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Buffer, Device};
+
+    fn scale_by(factor: f32) -> Blueprint {
+        Blueprint { kind: BlueprintType::Scale, weights: vec![factor; 4], scale: 1.0 }
+    }
+
+    /// A copy that fails while a blueprint takes another's place leaves neither: the victim is not there
+    /// as zeros, and the layer goes on.
+    #[test]
+    fn a_load_that_fails_leaves_no_zeroed_victim() {
+        for checks in [true, false] {
+            let mut layer = KasminaLayer::<f32>::builder(1, 4)
+                .max_blueprints(4)
+                .blueprint_budget_bytes(16)
+                .enable_integrity_checks(checks)
+                .build(&Device::Cpu)
+                .expect("a layer");
+            let victim = layer.load_blueprint(&scale_by(2.0)).expect("room").id;
+            // No room for slot 1 on the device: the copy of the weights fails.
+            let short = Buffer::zeroed(&Device::Cpu, 4).expect("memory");
+            let arena = std::mem::replace(&mut layer.state.weights, short);
+            layer.load_blueprint(&scale_by(3.0)).expect_err("a copy outside");
+            layer.state.weights = arena;
+            assert!(layer.blueprints().is_empty(), "{:?}", layer.blueprints());
+            let why = layer.germinate(0, victim).expect_err("gone").to_string();
+            assert!(why.contains("evicted"), "{why}");
+            let loaded = layer.load_blueprint(&scale_by(5.0)).expect("the slot is free");
+            assert_eq!(loaded.evicted, None);
+            assert_eq!(layer.blueprint(loaded.id).expect("loaded"), scale_by(5.0));
+            let statistics = layer.registry();
+            assert_eq!((statistics.loads, statistics.evictions), (2, 1));
+            if checks {
+                layer.verify_integrity().expect("only the layer changed the state");
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_budget_names_the_commands_that_make_room() {
+        let mut layer = KasminaLayer::<f32>::builder(1, 4)
+            .blueprint_budget_bytes(16)
+            .build(&Device::Cpu)
+            .expect("a layer");
+        let id = layer.load_blueprint(&scale_by(2.0)).expect("room").id;
+        layer.germinate(0, id).expect("DORMANT");
+        let why = layer.load_blueprint(&scale_by(3.0)).expect_err("in use").to_string();
+        for word in ["`advance`", "DORMANT", "`rules.automatic_reset`", "`blueprint_budget_bytes`"]
+        {
+            assert!(why.contains(word), "{why}");
+        }
+    }
 }

@@ -1,17 +1,18 @@
 //! What a layer can be told to do with a seed.
 
 use kasmina_types::seed_state::field;
-use kasmina_types::{BlendSchedule, SeedLifecycle, StateUpdate, UpdateStatus};
+use kasmina_types::{BlendSchedule, SeedLifecycle, StateUpdate};
 
 use super::error::LayerError;
+use super::guard::{Found, known};
 use super::{KasminaLayer, LayerElement};
 use crate::error::Error;
-use crate::kasmina::UpdateReport;
-use crate::profile;
 
 /// Commands. Each is whole or not at all: one that is refused leaves the layer as it was, bit for bit.
 /// They read and write the state on the device, so they wait for what is queued; call them between
-/// steps.
+/// steps. With `enable_integrity_checks` each begins as
+/// [`verify_integrity`](KasminaLayer::verify_integrity) does, and refuses a state that something else
+/// changed.
 impl<T: LayerElement> KasminaLayer<T> {
     /// DORMANT → GERMINATED, with a blueprint that is loaded. α is 0; schedule, ramp and target are the
     /// configuration's.
@@ -19,7 +20,10 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// # Errors
     /// No such seed, a seed that is not DORMANT, a blueprint that is not loaded, or a failed call.
     pub fn germinate(&mut self, seed: usize, blueprint: u16) -> Result<(), Error> {
-        self.check_transition(seed, SeedLifecycle::Germinated)?;
+        self.check_seed(seed)?;
+        let mut found = self.found()?;
+        let from = found.lifecycle(&self.state, seed)?;
+        self.check_transition(&found, seed, from, SeedLifecycle::Germinated)?;
         self.registry.slot(blueprint)?;
         let update = StateUpdate {
             mask: field::LIFECYCLE
@@ -36,7 +40,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             alpha_target: self.config.alpha_target,
             ..StateUpdate::of(seed as u32)
         };
-        self.apply(&[update])?;
+        self.apply(&mut found, &[update])?;
         self.registry.touch(blueprint);
         Ok(())
     }
@@ -51,7 +55,9 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// terminal), an embargo, or a failed call.
     pub fn advance(&mut self, seed: usize) -> Result<SeedLifecycle, Error> {
         use SeedLifecycle as L;
-        let from = self.lifecycle(seed)?;
+        self.check_seed(seed)?;
+        let found = self.found()?;
+        let from = found.lifecycle(&self.state, seed)?;
         let to = match from {
             L::Dormant => return Err(LayerError::NeedsBlueprint { seed }.into()),
             L::Fossilized => return Err(LayerError::Terminal { seed, from }.into()),
@@ -63,7 +69,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             L::FineTuning => L::Fossilized,
             L::Culled | L::Cancelled | L::RolledBack => L::Dormant,
         };
-        self.transition(seed, to)?;
+        self.transition(found, seed, from, to)?;
         Ok(to)
     }
 
@@ -72,7 +78,7 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// # Errors
     /// No such seed, a state from which that is no legal transition, or a failed call.
     pub fn cancel(&mut self, seed: usize) -> Result<(), Error> {
-        self.transition(seed, SeedLifecycle::Cancelled)
+        self.command_transition(seed, SeedLifecycle::Cancelled)
     }
 
     /// TRAINING, EVALUATING or FINE_TUNING → CULLED, with the rules' embargo.
@@ -80,7 +86,7 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// # Errors
     /// As [`Self::cancel`].
     pub fn cull(&mut self, seed: usize) -> Result<(), Error> {
-        self.transition(seed, SeedLifecycle::Culled)
+        self.command_transition(seed, SeedLifecycle::Culled)
     }
 
     /// GRAFTING to FINE_TUNING → ROLLED_BACK.
@@ -88,7 +94,7 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// # Errors
     /// As [`Self::cancel`].
     pub fn rollback(&mut self, seed: usize) -> Result<(), Error> {
-        self.transition(seed, SeedLifecycle::RolledBack)
+        self.command_transition(seed, SeedLifecycle::RolledBack)
     }
 
     /// Sets the α that the seed's schedule stops at.
@@ -100,11 +106,11 @@ impl<T: LayerElement> KasminaLayer<T> {
         if !(0.0..=1.0).contains(&target) {
             return Err(out_of_range("alpha_target", target, "0 to 1"));
         }
-        self.apply(&[StateUpdate {
+        self.change(StateUpdate {
             mask: field::ALPHA_TARGET,
             alpha_target: target,
             ..StateUpdate::of(seed as u32)
-        }])
+        })
     }
 
     /// Sets the seed's α itself, as an optimiser that learns it does.
@@ -116,7 +122,7 @@ impl<T: LayerElement> KasminaLayer<T> {
         if !alpha.is_finite() {
             return Err(out_of_range("alpha", alpha, "a finite number"));
         }
-        self.apply(&[StateUpdate { mask: field::ALPHA, alpha, ..StateUpdate::of(seed as u32) }])
+        self.change(StateUpdate { mask: field::ALPHA, alpha, ..StateUpdate::of(seed as u32) })
     }
 
     /// Sets the seed's schedule and its ramp length.
@@ -133,12 +139,12 @@ impl<T: LayerElement> KasminaLayer<T> {
         if ramp_epochs == 0 {
             return Err(out_of_range("ramp_epochs", 0.0, "at least 1"));
         }
-        self.apply(&[StateUpdate {
+        self.change(StateUpdate {
             mask: field::SCHEDULE | field::RAMP_EPOCHS,
             schedule: schedule as u32,
             ramp_epochs,
             ..StateUpdate::of(seed as u32)
-        }])
+        })
     }
 
     /// The seed's state of life.
@@ -147,8 +153,7 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// No such seed, or a failed call.
     pub fn lifecycle(&self, seed: usize) -> Result<SeedLifecycle, Error> {
         self.check_seed(seed)?;
-        let byte = self.state.lifecycle.range_to_vec(seed, 1)?[0];
-        Ok(SeedLifecycle::from_u8(byte).expect("only the layer writes the states"))
+        Ok(known(self.state.lifecycle.range_to_vec(seed, 1)?[0]))
     }
 
     pub(crate) fn check_seed(&self, seed: usize) -> Result<(), Error> {
@@ -159,19 +164,49 @@ impl<T: LayerElement> KasminaLayer<T> {
         Err(LayerError::NoSuchSeed { layer: self.config.name.clone(), seed, num_seeds }.into())
     }
 
-    fn transition(&mut self, seed: usize, to: SeedLifecycle) -> Result<(), Error> {
-        self.check_transition(seed, to)?;
-        let update = self.update_to(seed, to);
-        self.apply(&[update])
+    fn change(&mut self, update: StateUpdate) -> Result<(), Error> {
+        let mut found = self.found()?;
+        self.apply(&mut found, &[update])
     }
 
-    fn check_transition(&self, seed: usize, to: SeedLifecycle) -> Result<(), Error> {
-        let from = self.lifecycle(seed)?;
+    fn command_transition(&mut self, seed: usize, to: SeedLifecycle) -> Result<(), Error> {
+        self.check_seed(seed)?;
+        let found = self.found()?;
+        let from = found.lifecycle(&self.state, seed)?;
+        self.transition(found, seed, from, to)
+    }
+
+    fn transition(
+        &mut self,
+        mut found: Found,
+        seed: usize,
+        from: SeedLifecycle,
+        to: SeedLifecycle,
+    ) -> Result<(), Error> {
+        self.check_transition(&found, seed, from, to)?;
+        let lets_go = to == SeedLifecycle::Dormant;
+        let held = lets_go.then(|| found.blueprint_id(&self.state, seed)).transpose()?;
+        let update = self.update_to(seed, to);
+        self.apply(&mut found, &[update])?;
+        if let Some(held) = held {
+            // It has been used until now.
+            self.registry.touch(held);
+        }
+        Ok(())
+    }
+
+    fn check_transition(
+        &self,
+        found: &Found,
+        seed: usize,
+        from: SeedLifecycle,
+        to: SeedLifecycle,
+    ) -> Result<(), Error> {
         if !from.may_become(to) {
             return Err(LayerError::illegal(seed, from, to).into());
         }
         if from == SeedLifecycle::Culled {
-            let epochs = self.state.graft.embargo_epochs.range_to_vec(seed, 1)?[0];
+            let epochs = found.embargo_epochs(&self.state, seed)?;
             if epochs > 0 {
                 return Err(LayerError::Embargoed { seed, epochs }.into());
             }
@@ -195,31 +230,6 @@ impl<T: LayerElement> KasminaLayer<T> {
             _ => {}
         }
         update
-    }
-
-    /// Applies updates that the host has checked; the device checks them again.
-    pub(crate) fn apply(&mut self, updates: &[StateUpdate]) -> Result<(), Error> {
-        let scope = self.performance.scope(profile::STATE_UPDATE, 0);
-        let report = self.updates.apply(&mut self.state, updates)?;
-        drop(scope);
-        self.refresh_guard()?;
-        refused(updates, &report)
-    }
-}
-
-fn refused(updates: &[StateUpdate], report: &UpdateReport) -> Result<(), Error> {
-    match report.refusals(updates).next() {
-        None => Ok(()),
-        Some(refusal) => {
-            let (seed, status, found) = (refusal.update.seed, refusal.status, refusal.found);
-            let to = SeedLifecycle::from_u8(refusal.update.lifecycle as u8);
-            Err(match (status, found, to) {
-                (UpdateStatus::IllegalTransition, Some(from), Some(to)) => {
-                    LayerError::illegal(seed as usize, from, to).into()
-                }
-                _ => LayerError::Refused { seed, status }.into(),
-            })
-        }
     }
 }
 

@@ -55,8 +55,8 @@ pub struct LayerConfig {
     /// How the batch is reduced to a seed's telemetry.
     pub telemetry_reduction_strategy: TelemetryReduction,
 
-    /// Whether a CRC-32 of the state is kept after each change by the layer, and checked on load and by
-    /// [`verify_integrity`](super::KasminaLayer::verify_integrity).
+    /// Whether a CRC-32 of the state is kept after each change by the layer, and checked on load, before each
+    /// command changes anything, and by [`verify_integrity`](super::KasminaLayer::verify_integrity).
     pub enable_integrity_checks: bool,
     /// What is done about values that are NaN, infinite, denormal or huge.
     pub numerical_stability_mode: StabilityMode,
@@ -153,16 +153,16 @@ pub enum GradientClipping {
     None,
     /// Each element to [−limit, limit].
     Value {
-        /// The largest magnitude.
+        /// The largest magnitude, above 0.
         limit: f32,
     },
     /// All parameters of the layer by one factor, so that their norm is at most the limit.
     GlobalNorm {
-        /// The largest norm.
+        /// The largest norm, above 0.
         limit: f32,
     },
-    /// Each blueprint's, with the α of the seeds that have it, by a factor, so that its norm is at most a
-    /// multiple of its running norm.
+    /// Each blueprint's, with the α of the seeds that have it, by a factor of its own, so that its norm is at
+    /// most a multiple of its running norm. A blueprint that is loaded or replaced has no running norm yet.
     Adaptive {
         /// The multiple.
         factor: f32,

@@ -30,10 +30,11 @@ fn both_forms_are_read_back() {
 #[test]
 fn every_wrong_option_is_named() {
     type Break = fn(&mut LayerConfig);
-    let breaks: [(&str, Break); 25] = [
+    let breaks: [(&str, Break); 26] = [
         ("num_seeds", |c| c.num_seeds = 0),
         ("hidden_dim", |c| c.hidden_dim = 63),
         ("hidden_dim", |c| c.hidden_dim = 0),
+        ("hidden_dim", |c| c.hidden_dim = 1 << 33),
         ("hidden_dim", |c| (c.num_seeds, c.hidden_dim) = (1, 1 << 63)),
         ("max_blueprints", |c| c.max_blueprints = 1),
         ("max_blueprints", |c| c.max_blueprints = 65537),

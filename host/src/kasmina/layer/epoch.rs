@@ -4,6 +4,7 @@ use kasmina_types::SeedLifecycle;
 use serde::Serialize;
 
 use super::error::LayerError;
+use super::guard::{Found, known};
 use super::report::lifecycle_name;
 use super::rules::{SeedEpoch, SeedProgress};
 use super::{KasminaLayer, LayerElement};
@@ -60,15 +61,28 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// applies that.
     ///
     /// # Errors
-    /// A report that does not fit the layer, which changes nothing; or a failed call.
+    /// A report that does not fit the layer or a state that something else changed, which change nothing;
+    /// or a failed call.
     pub fn end_epoch(&mut self, report: &EpochReport) -> Result<EpochOutcome, Error> {
         self.check_report(report)?;
         let _scope = self.performance.scope(profile::END_EPOCH, 0);
+        let mut found = self.found()?;
         self.step_schedules(report)?;
+        found.read_schedules(&self.state)?;
+        self.leave(&found);
         let skipped = self.schedule.skipped()?;
-        let decided = self.decide(report)?;
+        let decided = self.decide(&found, report)?;
+        let released = decided
+            .iter()
+            .filter(|t| t.to == SeedLifecycle::Dormant)
+            .map(|t| found.blueprint_id(&self.state, t.seed))
+            .collect::<Result<Vec<_>, _>>()?;
         let updates: Vec<_> = decided.iter().map(|t| self.update_to(t.seed, t.to)).collect();
-        self.apply(&updates)?;
+        self.apply(&mut found, &updates)?;
+        for id in released {
+            // They have been used until now.
+            self.registry.touch(id);
+        }
         self.epochs += 1;
         Ok(EpochOutcome { epoch: self.epochs, transitions: decided, skipped })
     }
@@ -102,17 +116,18 @@ impl<T: LayerElement> KasminaLayer<T> {
         self.schedule.run(&mut self.state, inputs)
     }
 
-    fn decide(&self, report: &EpochReport) -> Result<Vec<Transition>, Error> {
-        let lifecycle = self.state.lifecycle.to_vec()?;
-        let alpha = self.state.alpha.to_vec()?;
-        let graft = &self.state.graft;
-        let alpha_target = graft.alpha_target.to_vec()?;
-        let epochs_in_state = graft.epochs_in_state.to_vec()?;
-        let embargo_epochs = graft.embargo_epochs.to_vec()?;
+    fn decide(&self, found: &Found, report: &EpochReport) -> Result<Vec<Transition>, Error> {
+        let (state, graft) = (&self.state, &self.state.graft);
+        let lifecycle = found.array(|c| &c.seeds.lifecycle, &state.lifecycle)?;
+        let alpha = found.array(|c| &c.seeds.alpha, &state.alpha)?;
+        let alpha_target = found.array(|c| &c.seeds.graft.alpha_target, &graft.alpha_target)?;
+        let epochs_in_state =
+            found.array(|c| &c.seeds.graft.epochs_in_state, &graft.epochs_in_state)?;
+        let embargo_epochs =
+            found.array(|c| &c.seeds.graft.embargo_epochs, &graft.embargo_epochs)?;
         let mut transitions = Vec::new();
         for (seed, epoch) in report.seeds.iter().enumerate() {
-            let from =
-                SeedLifecycle::from_u8(lifecycle[seed]).expect("only the layer writes the states");
+            let from = known(lifecycle[seed]);
             let progress = SeedProgress {
                 lifecycle: from,
                 alpha: alpha[seed],

@@ -88,7 +88,8 @@ pub enum LayerError {
     /// No room for a blueprint, and nothing that may go.
     #[error(
         "no room for another blueprint: {slots} fit the budget of {budget_bytes} bytes, and a seed \
-         that is not DORMANT uses each; reset a seed, or raise `blueprint_budget_bytes`"
+         that is not DORMANT uses each; `advance` a CULLED, CANCELLED or ROLLED_BACK seed to DORMANT, which \
+         `rules.automatic_reset` does at an epoch's end, or raise `blueprint_budget_bytes`"
     )]
     BudgetExhausted {
         /// Blueprints that fit.

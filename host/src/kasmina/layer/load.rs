@@ -2,9 +2,9 @@
 
 use super::config::LayerConfig;
 use super::error::{ConfigError, LayerError};
-use super::integrity::command_checksum;
 use super::registry::Registry;
-use super::{KasminaLayer, LayerElement, graft_states};
+use super::{KasminaLayer, LayerElement};
+use crate::buffer::host;
 use crate::device::Device;
 use crate::error::Error;
 use crate::kasmina::checkpoint::crc32_of_state;
@@ -51,12 +51,14 @@ impl<T: LayerElement> KasminaLayer<T> {
         }
         let registry = self.registry.with_loaded(&present(&states))?;
         let clipped = self.clip_activations()?;
-        self.state = place(&self.device, states, &graft, &registry, config.max_blueprints)?;
+        let state = place(&self.device, states, &graft, &registry, config.max_blueprints)?;
+        self.guard = self.guard_of(&state)?;
+        self.state = state;
         self.registry = registry;
         // Sized by the arena, which is as large as before; what it holds is of the old state.
         self.training = None;
         self.performance.keep_clipped(clipped);
-        self.refresh_guard()
+        Ok(())
     }
 
     /// The CRC-32 of the whole state as it is now: what [`Self::load_state`] checks.
@@ -67,29 +69,19 @@ impl<T: LayerElement> KasminaLayer<T> {
         Ok(crc32_of_state(&self.state.read()?, &self.state.read_graft()?))
     }
 
-    /// Reads the state back and compares it with the CRC-32 that the last command left. Parameters are not
-    /// in it, for an optimiser changes them between any two steps.
+    /// Reads the state back and compares it with the CRC-32 that the last command left, as every command
+    /// does before it changes anything. Parameters are not in it, for an optimiser changes them between any
+    /// two steps.
     ///
     /// # Errors
     /// [`LayerError::Integrity`] where something else than the layer changed it;
     /// [`LayerError::TurnedOff`]; or a failed call.
     pub fn verify_integrity(&self) -> Result<(), Error> {
-        let Some(expected) = self.guard else {
+        if self.guard.is_none() {
             let (what, option) = ("the CRC of the state", "enable_integrity_checks");
             return Err(LayerError::TurnedOff { what, option }.into());
-        };
-        let got = command_checksum(&self.state)?;
-        if got == expected {
-            return Ok(());
         }
-        Err(LayerError::Integrity { layer: self.config.name.clone(), expected, got }.into())
-    }
-
-    pub(crate) fn refresh_guard(&mut self) -> Result<(), Error> {
-        if self.config.enable_integrity_checks {
-            self.guard = Some(command_checksum(&self.state)?);
-        }
-        Ok(())
+        self.found().map(drop)
     }
 
     /// What `enable_debug_assertions` checks before each pass.
@@ -119,13 +111,15 @@ pub(crate) fn empty_state(
         return Err(ConfigError::Value { option, got, expected }.into());
     }
     let states = SeedStates {
-        lifecycle: vec![0; seeds],
-        blueprint_id: vec![0; seeds],
-        alpha: vec![0.0; seeds],
+        lifecycle: host::zeros(seeds)?,
+        blueprint_id: host::zeros(seeds)?,
+        alpha: host::zeros(seeds)?,
         chunk_size,
         ..SeedStates::default()
     };
-    place(device, states, &graft_states(config), registry, config.max_blueprints)
+    let LayerConfig { schedule, ramp_epochs, alpha_target, .. } = *config;
+    let graft = GraftStates::of_schedule(seeds, schedule, ramp_epochs, alpha_target)?;
+    place(device, states, &graft, registry, config.max_blueprints)
 }
 
 /// The ids that mean something.
@@ -153,7 +147,7 @@ fn place(
     max_blueprints: usize,
 ) -> Result<LayerState, Error> {
     let chunk_size = states.chunk_size;
-    let mut arena = vec![0.0; (registry.slots() + 1) * chunk_size];
+    let mut arena = host::zeros((registry.slots() + 1) * chunk_size)?;
     let mut offsets = vec![0; max_blueprints];
     for id in registry.ids() {
         let start = registry.slot(id)? * chunk_size;

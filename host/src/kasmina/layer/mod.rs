@@ -7,7 +7,7 @@ mod comparison;
 mod config;
 mod epoch;
 mod error;
-mod integrity;
+mod guard;
 mod load;
 mod passes;
 mod performance;
@@ -34,8 +34,8 @@ pub use selection::{ComparedKernel, in_rollout};
 pub use stack::{Checkpointing, LayerStack};
 
 use super::{
-    BlendOptions, EpochBuffers, GradientBuffers, GradientClip, GraftSchedule, GraftStates,
-    LayerElement, LayerState, StateUpdates,
+    BlendOptions, EpochBuffers, GradientBuffers, GradientClip, GraftSchedule, LayerElement,
+    LayerState, StateUpdates,
 };
 use crate::device::Device;
 use crate::error::Error;
@@ -157,7 +157,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             state,
             config,
         };
-        layer.refresh_guard()?;
+        layer.guard = layer.guard_of(&layer.state)?;
         Ok(layer)
     }
 
@@ -181,17 +181,9 @@ impl<T: LayerElement> KasminaLayer<T> {
         self.epochs
     }
 
-    /// The parameters' gradients of the last backward pass, after clipping; none before the first.
+    /// The parameters' gradients of the last backward pass, after clipping; none before the first. Those of
+    /// a blueprint that was loaded or replaced since are 0.
     pub fn gradients(&self) -> Option<&GradientBuffers> {
         self.training.as_ref().map(|training| &training.gradients)
     }
-}
-
-/// The graft states of a new layer: its configuration's schedule in every seed.
-fn graft_states(config: &LayerConfig) -> GraftStates {
-    let mut graft = GraftStates::new(config.num_seeds);
-    graft.schedule.fill(config.schedule as u8);
-    graft.ramp_epochs.fill(config.ramp_epochs);
-    graft.alpha_target.fill(config.alpha_target);
-    graft
 }

@@ -5,7 +5,8 @@ use super::error::LayerError;
 use super::performance::Pass;
 use super::ring::TelemetryRecord;
 use super::{KasminaLayer, LayerElement, Training};
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, host};
+use crate::device::Device;
 use crate::error::Error;
 use crate::kasmina::{
     ClipMode, ClipReport, ClipTargets, GradientBuffers, GradientClip, TelemetryBuffers,
@@ -195,6 +196,7 @@ impl<T: LayerElement> KasminaLayer<T> {
 
     fn forward_counted(&mut self, x: &Buffer<T>, output: &mut Buffer<T>) -> Result<(), Error> {
         let batch = self.batch_of(FORWARD, x)?;
+        self.check_room(2, x)?;
         self.assert_state()?;
         self.plan(batch)?;
         if self.config.compare_kernels {
@@ -222,6 +224,7 @@ impl<T: LayerElement> KasminaLayer<T> {
         grad_input: &mut Buffer<T>,
     ) -> Result<(), Error> {
         let batch = self.batch_of(BACKWARD, x)?;
+        self.check_room(3, x)?;
         self.assert_state()?;
         self.plan_backward(batch)?;
         if self.config.compare_kernels {
@@ -250,6 +253,15 @@ impl<T: LayerElement> KasminaLayer<T> {
     fn scope_of_reading(&self, passes: usize) -> profile::Scope {
         let figures = size_of::<[u32; 8]>();
         self.performance.scope(profile::TELEMETRY_READ, passes * self.config.num_seeds * figures)
+    }
+
+    /// On the CPU a pass is the reference's mathematics, which copies `tensors` operands and results of
+    /// the size of `x` as f32, and cannot say that there is no memory for them.
+    fn check_room(&self, tensors: usize, x: &Buffer<T>) -> Result<(), Error> {
+        match self.device {
+            Device::Cpu => host::check_room(x.len().saturating_mul(tensors * size_of::<f32>())),
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn check_telemetry(&self) -> Result<(), LayerError> {

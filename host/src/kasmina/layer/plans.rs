@@ -6,9 +6,7 @@ use super::config::TelemetryReduction;
 use super::{KasminaLayer, LayerElement};
 use crate::buffer::Buffer;
 use crate::error::Error;
-use crate::kasmina::{
-    BlendBackward, BlendForward, BlendOptions, KernelInfo, TelemetryReduce, Tuning, Variant,
-};
+use crate::kasmina::{BlendBackward, BlendForward, KernelInfo, TelemetryReduce, Tuning};
 
 /// Plans of up to a bounded number of batch sizes; the one used least recently goes.
 pub(crate) struct Plans<T: LayerElement> {
@@ -99,17 +97,12 @@ impl<T: LayerElement> KasminaLayer<T> {
     pub(crate) fn plan_backward(&mut self, batch: usize) -> Result<(), Error> {
         self.plan(batch)?;
         let (seeds, chunk) = (self.config.num_seeds, self.state.chunk_size());
-        let options = self.backward_options();
         let plan = self.plans.last().expect("just planned");
         if plan.backward.is_none() {
+            let options = self.options;
             let backward = BlendBackward::with_options(&self.device, batch, seeds, chunk, options)?;
             plan.backward = Some(backward);
         }
         self.prepare_training()
-    }
-
-    /// The options of the backward pass, which has plain kernels only.
-    pub(crate) fn backward_options(&self) -> BlendOptions {
-        BlendOptions { variant: Variant::Auto, ..self.options }
     }
 }

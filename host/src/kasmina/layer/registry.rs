@@ -133,8 +133,7 @@ impl Registry {
     /// Records a placement that was carried out.
     pub(crate) fn record(&mut self, placement: Placement) -> LoadedBlueprint {
         if let Some(victim) = placement.evicts {
-            self.give_up(victim);
-            self.evictions += 1;
+            self.evict(victim);
         }
         self.clock += 1;
         self.taken[placement.slot] = true;
@@ -177,6 +176,14 @@ impl Registry {
             self.clock += 1;
             self.taken[entry.slot] = false;
             self.given_up[usize::from(id)] = self.clock;
+        }
+    }
+
+    /// As [`Self::give_up`], for another blueprint; nothing where that has been done.
+    pub(crate) fn evict(&mut self, id: u16) {
+        if self.entries[usize::from(id)].is_some() {
+            self.give_up(id);
+            self.evictions += 1;
         }
     }
 

@@ -33,9 +33,11 @@ pub struct TransitionRules {
     pub errors: u32,
     /// FINE_TUNING → FOSSILIZED or CULLED: epochs in the state, at least.
     pub fine_tuning_epochs: u32,
-    /// FINE_TUNING → FOSSILIZED: the improvement as a share, at least. Less is CULLED.
+    /// FINE_TUNING → FOSSILIZED: the improvement as a share, at least. Less is CULLED; where it is not
+    /// known, the seed stays.
     pub improvement: f32,
-    /// FINE_TUNING → FOSSILIZED: the stability, at least. Less is CULLED.
+    /// FINE_TUNING → FOSSILIZED: the stability, at least. Less is CULLED; where it is not known, the seed
+    /// stays.
     pub fossilizing_stability: f32,
     /// Epochs that a culled seed waits before it may be reset.
     pub embargo_epochs: u32,
@@ -70,7 +72,7 @@ impl Default for TransitionRules {
 }
 
 /// What an epoch says of one seed. A figure that is not known is NaN (or 0 errors): it meets no
-/// condition, so that a seed whose FINE_TUNING is over and of which nothing is known is CULLED.
+/// condition, neither one to go on nor one to be culled.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SeedEpoch {
@@ -126,7 +128,8 @@ pub struct SeedProgress {
 impl TransitionRules {
     /// Where a seed goes at the end of an epoch, and why; none where it stays.
     ///
-    /// In EVALUATING a reason to cull comes before reasons to go on.
+    /// In EVALUATING and FINE_TUNING a reason to cull comes before reasons to go on; a figure that is not
+    /// known is neither.
     pub fn decide(
         &self,
         seed: &SeedProgress,
@@ -155,14 +158,7 @@ impl TransitionRules {
                 Some((L::Evaluating, "the wait is over"))
             }
             L::Evaluating if epochs >= self.evaluating_epochs => self.evaluate(epoch),
-            L::FineTuning if epochs >= self.fine_tuning_epochs => {
-                let keep = epoch.improvement >= self.improvement
-                    && epoch.stability >= self.fossilizing_stability;
-                Some(match keep {
-                    true => (L::Fossilized, "improved and stable"),
-                    false => (L::Culled, "fine-tuning brought too little"),
-                })
-            }
+            L::FineTuning if epochs >= self.fine_tuning_epochs => self.judge_fine_tuning(epoch),
             _ => None,
         }
     }
@@ -178,6 +174,20 @@ impl TransitionRules {
             && epoch.stability >= self.evaluating_stability
         {
             Some((SeedLifecycle::FineTuning, "the network is better with it"))
+        } else {
+            None
+        }
+    }
+
+    fn judge_fine_tuning(&self, epoch: &SeedEpoch) -> Option<(SeedLifecycle, &'static str)> {
+        if epoch.improvement < self.improvement {
+            Some((SeedLifecycle::Culled, "fine-tuning brought too little"))
+        } else if epoch.stability < self.fossilizing_stability {
+            Some((SeedLifecycle::Culled, "fine-tuning left it unstable"))
+        } else if epoch.improvement >= self.improvement
+            && epoch.stability >= self.fossilizing_stability
+        {
+            Some((SeedLifecycle::Fossilized, "improved and stable"))
         } else {
             None
         }

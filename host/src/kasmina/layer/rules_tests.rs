@@ -101,6 +101,13 @@ fn fine_tuning() {
     expect(seed(L::FineTuning, 49), less, None);
     let shaky = SeedEpoch { stability: next_before(0.95), ..good() };
     expect(seed(L::FineTuning, 50), shaky, Some(L::Culled));
+    // What nobody knows is no reason to cull; what is known to be bad is one, whatever else is not known.
+    let unknown = f32::NAN;
+    expect(seed(L::FineTuning, 10_000), SeedEpoch::default(), None);
+    expect(seed(L::FineTuning, 50), SeedEpoch { improvement: unknown, ..good() }, None);
+    expect(seed(L::FineTuning, 50), SeedEpoch { stability: unknown, ..good() }, None);
+    expect(seed(L::FineTuning, 50), SeedEpoch { stability: unknown, ..less }, Some(L::Culled));
+    expect(seed(L::FineTuning, 50), SeedEpoch { improvement: unknown, ..shaky }, Some(L::Culled));
 }
 
 #[test]

@@ -174,7 +174,7 @@ impl<T: LayerElement> KasminaLayer<T> {
         let (device, copy) = self.place_of(kernel)?;
         let state = copy.as_ref().unwrap_or(&self.state);
         let (seeds, chunk_size) = (self.config.num_seeds, self.state.chunk_size());
-        let own = self.backward_options();
+        let own = self.options;
         let planned = |variant| {
             let options = BlendOptions { variant, ..own };
             BlendBackward::<T>::with_options(&device, batch, seeds, chunk_size, options)

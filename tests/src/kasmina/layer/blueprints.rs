@@ -1,7 +1,11 @@
 //! Blueprints come, change and go while the layer runs.
 
+use kasmina::driver::Event;
 use kasmina::kasmina::checkpoint::crc32_of_state;
-use kasmina::kasmina::{Blueprint, KasminaLayer, LoadedBlueprint};
+use kasmina::kasmina::{
+    Blueprint, EpochReport, GradientClipping, KasminaLayer, LoadedBlueprint, SeedEpoch,
+    TransitionRules,
+};
 use kasmina::types::BlueprintType;
 use kasmina::{Buffer, Device};
 
@@ -57,26 +61,253 @@ pub fn check_eviction(device: &Device) {
     assert_eq!((statistics.loads, statistics.evictions, statistics.used_bytes), (4, 2, 32));
 }
 
-/// A pass that is in flight reads what was there when it was queued; the next one reads the new weights,
-/// under the same id.
+/// Used last is what a seed used last: a blueprint counts as used until its seed is reset, not only when
+/// the seed germinated.
 #[track_caller]
-pub fn check_replacement_in_flight(device: &Device) {
-    let rows = 2000;
-    let mut layer = layer(device, 2);
-    let id = layer.load_blueprint(&scale_by(2.0)).expect("room").id;
-    graft(&mut layer, 1, id, 1.0);
-    let x = Buffer::from_slice(device, &vec![1.0_f32; rows * 12]).expect("memory");
-    let mut outputs = [0, 1].map(|_| Buffer::<f32>::zeroed(device, x.len()).expect("memory"));
-    let [first, second] = &mut outputs;
-    layer.forward_into(&x, first).expect("a pass");
-    layer.replace_blueprint(id, &scale_by(7.0)).expect("loaded");
-    layer.forward_into(&x, second).expect("a pass");
-    for (output, factor) in outputs.iter().zip([2.0, 7.0]) {
-        let y = output.to_vec().expect("a read");
-        assert!(y.chunks_exact(12).all(|row| row[4..8] == [factor; 4]), "{factor}");
+pub fn check_eviction_order(device: &Device) {
+    for by_command in [true, false] {
+        let rules = TransitionRules { automatic_reset: true, ..TransitionRules::default() };
+        let mut layer = KasminaLayer::<f32>::builder(2, 8)
+            .blueprint_budget_bytes(2 * 16)
+            .rules(rules)
+            .build(device)
+            .expect("a layer");
+        let used = layer.load_blueprint(&scale_by(2.0)).expect("room").id;
+        graft(&mut layer, 0, used, 1.0);
+        let idle = layer.load_blueprint(&scale_by(3.0)).expect("room").id;
+        let x = inputs::<f32>(device, 16, 1);
+        layer.forward(&x).expect("a pass");
+        layer.backward(&x, &x).expect("a pass");
+        layer.rollback(0).expect("GRAFTING");
+        if by_command {
+            layer.advance(0).expect("a reset");
+        } else {
+            let report = EpochReport::uniform(2, SeedEpoch::default());
+            let outcome = layer.end_epoch(&report).expect("an epoch");
+            assert_eq!(outcome.transitions.len(), 1, "{outcome:?}");
+        }
+        let third = layer.load_blueprint(&scale_by(4.0)).expect("room");
+        assert_eq!(third.evicted, Some(idle), "by command: {by_command}");
+        let fourth = layer.load_blueprint(&scale_by(5.0)).expect("room");
+        assert_eq!(fourth.evicted, Some(used), "by command: {by_command}");
     }
-    assert_eq!(layer.blueprint(id).expect("loaded"), scale_by(7.0));
+}
+
+/// The gradients that a blueprint got are not those of the next one in its place.
+#[track_caller]
+pub fn check_gradients_end_with_their_blueprint(device: &Device) {
+    let mut layer = layer(device, 2);
+    let load = |layer: &mut KasminaLayer<f32>, factor| layer.load_blueprint(&scale_by(factor));
+    let (a, other) =
+        (load(&mut layer, 2.0).expect("room").id, load(&mut layer, 3.0).expect("room").id);
+    graft(&mut layer, 0, a, 1.0);
+    graft(&mut layer, 2, other, 1.0);
+    let x = Buffer::from_slice(device, &[1.0_f32; 12]).expect("memory");
+    let g = Buffer::from_slice(device, &[0.5_f32; 12]).expect("memory");
+    // ∂w is Σ g·x = 0.5, ∂s is Σ g·x·w.
+    let gradients = |layer: &KasminaLayer<f32>| {
+        let gradients = layer.gradients().expect("a backward pass");
+        let weights = gradients.grad_weights.to_vec().expect("a read");
+        (weights, gradients.grad_scales.to_vec().expect("a read"))
+    };
+    layer.backward(&x, &g).expect("a pass");
+    let (weights, scales) = gradients(&layer);
+    assert_eq!((&weights[4..12], &scales[1..3]), (&[0.5; 8][..], &[4.0, 6.0][..]));
+
+    layer.replace_blueprint(a, &scale_by(7.0)).expect("loaded");
+    let (weights, scales) = gradients(&layer);
+    assert_eq!((&weights[4..8], &weights[8..12]), (&[0.0; 4][..], &[0.5; 4][..]));
+    assert_eq!(scales[1..3], [0.0, 6.0]);
+    layer.descend(1.0).expect("finite parameters");
+    assert_eq!(layer.blueprint(a).expect("loaded"), scale_by(7.0));
+    assert_eq!(layer.blueprint(other).expect("loaded").weights, [2.5; 4]);
+
+    // Evicted, and another one in its slot.
+    layer.backward(&x, &g).expect("a pass");
+    layer.rollback(0).expect("GRAFTING");
+    layer.advance(0).expect("a reset");
+    let next = load(&mut layer, 5.0).expect("room");
+    assert_eq!(next.evicted, Some(a));
+    assert_eq!(gradients(&layer).1[usize::from(a)], 0.0);
+    layer.descend(1.0).expect("finite parameters");
+    assert_eq!(layer.blueprint(next.id).expect("loaded"), scale_by(5.0));
+
+    // Unloaded, and another one in its slot.
+    graft(&mut layer, 1, next.id, 1.0);
+    layer.backward(&x, &g).expect("a pass");
+    layer.rollback(1).expect("GRAFTING");
+    layer.advance(1).expect("a reset");
+    layer.unload_blueprint(next.id).expect("not in use");
+    let last = load(&mut layer, 6.0).expect("room").id;
+    layer.descend(1.0).expect("finite parameters");
+    assert_eq!(layer.blueprint(last).expect("loaded"), scale_by(6.0));
+}
+
+/// Nor is its running norm, by which adaptive clipping goes: the first gradients of the next one are not
+/// clipped.
+#[track_caller]
+pub fn check_running_norms_end_with_their_blueprint(device: &Device) {
+    // One id and one slot: whatever is loaded comes back to them.
+    let mut layer = KasminaLayer::<f32>::builder(1, 4)
+        .max_blueprints(2)
+        .gradient_clip(GradientClipping::Adaptive { factor: 1.0, decay: 0.5 })
+        .build(device)
+        .expect("a layer");
+    let x = Buffer::from_slice(device, &[1.0_f32; 4]).expect("memory");
+    let slope = |layer: &mut KasminaLayer<f32>, g: f32| {
+        let g = Buffer::from_slice(device, &[g; 4]).expect("memory");
+        layer.backward(&x, &g).expect("a pass");
+        layer.gradients().expect("a pass").grad_weights.to_vec().expect("a read")[4]
+    };
+    let id = layer.load_blueprint(&scale_by(2.0)).expect("room").id;
+    graft(&mut layer, 0, id, 1.0);
+    assert_eq!(slope(&mut layer, 1.0), 1.0);
+    let clipped = slope(&mut layer, 1000.0);
+    assert!((0.99..1.01).contains(&clipped), "{clipped}");
+
+    layer.replace_blueprint(id, &scale_by(2.0)).expect("loaded");
+    assert_eq!(slope(&mut layer, 1e6), 1e6, "after a replacement");
+    assert!(slope(&mut layer, 1e9) < 1.01e6);
+
+    layer.rollback(0).expect("GRAFTING");
+    layer.advance(0).expect("a reset");
+    let next = layer.load_blueprint(&scale_by(2.0)).expect("room");
+    assert_eq!(next, LoadedBlueprint { id, evicted: Some(id) });
+    graft(&mut layer, 0, id, 1.0);
+    assert_eq!(slope(&mut layer, 1e12), 1e12, "after an eviction");
+}
+
+/// How much is queued when a blueprint is changed.
+///
+/// Under the executor and on the CPU a pass is done when it is queued, so there a check of what is in
+/// flight sees no more than the order of the calls. On a GPU it sees a copy that does not wait for the
+/// passes before it, if these still run when the copy comes: so there must be many milliseconds of them,
+/// and the check makes sure that there were. Each writes to the same output, of which the last pass leaves
+/// what counts. The layer keeps no CRC: to compare it, a command reads the state first, and so waits.
+#[derive(Debug, Clone, Copy)]
+pub struct InFlight {
+    /// Rows of 192 columns; 768 bytes each.
+    pub rows: usize,
+    /// Passes that are queued.
+    pub passes: usize,
+}
+
+impl InFlight {
+    /// A few rows.
+    pub const SMALL: Self = Self { rows: 50, passes: 2 };
+    /// Passes over 400 MB, read and written: 10 ms and more of the fastest memory.
+    pub const LARGE: Self = Self { rows: 520_000, passes: 48 };
+
+    const CHUNK: usize = 64;
+
+    fn layer(device: &Device) -> KasminaLayer<f32> {
+        KasminaLayer::builder(3, 3 * Self::CHUNK)
+            .max_blueprints(6)
+            .blueprint_budget_bytes(2 * 4 * Self::CHUNK)
+            .enable_integrity_checks(false)
+            .build(device)
+            .expect("a layer")
+    }
+
+    fn scale_by(factor: f32) -> Blueprint {
+        let weights = vec![factor; Self::CHUNK];
+        Blueprint { kind: BlueprintType::Scale, weights, scale: 1.0 }
+    }
+
+    fn input(self, device: &Device) -> [Buffer<f32>; 3] {
+        let elements = self.rows * 3 * Self::CHUNK;
+        let ones = Buffer::from_slice(device, &vec![1.0; elements]).expect("memory");
+        let [first, second] = [0, 1].map(|_| Buffer::zeroed(device, elements).expect("memory"));
+        [ones, first, second]
+    }
+
+    /// Queues the passes, and on a GPU an event that marks their end.
+    fn queue(
+        self,
+        device: &Device,
+        layer: &mut KasminaLayer<f32>,
+        x: &Buffer<f32>,
+        output: &mut Buffer<f32>,
+    ) -> Option<Event> {
+        let last = match device {
+            Device::Cuda(gpu) => Some(Event::without_timing(gpu.device()).expect("an event")),
+            _ => None,
+        };
+        for _ in 0..self.passes {
+            layer.forward_into(x, output).expect("a pass");
+        }
+        if let (Some(last), Device::Cuda(gpu)) = (&last, device) {
+            last.record(gpu.stream()).expect("a record");
+        }
+        last
+    }
+
+    /// Whether seed 1 was scaled by `factor` in every row, and the others not.
+    #[track_caller]
+    fn expect(self, y: &Buffer<f32>, factor: f32) {
+        let y = y.to_vec().expect("a read");
+        let expected = [1.0, factor, 1.0];
+        for (row, values) in y.chunks_exact(3 * Self::CHUNK).enumerate() {
+            for (seed, chunk) in values.chunks_exact(Self::CHUNK).enumerate() {
+                assert!(
+                    chunk.iter().all(|&value| value == expected[seed]),
+                    "row {row}, seed {seed}: {chunk:?}, expected {factor} of seed 1"
+                );
+            }
+        }
+    }
+}
+
+/// Passes that are in flight read what was there when they were queued; the next one reads the new
+/// weights, under the same id.
+#[track_caller]
+pub fn check_replacement_in_flight(device: &Device, work: InFlight) {
+    let mut layer = InFlight::layer(device);
+    let id = layer.load_blueprint(&InFlight::scale_by(2.0)).expect("room").id;
+    graft(&mut layer, 1, id, 1.0);
+    let [x, mut first, mut second] = work.input(device);
+    // The first pass makes the plan, and on a GPU the kernel is loaded, which waits.
+    layer.forward_into(&x, &mut first).expect("a pass");
+    device.synchronize().expect("a pass");
+    let last = work.queue(device, &mut layer, &x, &mut first);
+    let was_in_flight = last.map(|last| !last.is_complete().expect("no failure"));
+    layer.replace_blueprint(id, &InFlight::scale_by(7.0)).expect("loaded");
+    layer.forward_into(&x, &mut second).expect("a pass");
+    assert!(was_in_flight != Some(false), "nothing was in flight: the check saw nothing");
+    work.expect(&first, 2.0);
+    work.expect(&second, 7.0);
+    assert_eq!(layer.blueprint(id).expect("loaded"), InFlight::scale_by(7.0));
     assert_eq!(layer.registry().replacements, 1);
+}
+
+/// As [`check_replacement_in_flight`], for a blueprint that goes while passes with it are in flight, and
+/// another that takes its slot. No command of the way there may let the new weights overtake the passes,
+/// which they do not, for each reads the state in the stream's order: a read or a copy on another stream
+/// would be seen.
+#[track_caller]
+pub fn check_eviction_in_flight(device: &Device, work: InFlight) {
+    let mut layer = InFlight::layer(device);
+    let load = |layer: &mut KasminaLayer<f32>, factor| {
+        layer.load_blueprint(&InFlight::scale_by(factor)).expect("room")
+    };
+    let id = load(&mut layer, 2.0).id;
+    let kept = load(&mut layer, 3.0).id;
+    graft(&mut layer, 1, id, 1.0);
+    let [x, mut first, mut second] = work.input(device);
+    layer.forward_into(&x, &mut first).expect("a pass");
+    device.synchronize().expect("a pass");
+    let last = work.queue(device, &mut layer, &x, &mut first);
+    let was_in_flight = last.map(|last| !last.is_complete().expect("no failure"));
+    layer.rollback(1).expect("GRAFTING");
+    layer.advance(1).expect("a reset");
+    layer.touch_blueprint(kept).expect("loaded");
+    let next = load(&mut layer, 7.0);
+    assert_eq!(next.evicted, Some(id));
+    graft(&mut layer, 1, next.id, 1.0);
+    layer.forward_into(&x, &mut second).expect("a pass");
+    assert!(was_in_flight != Some(false), "nothing was in flight: the check saw nothing");
+    work.expect(&first, 2.0);
+    work.expect(&second, 7.0);
 }
 
 /// Blueprints that do not fit are refused.

@@ -179,11 +179,15 @@ pub fn check_variants(device: &Device) {
             b.kernel(choice).rollout_percent(percent).layer_id(id)
         });
         layer.forward(&x).expect("a pass");
+        layer.backward(&x, &x).expect("a pass");
         let report = layer.report().expect("a report");
         let chosen = in_rollout(&layer.config().name, id, percent);
         let falls_back = choice == KernelChoice::Rollout && chosen && !has_tma(device);
         assert_eq!(report.rollout_fallback.is_some(), falls_back, "{report}");
-        report.forward_kernel.is_some_and(|kernel| kernel.entry.contains("_tma_"))
+        let [forward, backward] = [report.forward_kernel, report.backward_kernel]
+            .map(|kernel| kernel.is_some_and(|kernel| kernel.entry.contains("_tma_")));
+        assert_eq!(forward, backward, "both passes take the layer's variant");
+        forward
     };
     assert!(!runs(KernelChoice::Plain, 100, 0));
     for id in 0..12 {
