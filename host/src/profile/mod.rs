@@ -72,7 +72,7 @@ pub const CLIP: &str = "gradient_clip";
 /// A command's change of the seeds' states.
 pub const STATE_UPDATE: &str = "state_update";
 
-/// The end of an epoch: schedules, decisions, and the [`STATE_UPDATE`] that follows.
+/// The end of an epoch: schedules, decisions, and the [`STATE_UPDATE`] that follows if a seed passes on.
 pub const END_EPOCH: &str = "end_epoch";
 
 /// The counter of the values and units that clipping changed.
