@@ -88,10 +88,12 @@ impl Device {
 
     /// Refuses to go on inside the capture of a graph.
     pub(crate) fn refuse_capture(&self, op: &'static str) -> Result<(), Error> {
-        match self {
-            Self::Cuda(gpu) if gpu.stream.is_capturing() => Err(Error::Capturing { op }),
-            _ => Ok(()),
-        }
+        if self.is_capturing() { Err(Error::Capturing { op }) } else { Ok(()) }
+    }
+
+    /// Whether what is queued goes into a graph.
+    pub(crate) fn is_capturing(&self) -> bool {
+        matches!(self, Self::Cuda(gpu) if gpu.stream.is_capturing())
     }
 
     /// Whether buffers of one are buffers of the other.

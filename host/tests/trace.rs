@@ -84,7 +84,13 @@ fn a_trace_has_each_step_with_what_is_in_it() {
             let tensor_bytes = 4 * 5 * 7 * 9;
             assert_eq!(forward["args"]["bytes"], 2 * tensor_bytes);
             assert_eq!(backward["args"]["bytes"], 3 * tensor_bytes);
+            for event in [forward, backward, without] {
+                assert_eq!(event["args"]["label"], "layer", "{event}");
+            }
         }
+        // Six blueprints' weights and scales, and the seeds' α: read for the norm, read again and written.
+        assert_eq!(clip[0]["args"]["bytes"], 3 * 4 * (6 * 9 + 6 + 7));
+        assert_eq!(complete(&trace, "telemetry read").len(), 1);
         assert_eq!(trace["otherData"]["device"], device);
 
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -94,7 +100,11 @@ fn a_trace_has_each_step_with_what_is_in_it() {
         let forward = scopes.iter().find(|scope| scope["name"] == "blend_forward").unwrap();
         assert_eq!((&forward["count"], &forward["bytes"]), (&3.into(), &(3 * 2520).into()));
         assert!(forward["gb_per_s"].as_f64() > Some(0.0));
-        assert_eq!(report["comparisons"][0]["name"], "telemetry overhead");
+        let overhead = &report["comparisons"][0];
+        assert_eq!(
+            (&overhead["name"], &overhead["label"]),
+            (&"telemetry overhead".into(), &"layer".into())
+        );
         let counters = report["counters"].as_array().unwrap();
         assert_eq!((&counters[0]["name"], &counters[0]["total"]), (&"rows".into(), &15.into()));
         let clipped = counters.iter().find(|counter| counter["name"] == "clip_activations");
@@ -124,6 +134,59 @@ fn wrong_arguments_end_with_2_and_leave_no_file() {
     let output = kasmina(["trace", "--device", "cpu", "--output", "/no/such/folder/trace.json"]);
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("cannot write /no/such/folder/trace.json"));
+}
+
+/// Through a library made here, which writes down the ranges it is told of.
+#[test]
+fn a_layers_passes_are_nvtx_ranges_with_its_name() {
+    const SOURCE: &str = r#"
+        #include <stdio.h>
+        #include <stdlib.h>
+        static int depth;
+        static void note(const char* what, const char* name) {
+            FILE* file = fopen(getenv("FAKE_NVTX_LOG"), "a");
+            fprintf(file, "%s %s\n", what, name);
+            fclose(file);
+        }
+        int nvtxRangePushA(const char* name) { note("push", name); return depth++; }
+        int nvtxRangePop(void) { note("pop", "-"); return --depth; }
+    "#;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("fake.c"), SOURCE).unwrap();
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([at("libfake.so"), at("fake.c")])
+        .status();
+    if !built.is_ok_and(|status| status.success()) {
+        // The linker that Rust needs is a C compiler almost everywhere.
+        eprintln!("skipped: there is no `cc` to make a library with");
+        return;
+    }
+    let status = Command::new(env!("CARGO_BIN_EXE_kasmina"))
+        .args("trace --device cpu --steps 2 --batch 2 --seeds 3 --chunk 4 --output".split(' '))
+        .arg(at("trace.json"))
+        .envs([("KASMINA_NVTX", at("libfake.so")), ("FAKE_NVTX_LOG", at("log"))])
+        .output()
+        .unwrap()
+        .status;
+    assert!(status.success());
+    let log = std::fs::read_to_string(at("log")).unwrap();
+    let lines: Vec<_> = log.lines().collect();
+    let step = [
+        "push step",
+        "push layer: blend_forward",
+        "pop -",
+        "push layer: blend_backward",
+        "pop -",
+        "push layer: gradient_clip",
+        "pop -",
+        "pop -",
+        "push layer: blend_forward without telemetry",
+        "pop -",
+    ];
+    assert_eq!(lines[..20], step.repeat(2));
+    assert_eq!(lines[20..], ["push layer: telemetry read", "pop -"]);
 }
 
 /// Under a limit of address space that its tensors of 4 GB pass.

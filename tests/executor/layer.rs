@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use kasmina::Device;
 use kasmina_tests::kasmina::layer::blueprints::{self, InFlight};
 use kasmina_tests::kasmina::layer::{
-    checkpoints, kernels, lifecycle, memory, stack, steps, training,
+    checkpoints, kernels, lifecycle, memory, profile, stack, steps, training,
 };
 
 use super::shuffled;
@@ -40,6 +40,13 @@ fn epochs_end_by_the_table() {
 fn steady_steps_allocate_and_copy_nothing() {
     steps::check_steady_steps::<f32>(&shuffled(1));
     steps::check_steady_steps::<bf16>(&shuffled(2));
+}
+
+#[test]
+fn a_layer_is_profiled() {
+    both(profile::check_scopes);
+    both(profile::check_other_profiler);
+    profile::check_steady_steps(&shuffled(1));
 }
 
 #[test]
@@ -155,6 +162,8 @@ fn stacks_refuse_what_does_not_fit() {
 fn kernels_are_compared() {
     both(kernels::check_comparison::<f32>);
     kernels::check_comparison::<f16>(&shuffled(1));
+    both(kernels::check_gradient_comparison::<f32>);
+    kernels::check_gradient_comparison::<f16>(&shuffled(1));
     both(kernels::check_comparison_mode);
 }
 
@@ -167,6 +176,7 @@ fn grids_give_the_same_bits() {
 fn a_kernel_that_cannot_be_had_is_an_error() {
     both(kernels::check_forced_kernel);
     both(kernels::check_variants);
+    both(kernels::check_tuner);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use kasmina_tests::kasmina::blend_backward as backward;
 use kasmina_tests::kasmina::blend_forward::{self as blend, Case};
 use kasmina_tests::kasmina::layer::blueprints::{self, InFlight};
 use kasmina_tests::kasmina::layer::{
-    checkpoints, kernels, lifecycle, memory, stack, steps, training,
+    checkpoints, kernels, lifecycle, memory, profile, stack, steps, training,
 };
 use kasmina_tests::kasmina::{gradient_clip, graft_schedule, state_update, telemetry_reduce};
 use kasmina_tests::normalization::activation_norm as norm;
@@ -75,6 +75,12 @@ fn main() {
             steps::check_steady_steps::<f16>(device);
             steps::check_steady_steps::<bf16>(device);
         }),
+        trial("layer::profile", |device| {
+            profile::check_scopes(device);
+            profile::check_other_profiler(device);
+            profile::check_steady_steps(device);
+        }),
+        trial("layer::replays_keep_their_telemetry", profile::check_replays),
         trial("layer::telemetry", |device| {
             steps::check_telemetry_ring(device);
             steps::check_telemetry_strategies(device);
@@ -117,10 +123,13 @@ fn main() {
         trial("layer::kernels", |device| {
             kernels::check_comparison::<f32>(device);
             kernels::check_comparison::<bf16>(device);
+            kernels::check_gradient_comparison::<f32>(device);
+            kernels::check_gradient_comparison::<bf16>(device);
             kernels::check_comparison_mode(device);
             kernels::check_grids(device);
             kernels::check_forced_kernel(device);
             kernels::check_variants(device);
+            kernels::check_tuner(device);
         }),
         trial("layer::a_seed_lives_and_the_loss_falls", training::check_life),
         trial("layer::steps_are_captured", steps::check_capture),

@@ -1,4 +1,4 @@
-//! `kasmina trace`: steps of the layer under the profiler.
+//! `kasmina trace`: steps of a layer under the profiler.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -14,14 +14,8 @@ use crate::bench::data::{bits, try_draw};
 use crate::buffer::{Buffer, host};
 use crate::device::Device;
 use crate::error::Error;
-use crate::kasmina::{
-    BlendBackward, BlendForward, BlendOptions, ClipMode, ClipTargets, GradientBuffers,
-    GradientClip, LayerState, SeedStates, TelemetryBuffers,
-};
-use crate::profile::{
-    BACKWARD, CLIP, CLIP_ACTIVATIONS, FORWARD, FORWARD_WITHOUT_TELEMETRY, ProfileError, Profiler,
-    Report,
-};
+use crate::kasmina::{GradientClipping, GraftStates, KasminaLayer, SeedStates, StabilityMode};
+use crate::profile::{FORWARD_WITHOUT_TELEMETRY, ProfileError, Profiler, Report};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -59,7 +53,7 @@ struct Traced<'a> {
     report: Report,
 }
 
-/// The layer's shape.
+/// A layer's shape.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
     batch: usize,
@@ -67,8 +61,14 @@ struct Shape {
     chunk_size: usize,
 }
 
+/// The layer's name in the trace.
+const LAYER: &str = "layer";
+
 /// What a step's gradients are clipped to: a norm that is usual in training.
-const CLIP_MODE: ClipMode = ClipMode::GlobalNorm(1.0);
+const CLIPPING: GradientClipping = GradientClipping::GlobalNorm { limit: 1.0 };
+
+/// One of each type, and 0, which is none.
+const BLUEPRINTS: usize = 1 + BlueprintType::ALL.len();
 
 /// Of a tensor: 8 GiB, of which a step has four, and the host makes two.
 const MOST_ELEMENTS: usize = 1 << 31;
@@ -129,106 +129,79 @@ impl Shape {
     }
 }
 
-/// One step's operands and what it makes of them.
-struct Layer {
-    state: LayerState,
-    forward: BlendForward<f32>,
-    without_telemetry: BlendForward<f32>,
-    backward: BlendBackward<f32>,
+/// A layer, one of the same state without telemetry, and a step's operands and results.
+struct Steps {
+    layer: KasminaLayer<f32>,
+    without_telemetry: KasminaLayer<f32>,
     input: Buffer<f32>,
     output: Buffer<f32>,
     grad_output: Buffer<f32>,
     grad_input: Buffer<f32>,
-    telemetry: TelemetryBuffers,
-    gradients: GradientBuffers,
-    clip: GradientClip,
-    tensor_bytes: u64,
-    clip_bytes: u64,
 }
 
-impl Layer {
+impl Steps {
     fn new(device: &Device, shape: Shape) -> Result<Self, Error> {
-        let Shape { batch, num_seeds, chunk_size } = shape;
         let elements = shape.elements();
-        let options = BlendOptions { telemetry: false, ..BlendOptions::default() };
-        // First, for it refuses shapes that are too large.
-        let forward = BlendForward::new(device, batch, num_seeds, chunk_size)?;
-        let state = LayerState::new(device, third_grafting(num_seeds, chunk_size)?)?;
-        let parameters = state.weights.len() + state.num_blueprints() + num_seeds;
+        // First, for they refuse shapes that are too large.
+        let layer = self::layer(device, shape, true)?;
+        let without_telemetry = self::layer(device, shape, false)?;
         Ok(Self {
-            forward,
-            without_telemetry: BlendForward::with_options(
-                device, batch, num_seeds, chunk_size, options,
-            )?,
-            backward: BlendBackward::new(device, batch, num_seeds, chunk_size)?,
+            layer,
+            without_telemetry,
             input: Buffer::from_slice(device, &try_draw(1, elements)?)?,
             output: Buffer::zeroed(device, elements)?,
             grad_output: Buffer::from_slice(device, &try_draw(2, elements)?)?,
             grad_input: Buffer::zeroed(device, elements)?,
-            telemetry: TelemetryBuffers::new(device, num_seeds)?,
-            gradients: GradientBuffers::new(device, &state)?,
-            clip: GradientClip::new(
-                device,
-                num_seeds,
-                state.num_blueprints(),
-                chunk_size,
-                CLIP_MODE,
-            )?,
-            state,
-            tensor_bytes: (elements * size_of::<f32>()) as u64,
-            // Read for the norm, read again and written.
-            clip_bytes: 3 * (parameters * size_of::<f32>()) as u64,
         })
     }
 
     /// Forward, backward and clipping in a step; then the forward pass again without telemetry, to compare.
     fn step(&mut self, profiler: &Profiler) -> Result<(), Error> {
-        let Self { state, input, output, telemetry, tensor_bytes, clip_bytes, .. } = self;
+        let Self { layer, without_telemetry, input, output, grad_output, grad_input } = self;
         let step = profiler.scope("step");
-        profiler.measure(FORWARD, 2 * *tensor_bytes, || {
-            self.forward.run(state, input, output, telemetry)
-        })?;
-        profiler.measure(BACKWARD, 3 * *tensor_bytes, || {
-            let (grad_output, grad_input) = (&self.grad_output, &mut self.grad_input);
-            self.backward.run(state, input, grad_output, grad_input, &mut self.gradients)
-        })?;
-        let gradients = &mut self.gradients;
-        profiler.measure(CLIP, *clip_bytes, || {
-            let targets = ClipTargets {
-                weights: &mut gradients.grad_weights,
-                scales: &mut gradients.grad_scales,
-                alpha: &mut gradients.grad_alpha,
-            };
-            self.clip.run(state, targets)
-        })?;
+        layer.forward_into(input, output)?;
+        layer.backward_into(input, grad_output, grad_input)?;
         drop(step);
-        profiler.measure(FORWARD_WITHOUT_TELEMETRY, 2 * *tensor_bytes, || {
-            self.without_telemetry.run(state, input, output, telemetry)
+        let bytes = 2 * input.byte_len() as u64;
+        profiler.labelled(LAYER).measure(FORWARD_WITHOUT_TELEMETRY, bytes, || {
+            without_telemetry.forward_into(input, output)
         })
     }
 }
 
+/// A layer of a shape, a third of whose seeds graft.
+fn layer(device: &Device, shape: Shape, telemetry: bool) -> Result<KasminaLayer<f32>, Error> {
+    let Shape { batch, num_seeds, chunk_size } = shape;
+    let mut layer = KasminaLayer::builder(num_seeds, num_seeds * chunk_size)
+        .name(LAYER)
+        .max_blueprints(BLUEPRINTS)
+        .enable_telemetry(telemetry)
+        .numerical_stability_mode(StabilityMode::Fast)
+        .gradient_clip(CLIPPING)
+        .build(device)?;
+    layer.plan(batch)?;
+    let states = third_grafting(num_seeds, chunk_size)?;
+    layer.load_state(states, GraftStates::new(num_seeds), None)?;
+    Ok(layer)
+}
+
 /// Runs a step without and `steps` steps with the profiler.
 fn profile(device: &Device, profiler: &Profiler, shape: Shape, steps: usize) -> Result<(), Error> {
-    let mut layer = Layer::new(device, shape)?;
-    if let Device::Cpu = device {
-        // The reference's own copies of operands and results; it cannot say that there is no memory.
-        host::check_room(4 * layer.tensor_bytes as usize)?;
-    }
+    let mut all = Steps::new(device, shape)?;
     // The first use of a kernel waits while the driver compiles it.
-    layer.step(&Profiler::disabled())?;
+    all.step(&Profiler::disabled())?;
     device.synchronize()?;
-    let clipped_before = layer.clip.totals()?.activations();
+    all.layer.set_profiler(profiler.clone())?;
     for _ in 0..steps {
-        layer.step(profiler)?;
+        all.step(profiler)?;
         profiler.count("rows", shape.batch as u64);
     }
-    let seen = profiler.measure("telemetry read", 0, || layer.telemetry.read())?;
+    let layer = &mut all.layer;
+    let seen = layer.telemetry()?.expect("there was a pass");
     let nonfinite = seen.nonfinite.iter().map(|&count| u64::from(count)).sum();
     profiler.count("nonfinite values of the last step", nonfinite);
     // Added up on the device: no step reads it.
-    profiler.count(CLIP_ACTIVATIONS, layer.clip.totals()?.activations() - clipped_before);
-    Ok(())
+    layer.count_clip_activations()
 }
 
 /// Every third seed grafts, the five blueprint types in turn, with random α; the others are dormant.
@@ -241,8 +214,8 @@ fn third_grafting(num_seeds: usize, chunk_size: usize) -> Result<SeedStates, Err
     };
     let blueprint_id = |seed| if grafts(seed) { 1 + (seed / 3 % types.len()) as u16 } else { 0 };
     let alpha = |seed| (bits(3, seed as u64) >> 40) as f32 / (1 << 24) as f32;
-    // Blueprint 0 is none; its type is not read.
-    let blueprints = 1 + types.len();
+    // Blueprint 0's type is not read.
+    let blueprints = BLUEPRINTS;
     let seeds = (0..num_seeds).into_par_iter();
     Ok(SeedStates {
         lifecycle: host::collect(seeds.clone().map(lifecycle))?,

@@ -12,6 +12,7 @@ use super::geometry::{self, Reads};
 use super::options::{BlendOptions, KernelInfo, Variant};
 use super::state::LayerState;
 use super::telemetry::{TelemetryBuffers, TelemetryValues};
+use super::tuner::{self, Tuning};
 use super::variant::{self, Facts};
 use crate::buffer::{Buffer, check_length};
 use crate::device::Device;
@@ -37,6 +38,7 @@ pub struct BlendForward<T: Element> {
     options: BlendOptions,
     numerical: Numerical,
     plan: Option<Plan>,
+    tuning: Option<Tuning>,
     _element: std::marker::PhantomData<T>,
 }
 
@@ -102,17 +104,30 @@ impl<T: LayerElement> BlendForward<T> {
         check_shape(OP, batch, num_seeds, chunk_size)?;
         let numerical = options.numerical.parameters(OP)?;
         device.refuse_capture(OP)?;
-        let variant = choose_variant::<T>(device, num_seeds, chunk_size, options.variant)?;
+        let shape = [batch, num_seeds, chunk_size];
+        let tuning = match options.variant {
+            Variant::Tuned => Some(tuner::tune::<T>(device, shape, options)?),
+            _ => None,
+        };
+        let asked = tuning.as_ref().map_or(options.variant, |tuning| tuning.chosen);
+        let variant = choose_variant::<T>(device, num_seeds, chunk_size, asked)?;
         let plan = match KernelDevice::of(device) {
-            Some(kernels) => {
-                let shape = [batch, num_seeds, chunk_size];
-                Some(Plan::new::<T>(device, kernels, shape, variant, &options)?)
-            }
+            Some(kernels) => Some(Plan::new::<T>(device, kernels, shape, variant, &options)?),
             None => None,
         };
         let device = device.clone();
         let _element = std::marker::PhantomData;
-        Ok(Self { device, batch, num_seeds, chunk_size, options, numerical, plan, _element })
+        Ok(Self {
+            device,
+            batch,
+            num_seeds,
+            chunk_size,
+            options,
+            numerical,
+            plan,
+            tuning,
+            _element,
+        })
     }
 
     /// The variant that runs; the CPU has the plain one only.
@@ -124,6 +139,11 @@ impl<T: LayerElement> BlendForward<T> {
             }
             Some(ForwardKernel::Tma { .. }) => Variant::Tma,
         }
+    }
+
+    /// How [`Variant::Tuned`] chose; none for another.
+    pub fn tuning(&self) -> Option<&Tuning> {
+        self.tuning.as_ref()
     }
 
     /// What the cache of the inputs' tensor maps has done, where the variant has one.

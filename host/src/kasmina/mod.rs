@@ -16,6 +16,7 @@ mod state;
 mod state_update;
 mod telemetry;
 mod telemetry_reduce;
+mod tuner;
 mod variant;
 
 pub use blend_backward::BlendBackward;
@@ -26,15 +27,16 @@ pub use gradients::{GradientBuffers, GradientValues};
 pub use graft::GraftStates;
 pub use graft_schedule::{EpochBuffers, EpochInputs, EpochValues, GraftSchedule};
 pub use layer::{
-    Blueprint, Checkpointing, ComparedKernel, ConfigError, EpochOutcome, EpochReport, EpochTable,
-    EpochTableError, Figure, GradientClipping, KasminaLayer, KasminaLayerBuilder, KernelChoice,
-    KernelComparison, LayerConfig, LayerError, LayerReport, LayerStack, LoadedBlueprint,
-    ParameterAddresses, PerformanceReport, RegistryStatistics, SeedEpoch, SeedProgress, SeedReport,
-    StabilityMode, TelemetryDifference, TelemetryRecord, TelemetryReduction, Transition,
-    TransitionRules, in_rollout,
+    ArrayDifference, Blueprint, Checkpointing, ComparedKernel, ConfigError, EpochOutcome,
+    EpochReport, EpochTable, EpochTableError, Figure, GradientClipping, GradientComparison,
+    KasminaLayer, KasminaLayerBuilder, KernelChoice, KernelComparison, LayerConfig, LayerError,
+    LayerReport, LayerStack, LoadedBlueprint, ParameterAddresses, PerformanceReport,
+    RegistryStatistics, SeedEpoch, SeedProgress, SeedReport, StabilityMode, TelemetryDifference,
+    TelemetryRecord, TelemetryReduction, Transition, TransitionRules, in_rollout,
 };
 pub use options::{BlendOptions, KernelInfo, NumericalMode, Variant};
 pub use state::{LayerState, SeedStates, StateError};
 pub use state_update::{Refusal, StateUpdates, UpdateReport};
 pub use telemetry::{TelemetryBuffers, TelemetryValues};
 pub use telemetry_reduce::TelemetryReduce;
+pub use tuner::{Tuning, VariantTime};

@@ -23,7 +23,8 @@ pub struct BlendOptions {
 }
 
 /// Which kernels compute a pass. They differ in speed, and in how sums are rounded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Variant {
     /// The one that is fastest where it was measured.
@@ -36,6 +37,13 @@ pub enum Variant {
     Tma,
     /// As [`Self::Tma`], and the output goes through shared memory and the copy engine too.
     TmaBulkStores,
+    /// The one that is fastest here: when a forward pass is planned, each variant that can run is timed on the GPU with
+    /// scratch buffers of the pass' size, once for a shape, an element type, these options and a GPU in a process.
+    /// Another process may choose another, and bits may differ between variants, though all are within the tolerance;
+    /// so with this option bits repeat within a process (while there is memory for the trial), not from one to the next. Without a GPU it is
+    /// [`Self::Plain`]. [`BlendForward::tuning`](super::BlendForward::tuning) says what was chosen. To a backward
+    /// pass it is [`Self::Auto`].
+    Tuned,
 }
 
 impl Default for BlendOptions {

@@ -44,6 +44,12 @@ macro_rules! figures {
                 Ok(())
             }
 
+            /// Overwrites the values with those of other arrays, on the device.
+            pub(crate) fn copy_from(&mut self, other: &Self) -> Result<(), Error> {
+                $(self.$name.copy_from_buffer(&other.$name)?;)*
+                Ok(())
+            }
+
             /// Fills every byte of every array.
             ///
             /// # Errors

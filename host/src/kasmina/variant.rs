@@ -21,15 +21,15 @@ fn fastest(_: Facts<'_>) -> Variant {
     Variant::Plain
 }
 
-/// The variant that runs: never [`Variant::Auto`].
+/// The variant that runs: never [`Variant::Auto`]; nor [`Variant::Tuned`], which is as it where nothing is timed.
 ///
 /// # Errors
 /// [`Error::Variant`] where the one that was asked for cannot run.
 pub(crate) fn choose(asked: Variant, facts: Facts<'_>) -> Result<Variant, Error> {
     let lacks = lacks(facts);
     match (asked, lacks) {
-        (Variant::Plain, _) | (Variant::Auto, Some(_)) => Ok(Variant::Plain),
-        (Variant::Auto, None) => Ok(fastest(facts)),
+        (Variant::Plain, _) | (Variant::Auto | Variant::Tuned, Some(_)) => Ok(Variant::Plain),
+        (Variant::Auto | Variant::Tuned, None) => Ok(fastest(facts)),
         (_, None) => Ok(asked),
         (variant, Some((needs, got))) => Err(Error::Variant { op: facts.op, variant, needs, got }),
     }
@@ -67,6 +67,7 @@ mod tests {
             Facts { row_bytes: 1 << 35, ..good },
         ] {
             assert_eq!(choose(Variant::Auto, bad).unwrap(), Variant::Plain);
+            assert_eq!(choose(Variant::Tuned, bad).unwrap(), Variant::Plain);
             assert_eq!(choose(Variant::Plain, bad).unwrap(), Variant::Plain);
             let refused = choose(Variant::Tma, bad);
             assert!(matches!(refused, Err(Error::Variant { op: "op", .. })), "{refused:?}");

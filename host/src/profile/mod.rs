@@ -29,6 +29,7 @@ mod error;
 mod record;
 mod report;
 mod state;
+pub(crate) mod stopwatch;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -53,11 +54,26 @@ use timeline::{GpuEvents, Pair, Timeline};
 /// The layer's forward pass, as its scopes are called.
 pub const FORWARD: &str = "blend_forward";
 
+/// The same pass, when a layer stack runs it again for the backward pass.
+pub const RECOMPUTE: &str = "blend_forward recomputed";
+
+/// The telemetry's launch of its own, which the strategies `mean` and `max` have.
+pub const TELEMETRY_REDUCE: &str = "telemetry_reduce";
+
+/// A layer's telemetry copied to the host.
+pub const TELEMETRY_READ: &str = "telemetry read";
+
 /// Its backward pass.
 pub const BACKWARD: &str = "blend_backward";
 
 /// The clipping of its parameters' gradients.
 pub const CLIP: &str = "gradient_clip";
+
+/// A command's change of the seeds' states.
+pub const STATE_UPDATE: &str = "state_update";
+
+/// The end of an epoch: schedules, decisions, and the [`STATE_UPDATE`] that follows if a seed passes on.
+pub const END_EPOCH: &str = "end_epoch";
 
 /// The counter of the values and units that clipping changed.
 pub const CLIP_ACTIVATIONS: &str = "clip_activations";
@@ -91,6 +107,8 @@ impl Default for Options {
 #[derive(Clone, Default)]
 pub struct Profiler {
     inner: Option<Arc<Inner>>,
+    /// Index among the labels.
+    label: Option<usize>,
 }
 
 struct Inner {
@@ -143,7 +161,7 @@ impl Profiler {
 
     /// A profiler that measures nothing. Its scopes cost a branch each.
     pub const fn disabled() -> Self {
-        Self { inner: None }
+        Self { inner: None, label: None }
     }
 
     /// Whether it measures.
@@ -151,9 +169,27 @@ impl Profiler {
         self.inner.is_some()
     }
 
+    /// The same profiler, whose scopes and counters are those of a part of the program, such as a layer: reports keep
+    /// them apart from others of their names, events of traces have the label, and NVTX ranges begin with it.
+    pub fn labelled(&self, label: &str) -> Self {
+        let inner = self.inner.clone();
+        let label = inner.as_ref().map(|inner| inner.lock().label(label));
+        Self { inner, label }
+    }
+
+    /// Whether its times are those of work on `device`: it was made with that handle of the GPU, whose stream it marks,
+    /// or measures nothing.
+    pub fn measures(&self, device: &Device) -> bool {
+        let Some(inner) = &self.inner else { return true };
+        match (&inner.device, device) {
+            (Device::Cuda(own), Device::Cuda(other)) => Arc::ptr_eq(own, other),
+            (own, other) => own.name() == other.name(),
+        }
+    }
+
     /// Begins a scope.
     pub fn scope(&self, name: &'static str) -> Scope {
-        let open = self.inner.as_ref().map(|inner| Inner::open(inner, name));
+        let open = self.inner.as_ref().map(|inner| Inner::open(inner, self.label, name));
         Scope { open, _not_send: PhantomData }
     }
 
@@ -167,11 +203,11 @@ impl Profiler {
     pub fn count(&self, name: &'static str, amount: u64) {
         if let Some(inner) = &self.inner {
             let now_us = inner.since_start_us(Instant::now());
-            inner.lock().count(name, amount, now_us);
+            inner.lock().count(self.label, name, amount, now_us);
         }
     }
 
-    /// Lets reports say how much longer the scopes called `with` take than those called `without`.
+    /// Lets reports say how much longer the scopes called `with` take than those of the same label called `without`.
     pub fn compare(&self, name: &'static str, with: &'static str, without: &'static str) {
         if let Some(inner) = &self.inner {
             inner.lock().compare(name, with, without);
@@ -233,7 +269,7 @@ impl Profiler {
         let mut state = State::new(options.records, timeline);
         state.compare(TELEMETRY_OVERHEAD, FORWARD, FORWARD_WITHOUT_TELEMETRY);
         let inner = Inner { device: device.clone(), start, nvtx, state: Mutex::new(state) };
-        Self { inner: Some(Arc::new(inner)) }
+        Self { inner: Some(Arc::new(inner)), label: None }
     }
 }
 
@@ -256,11 +292,13 @@ impl Drop for Scope {
 }
 
 impl Inner {
-    fn open(this: &Arc<Self>, name: &'static str) -> Open {
+    fn open(this: &Arc<Self>, label: Option<usize>, name: &'static str) -> Open {
+        let mut state = this.lock();
+        let (record, pair) = state.open(label, name);
         if let Some(nvtx) = this.nvtx {
-            nvtx.push(name);
+            nvtx.push(state.names[record.name].id.title());
         }
-        let (record, pair) = this.lock().open(name);
+        drop(state);
         // Last, so that it is not the profiler that is measured.
         Open { inner: Arc::clone(this), record, pair, started: Instant::now() }
     }

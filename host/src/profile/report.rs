@@ -22,9 +22,9 @@ pub struct Report {
     pub device_name: String,
     /// Where times are from: `events` on the device, or the host's `wall` clock.
     pub clock: &'static str,
-    /// One for each name, in the order of their first scopes.
+    /// One for each name and label, in the order of their first scopes.
     pub scopes: Vec<ScopeTimes>,
-    /// One for each counter, in the order of their first additions.
+    /// One for each counter and label, in the order of their first additions.
     pub counters: Vec<CounterTotal>,
     /// Those of which both sides were measured.
     pub comparisons: Vec<Comparison>,
@@ -34,10 +34,13 @@ pub struct Report {
     pub dropped_samples: u64,
 }
 
-/// The times of the scopes of one name.
+/// The times of the scopes of one name and label.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct ScopeTimes {
+    /// The layer, or what else the [label](super::Profiler::labelled) says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// The name.
     pub name: String,
     /// Scopes with a time.
@@ -68,6 +71,9 @@ pub struct ScopeTimes {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct CounterTotal {
+    /// The layer, or what else the label says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// Its name.
     pub name: String,
     /// The sum of what was added.
@@ -80,6 +86,9 @@ pub struct CounterTotal {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Comparison {
+    /// The label of both.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// What the difference is.
     pub name: String,
     /// The one name.
@@ -93,22 +102,35 @@ pub struct Comparison {
 }
 
 impl Report {
-    /// The times of a name.
+    /// The times of a name, of the first label that has it.
     pub fn scope(&self, name: &str) -> Option<&ScopeTimes> {
         self.scopes.iter().find(|scope| scope.name == name)
     }
 
-    /// The total of a counter.
+    /// The times of a name and a label.
+    pub fn scope_of(&self, label: &str, name: &str) -> Option<&ScopeTimes> {
+        let labelled = |scope: &&ScopeTimes| scope.label.as_deref() == Some(label);
+        self.scopes.iter().filter(labelled).find(|scope| scope.name == name)
+    }
+
+    /// The total of a counter, over all labels.
     pub fn counter(&self, name: &str) -> Option<u64> {
-        self.counters.iter().find(|counter| counter.name == name).map(|counter| counter.total)
+        let named = self.counters.iter().filter(|counter| counter.name == name);
+        named.map(|counter| counter.total).reduce(u64::saturating_add)
     }
 }
 
 impl Comparison {
     /// The difference of two medians; nothing where the other is 0.
-    pub(super) fn of(name: &str, with: (&str, f64), without: (&str, f64)) -> Option<Self> {
+    pub(super) fn of(
+        label: Option<String>,
+        name: &str,
+        with: (&str, f64),
+        without: (&str, f64),
+    ) -> Option<Self> {
         let difference_us = with.1 - without.1;
         (without.1 > 0.0).then(|| Self {
+            label,
             name: name.to_owned(),
             with: with.0.to_owned(),
             without: without.0.to_owned(),
@@ -133,7 +155,7 @@ impl fmt::Display for Report {
         for scope in &self.scopes {
             let us = |time: Option<f64>| time.map_or("–".into(), |time| format!("{time:.2}"));
             table.add_row([
-                scope.name.clone(),
+                titled(scope.label.as_ref(), &scope.name),
                 scope.count.to_string(),
                 format!("{:.3}", scope.total_us * 1e-3),
                 us(scope.mean_us),
@@ -147,9 +169,11 @@ impl fmt::Display for Report {
         }
         write!(f, "{table}")?;
         for counter in &self.counters {
-            write!(f, "\n{}: {} in {} additions", counter.name, counter.total, counter.additions)?;
+            let title = titled(counter.label.as_ref(), &counter.name);
+            write!(f, "\n{title}: {} in {} additions", counter.total, counter.additions)?;
         }
-        for Comparison { name, difference_us, percent, .. } in &self.comparisons {
+        for Comparison { label, name, difference_us, percent, .. } in &self.comparisons {
+            let name = titled(label.as_ref(), name);
             write!(f, "\n{name}: {difference_us:+.2} µs ({percent:+.1} %)")?;
         }
         let untimed: u64 = self.scopes.iter().map(|scope| scope.untimed).sum();
@@ -162,6 +186,10 @@ impl fmt::Display for Report {
         }
         Ok(())
     }
+}
+
+fn titled(label: Option<&String>, name: &str) -> String {
+    label.map_or_else(|| name.to_owned(), |label| format!("{label}: {name}"))
 }
 
 /// Three digits of a slow device's rate, whole GB/s of a fast one's.
@@ -195,8 +223,8 @@ mod tests {
 
     #[test]
     fn a_difference_is_relative_to_the_side_without() {
-        let overhead = Comparison::of("o", ("with", 12.0), ("without", 10.0)).unwrap();
+        let overhead = Comparison::of(None, "o", ("with", 12.0), ("without", 10.0)).unwrap();
         assert_eq!((overhead.difference_us, overhead.percent), (2.0, 20.0));
-        assert_eq!(Comparison::of("o", ("with", 1.0), ("without", 0.0)), None);
+        assert_eq!(Comparison::of(None, "o", ("with", 1.0), ("without", 0.0)), None);
     }
 }

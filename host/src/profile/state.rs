@@ -9,9 +9,10 @@ use crate::driver::DriverError;
 use crate::error::Error;
 
 /// Names, threads and counters that there is room for from the start.
-const ROOM: usize = 64;
+const ROOM: usize = 256;
 
 pub(super) struct State {
+    labels: Vec<String>,
     pub(super) threads: Vec<Thread>,
     pub(super) names: Vec<Totals>,
     pub(super) counters: Vec<Counter>,
@@ -31,9 +32,9 @@ pub(super) struct Thread {
     depth: u32,
 }
 
-/// All scopes of a name.
+/// All scopes of a name and a label.
 pub(super) struct Totals {
-    pub(super) name: &'static str,
+    pub(super) id: Id,
     /// With a time, and without.
     timed: u64,
     untimed: u64,
@@ -46,14 +47,23 @@ pub(super) struct Totals {
 
 /// A counter.
 pub(super) struct Counter {
-    pub(super) name: &'static str,
+    pub(super) id: Id,
     total: u64,
     additions: u64,
+}
+
+/// What scopes and counters are told apart by.
+pub(super) struct Id {
+    pub(super) name: &'static str,
+    label: Option<usize>,
+    /// Label and name, where there is a label.
+    title: Option<String>,
 }
 
 impl State {
     pub(super) fn new(records: usize, timeline: Option<Timeline>) -> Self {
         Self {
+            labels: Vec::with_capacity(ROOM),
             threads: Vec::with_capacity(ROOM),
             names: Vec::with_capacity(ROOM),
             counters: Vec::with_capacity(ROOM),
@@ -71,8 +81,25 @@ impl State {
         self.timeline.is_some()
     }
 
-    pub(super) fn open(&mut self, name: &'static str) -> (Record, Option<Pair>) {
-        let (name, thread) = (self.name(name), self.thread());
+    /// The number of a label.
+    pub(super) fn label(&mut self, label: &str) -> usize {
+        self.labels.iter().position(|known| known == label).unwrap_or_else(|| {
+            self.labels.push(label.to_owned());
+            self.labels.len() - 1
+        })
+    }
+
+    /// The label of scopes or of a counter.
+    pub(super) fn label_of(&self, id: &Id) -> Option<&str> {
+        id.label.map(|label| self.labels[label].as_str())
+    }
+
+    pub(super) fn open(
+        &mut self,
+        label: Option<usize>,
+        name: &'static str,
+    ) -> (Record, Option<Pair>) {
+        let (name, thread) = (self.name(label, name), self.thread());
         let depth = self.threads[thread].depth;
         self.threads[thread].depth += 1;
         let sequence = self.next_sequence;
@@ -116,10 +143,17 @@ impl State {
         }
     }
 
-    pub(super) fn count(&mut self, name: &'static str, amount: u64, time_us: f64) {
-        let found = self.counters.iter().position(|counter| counter.name == name);
+    pub(super) fn count(
+        &mut self,
+        label: Option<usize>,
+        name: &'static str,
+        amount: u64,
+        time_us: f64,
+    ) {
+        let found = self.counters.iter().position(|counter| counter.id.is(label, name));
         let counter = found.unwrap_or_else(|| {
-            self.counters.push(Counter { name, total: 0, additions: 0 });
+            let id = Id::new(&self.labels, label, name);
+            self.counters.push(Counter { id, total: 0, additions: 0 });
             self.counters.len() - 1
         });
         let at = &mut self.counters[counter];
@@ -159,18 +193,29 @@ impl State {
         let used = |totals: &&Totals| totals.timed + totals.untimed > 0;
         let scopes: Vec<_> = (0..self.names.len())
             .filter(|&name| used(&&self.names[name]))
-            .map(|name| self.names[name].times(times(name)))
+            .map(|name| {
+                let totals = &self.names[name];
+                totals.times(self.label_of(&totals.id).map(str::to_owned), times(name))
+            })
             .collect();
-        let comparisons = self.comparisons.iter().filter_map(|[name, with, without]| {
-            let median = |name: &str| scopes.iter().find(|scope| scope.name == name)?.p50_us;
-            Comparison::of(name, (with, median(with)?), (without, median(without)?))
+        let labels = || std::iter::once(None).chain(self.labels.iter().map(Some));
+        let comparisons = self.comparisons.iter().flat_map(|[name, with, without]| {
+            let scopes = &scopes;
+            labels().filter_map(move |label| {
+                let median = |name: &str| {
+                    let wanted = |s: &&ScopeTimes| s.label.as_ref() == label && s.name == name;
+                    scopes.iter().find(wanted)?.p50_us
+                };
+                let pair = ((*with, median(with)?), (*without, median(without)?));
+                Comparison::of(label.cloned(), name, pair.0, pair.1)
+            })
         });
         Report {
             device: device.to_owned(),
             device_name,
             clock: if self.has_device_times() { report::EVENTS } else { report::WALL },
             comparisons: comparisons.collect(),
-            counters: self.counters.iter().map(Counter::total).collect(),
+            counters: self.counters.iter().map(|counter| self.total(counter)).collect(),
             dropped_records: self.records.dropped(),
             dropped_samples: self.samples.dropped(),
             scopes,
@@ -182,16 +227,20 @@ impl State {
         self.samples.clear();
         self.counters.clear();
         // Names stay: scopes in progress know theirs by number.
-        for totals in &mut self.names {
-            *totals = Totals::new(totals.name);
-        }
+        self.names.iter_mut().for_each(Totals::clear);
     }
 
-    fn name(&mut self, name: &'static str) -> usize {
-        self.names.iter().position(|known| known.name == name).unwrap_or_else(|| {
-            self.names.push(Totals::new(name));
+    fn name(&mut self, label: Option<usize>, name: &'static str) -> usize {
+        self.names.iter().position(|known| known.id.is(label, name)).unwrap_or_else(|| {
+            self.names.push(Totals::new(Id::new(&self.labels, label, name)));
             self.names.len() - 1
         })
+    }
+
+    fn total(&self, counter: &Counter) -> CounterTotal {
+        let Counter { id, total, additions } = counter;
+        let label = self.label_of(id).map(str::to_owned);
+        CounterTotal { label, name: id.name.to_owned(), total: *total, additions: *additions }
     }
 
     fn thread(&mut self) -> usize {
@@ -216,10 +265,32 @@ fn time_us(record: &Record, device_times: bool) -> Option<f64> {
     if device_times { record.device.map(|span| span.duration_us) } else { Some(record.host_us) }
 }
 
+impl Id {
+    fn new(labels: &[String], label: Option<usize>, name: &'static str) -> Self {
+        let title = label.map(|label| format!("{}: {name}", labels[label]));
+        Self { name, label, title }
+    }
+
+    fn is(&self, label: Option<usize>, name: &str) -> bool {
+        self.label == label && self.name == name
+    }
+
+    /// As one string.
+    pub(super) fn title(&self) -> &str {
+        self.title.as_deref().unwrap_or(self.name)
+    }
+}
+
 impl Totals {
-    fn new(name: &'static str) -> Self {
+    fn new(id: Id) -> Self {
         let (total_us, min_us, max_us) = (0.0, f64::INFINITY, 0.0);
-        Self { name, timed: 0, untimed: 0, total_us, min_us, max_us, host_us: 0.0, bytes: 0 }
+        Self { id, timed: 0, untimed: 0, total_us, min_us, max_us, host_us: 0.0, bytes: 0 }
+    }
+
+    fn clear(&mut self) {
+        (self.timed, self.untimed, self.bytes) = (0, 0, 0);
+        (self.total_us, self.min_us, self.max_us) = (0.0, f64::INFINITY, 0.0);
+        self.host_us = 0.0;
     }
 
     fn add(&mut self, record: &Record, device_times: bool) {
@@ -236,12 +307,13 @@ impl Totals {
         }
     }
 
-    fn times(&self, mut kept_us: Vec<f64>) -> ScopeTimes {
+    fn times(&self, label: Option<String>, mut kept_us: Vec<f64>) -> ScopeTimes {
         kept_us.sort_by(f64::total_cmp);
         let timed = self.timed > 0;
         let moved = timed && self.bytes > 0 && self.total_us > 0.0;
         ScopeTimes {
-            name: self.name.to_owned(),
+            label,
+            name: self.id.name.to_owned(),
             count: self.timed,
             untimed: self.untimed,
             total_us: self.total_us,
@@ -254,12 +326,5 @@ impl Totals {
             gb_per_s: moved.then(|| self.bytes as f64 / self.total_us * 1e-3),
             host_mean_us: self.host_us / (self.timed + self.untimed).max(1) as f64,
         }
-    }
-}
-
-impl Counter {
-    fn total(&self) -> CounterTotal {
-        let Self { name, total, additions } = *self;
-        CounterTotal { name: name.to_owned(), total, additions }
     }
 }

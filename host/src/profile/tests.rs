@@ -256,7 +256,7 @@ fn an_inner_event_is_cut_to_the_outer_one() {
     for (depth, sequence, start_us, duration_us) in
         [(1, 1, 9.9, 50.0), (0, 0, 10.0, 40.0), (1, 3, 60.0, 1.0), (0, 2, 61.0, 1.0)]
     {
-        let (mut record, _) = state.open("scope");
+        let (mut record, _) = state.open(None, "scope");
         let host = (start_us, duration_us);
         (record.depth, record.sequence) = (depth, sequence);
         (record.host_start_us, record.host_us) = host;
@@ -324,6 +324,38 @@ fn telemetry_overhead_stands_where_both_sides_were_measured() {
     assert!((overhead.difference_us - 2.0).abs() < 1e-3, "{overhead:?}");
     assert!((overhead.percent - 20.0).abs() < 0.1, "{overhead:?}");
     assert!(report.to_string().contains("telemetry overhead: +2.00 µs (+20.0 %)"), "{report}");
+}
+
+#[test]
+fn labels_keep_scopes_counters_and_comparisons_apart() {
+    let (profiler, stream) = fake(16, 100);
+    for (label, duration_us) in [("first", 30.0), ("second", 11.0)] {
+        let layer = profiler.labelled(label);
+        layer.measure(FORWARD, 1000, || stream.work(duration_us));
+        layer.measure(FORWARD_WITHOUT_TELEMETRY, 0, || stream.work(10.0));
+        layer.count(CLIP_ACTIVATIONS, duration_us as u64);
+    }
+    profiler.measure(FORWARD, 0, || stream.work(1.0));
+    let report = profiler.report().unwrap();
+    let total_us = |label| report.scope_of(label, FORWARD).unwrap().total_us.round();
+    assert_eq!((total_us("first"), total_us("second"), report.scopes.len()), (30.0, 11.0, 5));
+    assert_eq!(report.counter(CLIP_ACTIVATIONS), Some(41));
+    let overheads: Vec<_> =
+        report.comparisons.iter().map(|c| (c.label.as_deref(), c.percent.round())).collect();
+    assert_eq!(overheads, [(Some("first"), 200.0), (Some("second"), 10.0)]);
+    assert!(report.to_string().contains("second: telemetry overhead: +1.00 µs"), "{report}");
+    let trace = trace(&profiler);
+    let labels: Vec<_> = of_phase(&trace, "X").iter().map(|e| &e["args"]["label"]).collect();
+    assert_eq!(labels.iter().filter(|label| ***label == "first").count(), 4, "{labels:?}");
+    assert_eq!(of_phase(&trace, "C")[1]["name"], "second: clip_activations");
+}
+
+#[test]
+fn a_profiler_measures_its_own_device() {
+    let profiler = wall(1);
+    assert!(profiler.measures(&Device::Cpu) && !profiler.measures(&Device::simt()));
+    assert!(Profiler::disabled().measures(&Device::simt()));
+    assert!(profiler.labelled("layer").measures(&Device::Cpu));
 }
 
 #[test]

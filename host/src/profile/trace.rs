@@ -46,7 +46,7 @@ pub(super) fn of(state: &State, device: &str, device_name: &str) -> Trace {
     }
     for sample in state.samples.iter() {
         let event = json!({
-            "name": state.counters[sample.counter].name,
+            "name": state.counters[sample.counter].id.title(),
             "ph": "C",
             "ts": sample.time_us,
             "pid": HOST,
@@ -113,6 +113,10 @@ fn lane<'a>(
         }
         around.push((record.depth, start_us, end_us));
         let mut args = json!({ "sequence": record.sequence });
+        let id = &state.names[record.name].id;
+        if let Some(label) = state.label_of(id) {
+            args["label"] = label.into();
+        }
         if record.bytes > 0 {
             args["bytes"] = record.bytes.into();
             if span.duration_us > 0.0 {
@@ -120,7 +124,7 @@ fn lane<'a>(
             }
         }
         let event = json!({
-            "name": state.names[record.name].name,
+            "name": id.name,
             "cat": if pid == HOST { "host" } else { "device" },
             "ph": "X",
             "ts": start_us,

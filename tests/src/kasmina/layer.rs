@@ -5,6 +5,7 @@ pub mod checkpoints;
 pub mod kernels;
 pub mod lifecycle;
 pub mod memory;
+pub mod profile;
 pub mod stack;
 pub mod steps;
 pub mod training;

@@ -8,9 +8,11 @@ use super::config::{
     GradientClipping, KernelChoice, LayerConfig, StabilityMode, TelemetryReduction,
 };
 use super::rules::TransitionRules;
+use super::selection::ComparedKernel;
 use super::{KasminaLayer, LayerElement};
 use crate::device::Device;
 use crate::error::Error;
+use crate::profile::Profiler;
 
 /// Makes a [`KasminaLayer`]. Each option is described at the field of its name in [`LayerConfig`].
 ///
@@ -33,6 +35,7 @@ use crate::error::Error;
 #[must_use]
 pub struct KasminaLayerBuilder<T> {
     config: LayerConfig,
+    profiler: Profiler,
     _element: PhantomData<T>,
 }
 
@@ -50,7 +53,7 @@ macro_rules! options {
 
 impl<T: LayerElement> KasminaLayerBuilder<T> {
     pub(crate) fn new(config: LayerConfig) -> Self {
-        Self { config, _element: PhantomData }
+        Self { config, profiler: Profiler::disabled(), _element: PhantomData }
     }
 
     options! {
@@ -70,6 +73,7 @@ impl<T: LayerElement> KasminaLayerBuilder<T> {
         kernel: KernelChoice,
         rollout_percent: u8,
         compare_kernels: bool,
+        compare_with: ComparedKernel,
         memory_efficient_mode: bool,
         enable_kernel_profiling: bool,
         enable_debug_assertions: bool,
@@ -110,6 +114,12 @@ impl<T: LayerElement> KasminaLayerBuilder<T> {
         self
     }
 
+    /// A profiler that the layer has from the beginning, as by [`KasminaLayer::set_profiler`].
+    pub fn profiler(mut self, profiler: Profiler) -> Self {
+        self.profiler = profiler;
+        self
+    }
+
     /// The configuration so far.
     pub fn config(&self) -> &LayerConfig {
         &self.config
@@ -118,8 +128,11 @@ impl<T: LayerElement> KasminaLayerBuilder<T> {
     /// The layer, every seed DORMANT and no blueprint loaded.
     ///
     /// # Errors
-    /// [`Error::Config`] with the first option that cannot be honoured; memory exhausted, or a failed call.
+    /// [`Error::Config`] with the first option that cannot be honoured; a profiler of another device; memory
+    /// exhausted, or a failed call.
     pub fn build(self, device: &Device) -> Result<KasminaLayer<T>, Error> {
-        KasminaLayer::new(device, self.config)
+        let mut layer = KasminaLayer::new(device, self.config)?;
+        layer.set_profiler(self.profiler)?;
+        Ok(layer)
     }
 }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ConfigError;
 use super::rules::TransitionRules;
+use super::selection::ComparedKernel;
 
 /// A layer's configuration. Its JSON and TOML forms have the same names; what is left out has its
 /// default, and a name that is none is refused.
@@ -86,9 +87,13 @@ pub struct LayerConfig {
     /// The share of layers, in percent, that use the new kernels where `kernel` is `rollout`; which
     /// those are follows from name and number alone.
     pub rollout_percent: u8,
-    /// Whether every forward pass also runs the reference on the same input, and what differs is kept;
-    /// see [`comparison`](super::KasminaLayer::comparison). Slow: it reads both results back.
+    /// Whether every pass, forward and backward, also runs by the kernels of `compare_with` on the same input, and what
+    /// differs is kept; see [`comparison`](super::KasminaLayer::comparison),
+    /// [`gradient_comparison`](super::KasminaLayer::gradient_comparison) and the layer's report. Slow: it runs both once
+    /// more and reads their results back.
     pub compare_kernels: bool,
+    /// What the layer's own kernels are compared with: `plain`, `tma`, `reference`, or `own`, which runs them twice.
+    pub compare_with: ComparedKernel,
 
     /// Trades time for memory: plans and outputs of one batch size are kept instead of eight, and a
     /// [`LayerStack`](super::LayerStack) recomputes unless it is told otherwise.
@@ -180,6 +185,9 @@ pub enum KernelChoice {
     /// The new ones (by tensor maps, where they can be had) in `rollout_percent` of the layers, the
     /// plain ones in the others.
     Rollout,
+    /// Those that are fastest for the batch size on this GPU, by a trial when the batch size is first seen: see
+    /// [`Variant::Tuned`](crate::kasmina::Variant::Tuned).
+    Tuned,
 }
 
 impl Default for LayerConfig {
@@ -209,6 +217,7 @@ impl Default for LayerConfig {
             kernel: KernelChoice::default(),
             rollout_percent: 0,
             compare_kernels: false,
+            compare_with: ComparedKernel::Reference,
             memory_efficient_mode: false,
             enable_kernel_profiling: false,
             enable_debug_assertions: false,

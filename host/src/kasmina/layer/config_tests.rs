@@ -13,6 +13,9 @@ fn both_forms_are_read_back() {
     config.stability_lower_bound = Some(-10.0);
     config.preferred_block_size = Some(128);
     config.schedule = BlendSchedule::DriftControlled;
+    config.kernel = KernelChoice::Tuned;
+    config.compare_with = ComparedKernel::Tma;
+    assert!(config.to_toml().contains("kernel = \"tuned\""));
     for clip in [
         GradientClipping::None,
         GradientClipping::Value { limit: 0.5 },

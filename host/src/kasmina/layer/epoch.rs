@@ -10,6 +10,7 @@ use super::rules::{SeedEpoch, SeedProgress};
 use super::{KasminaLayer, LayerElement};
 use crate::error::Error;
 use crate::kasmina::{EpochInputs, EpochValues};
+use crate::profile;
 
 /// What an epoch says of each seed.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -64,6 +65,7 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// or a failed call.
     pub fn end_epoch(&mut self, report: &EpochReport) -> Result<EpochOutcome, Error> {
         self.check_report(report)?;
+        let _scope = self.performance.scope(profile::END_EPOCH, 0);
         let mut found = self.found()?;
         self.step_schedules(report)?;
         found.read_schedules(&self.state)?;

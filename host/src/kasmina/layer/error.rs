@@ -134,6 +134,24 @@ pub enum LayerError {
         /// The option.
         option: &'static str,
     },
+    /// A profiler whose times are not of this layer's work.
+    #[error(
+        "the profiler is not of {device}, where layer `{layer}` lives; make it with `layer.device()`"
+    )]
+    OtherProfiler {
+        /// The layer.
+        layer: String,
+        /// Where it lives.
+        device: String,
+    },
+    /// Replays of passes that no graph holds.
+    #[error(
+        "layer `{layer}` has no forward pass in a graph; capture one before you count its replays"
+    )]
+    NothingCaptured {
+        /// The layer.
+        layer: String,
+    },
     /// An epoch's report that does not fit the layer.
     #[error("epoch report: {why}")]
     EpochReport {

@@ -19,6 +19,7 @@ use crate::kasmina::LayerState;
 use crate::kasmina::checkpoint::{crc32_of_tensors, seed_tensors};
 use crate::kasmina::files::Tensor;
 use crate::kasmina::state_update::SeedArrayValues;
+use crate::profile;
 
 /// The arrays that only commands change: all but the blueprints' parameters, which an optimiser changes
 /// between any two steps.
@@ -161,7 +162,9 @@ impl<T: LayerElement> KasminaLayer<T> {
                 }
             }
         }
+        let scope = self.performance.scope(profile::STATE_UPDATE, 0);
         let report = self.updates.apply(&mut self.state, updates)?;
+        drop(scope);
         if let Some(refusal) = report.refusals(updates).next() {
             return Err(refused(&refusal.update, refusal.status, refusal.found));
         }

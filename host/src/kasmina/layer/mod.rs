@@ -3,6 +3,7 @@
 mod blueprints;
 mod builder;
 mod commands;
+mod comparison;
 mod config;
 mod epoch;
 mod epoch_table;
@@ -21,6 +22,7 @@ mod stack;
 
 pub use blueprints::ParameterAddresses;
 pub use builder::KasminaLayerBuilder;
+pub use comparison::{ArrayDifference, GradientComparison, KernelComparison, TelemetryDifference};
 pub use config::{GradientClipping, KernelChoice, LayerConfig, StabilityMode, TelemetryReduction};
 pub use epoch::{EpochOutcome, EpochReport, Transition};
 pub use epoch_table::{EpochTable, EpochTableError};
@@ -30,7 +32,7 @@ pub use registry::{Blueprint, LoadedBlueprint, RegistryStatistics};
 pub use report::{Figure, LayerReport, SeedReport};
 pub use ring::TelemetryRecord;
 pub use rules::{SeedEpoch, SeedProgress, TransitionRules};
-pub use selection::{ComparedKernel, KernelComparison, TelemetryDifference, in_rollout};
+pub use selection::{ComparedKernel, in_rollout};
 pub use stack::{Checkpointing, LayerStack};
 
 use super::{
@@ -52,12 +54,11 @@ use ring::TelemetryRing;
 /// device and allocates nothing once a batch size has been seen. Commands and the end of an epoch read
 /// small arrays back.
 ///
-/// Passes can be captured into a graph, once one of the same kind and batch size has been made. A replay moves no cursor
-/// of the host: the telemetry of each replay goes to the one slot of the ring that the capture was given, over
-/// that of the replay before, and counts neither as a pass nor as an overrun; nor is it timed. So
-/// [`telemetry`](Self::telemetry) shows the last replay while no pass outside the graph has followed the
-/// capture; later such passes come round to the same slot, and a replay then overwrites theirs. To keep each
-/// step's, read between replays, or capture as many passes as are to be kept, each with a slot of its own.
+/// Passes can be captured into a graph, once one of the same kind and batch size has been made. The layer does not see a
+/// replay: it is not timed, and its telemetry goes to a place outside the ring, over that of the replay before, so that
+/// [`telemetry_history`](Self::telemetry_history) has each pass under its own number. Say
+/// [`replayed`](Self::replayed) after replays: the telemetry of the last then joins the ring, and all of them count as
+/// passes.
 ///
 /// ```
 /// use kasmina::kasmina::{Blueprint, KasminaLayer};
@@ -99,11 +100,14 @@ pub struct KasminaLayer<T: LayerElement> {
     carried: Carried,
     ring: TelemetryRing,
     options: BlendOptions,
+    /// Why a layer that is in the rollout runs the plain kernels.
+    rollout_fallback: Option<String>,
     plans: Plans<T>,
     /// CRC-32 of what only commands change, as the last command left it.
     guard: Option<u32>,
     performance: Performance,
     comparison: Option<KernelComparison>,
+    gradient_comparison: Option<GradientComparison>,
 }
 
 /// What only a backward pass needs.
@@ -135,7 +139,8 @@ impl<T: LayerElement> KasminaLayer<T> {
             config.blueprint_budget_bytes,
         );
         let state = load::empty_state(device, &config, &registry)?;
-        let (options, num_seeds) = (selection::options::<T>(device, &config)?, config.num_seeds);
+        let (options, rollout_fallback) = selection::options::<T>(device, &config)?;
+        let num_seeds = config.num_seeds;
         let kept = if config.enable_telemetry { config.telemetry_ring_capacity } else { 1 };
         let mut layer = Self {
             device: device.clone(),
@@ -148,10 +153,12 @@ impl<T: LayerElement> KasminaLayer<T> {
             carried: Carried::default(),
             ring: TelemetryRing::new(device, num_seeds, kept)?,
             options,
+            rollout_fallback,
             plans: Plans::new(if config.memory_efficient_mode { 1 } else { 8 }),
             guard: None,
             performance: Performance::new(device, config.enable_kernel_profiling)?,
             comparison: None,
+            gradient_comparison: None,
             state,
             config,
         };

@@ -12,6 +12,7 @@ use crate::kasmina::{
     ClipMode, ClipReport, ClipTargets, GradientBuffers, GradientClip, TelemetryBuffers,
     TelemetryValues,
 };
+use crate::profile;
 
 const FORWARD: &str = "KasminaLayer::forward";
 const BACKWARD: &str = "KasminaLayer::backward";
@@ -93,6 +94,7 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// [`LayerError::TurnedOff`], or a failed call.
     pub fn telemetry(&self) -> Result<Option<TelemetryValues>, Error> {
         self.check_telemetry()?;
+        let _scope = self.scope_of_reading(1);
         self.ring.latest().map(TelemetryBuffers::read).transpose()
     }
 
@@ -102,7 +104,23 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// As [`Self::telemetry`].
     pub fn telemetry_history(&mut self) -> Result<Vec<TelemetryRecord>, Error> {
         self.check_telemetry()?;
+        let _scope = self.scope_of_reading(self.ring.held());
         self.ring.history()
+    }
+
+    /// Says that graphs which were captured from this layer made `passes` forward passes since the last such call. They
+    /// count as passes from now on, and the telemetry of the last of them is copied into the ring, on the device and in
+    /// the order of its stream; those before it count as overruns.
+    ///
+    /// # Errors
+    /// [`LayerError::TurnedOff`]; [`LayerError::NothingCaptured`]; a capture in progress, or a failed call.
+    pub fn replayed(&mut self, passes: u64) -> Result<(), Error> {
+        self.check_telemetry()?;
+        self.device.refuse_capture("KasminaLayer::replayed")?;
+        if self.ring.replayed(passes)? {
+            return Ok(());
+        }
+        Err(LayerError::NothingCaptured { layer: self.config.name.clone() }.into())
     }
 
     /// Passes whose telemetry was overwritten before anyone read it.
@@ -136,7 +154,9 @@ impl<T: LayerElement> KasminaLayer<T> {
         // What this pass does to the flags is done to those that nobody needs any more.
         std::mem::swap(&mut self.state.unstable, flags);
         let plan = self.plans.last().expect("just planned");
+        let scope = self.performance.scope(profile::RECOMPUTE, 2 * x.byte_len());
         let done = plan.forward.run(&mut self.state, x, output, scratch);
+        drop(scope);
         std::mem::swap(&mut self.state.unstable, flags);
         done
     }
@@ -189,9 +209,12 @@ impl<T: LayerElement> KasminaLayer<T> {
         let bytes = 2 * x.byte_len();
         let timer = self.performance.start(Pass::Forward, bytes)?;
         let plan = self.plans.last().expect("just planned");
-        let slot = self.ring.begin();
+        let slot = self.ring.begin(self.device.is_capturing());
+        let scope = self.performance.scope(profile::FORWARD, bytes);
         plan.forward.run(&mut self.state, x, output, slot)?;
+        drop(scope);
         if let Some(reduce) = &mut plan.reduce {
+            let _scope = self.performance.scope(profile::TELEMETRY_REDUCE, x.byte_len());
             reduce.run(x, slot)?;
         }
         self.ring.commit();
@@ -208,20 +231,32 @@ impl<T: LayerElement> KasminaLayer<T> {
         self.check_room(3, x)?;
         self.assert_state()?;
         self.plan_backward(batch)?;
-        let timer = self.performance.start(Pass::Backward, 3 * x.byte_len())?;
+        if self.config.compare_kernels {
+            self.compare_gradients_and_keep(x, grad_output)?;
+        }
+        let bytes = 3 * x.byte_len();
+        let timer = self.performance.start(Pass::Backward, bytes)?;
         let plan = self.plans.last().expect("just planned");
         let backward = plan.backward.as_mut().expect("just planned");
         let Training { gradients, clip } = self.training.as_mut().expect("just prepared");
+        let scope = self.performance.scope(profile::BACKWARD, bytes);
         backward.run(&self.state, x, grad_output, grad_input, gradients)?;
-        clip.run(
-            &self.state,
-            ClipTargets {
-                weights: &mut gradients.grad_weights,
-                scales: &mut gradients.grad_scales,
-                alpha: &mut gradients.grad_alpha,
-            },
-        )?;
+        drop(scope);
+        let targets = ClipTargets {
+            weights: &mut gradients.grad_weights,
+            scales: &mut gradients.grad_scales,
+            alpha: &mut gradients.grad_alpha,
+        };
+        let bytes = clipped_bytes(self.config.gradient_clip, &targets);
+        let _scope = bytes.map(|bytes| self.performance.scope(profile::CLIP, bytes));
+        clip.run(&self.state, targets)?;
         self.performance.stop(timer)
+    }
+
+    /// The scope of `passes`' telemetry on its way to the host.
+    fn scope_of_reading(&self, passes: usize) -> profile::Scope {
+        let figures = size_of::<[u32; 8]>();
+        self.performance.scope(profile::TELEMETRY_READ, passes * self.config.num_seeds * figures)
     }
 
     /// On the CPU a pass is the reference's mathematics, which copies `tensors` operands and results of
@@ -238,5 +273,17 @@ impl<T: LayerElement> KasminaLayer<T> {
             return Ok(());
         }
         Err(LayerError::TurnedOff { what: "telemetry", option: "enable_telemetry" })
+    }
+}
+
+/// What clipping reads and writes, all of which is f32; none where it does nothing.
+fn clipped_bytes(mode: GradientClipping, targets: &ClipTargets<'_>) -> Option<usize> {
+    let ClipTargets { weights, scales, alpha } = targets;
+    let bytes = weights.byte_len() + scales.byte_len() + alpha.byte_len();
+    match mode {
+        GradientClipping::None => None,
+        GradientClipping::Value { .. } => Some(2 * bytes),
+        // Read for the norm, read again and written.
+        GradientClipping::GlobalNorm { .. } | GradientClipping::Adaptive { .. } => Some(3 * bytes),
     }
 }

@@ -10,7 +10,9 @@ use crate::buffer::Buffer;
 use crate::device::{Device, Gpu};
 use crate::driver::Event;
 use crate::error::Error;
-use crate::kasmina::{BlendForward, BlendOptions, TelemetryBuffers};
+use crate::kasmina::{BlendForward, BlendOptions, LayerState, TelemetryBuffers, TelemetryReduce};
+use crate::profile::stopwatch::Stopwatch;
+use crate::profile::{CLIP_ACTIVATIONS, Profiler, Scope};
 
 /// Pairs of events in flight; a pass waits only where the GPU is as many passes behind.
 const PAIRS: usize = 64;
@@ -62,6 +64,10 @@ pub(crate) struct Performance {
     /// Before the clipping's plan was made again.
     clipped: u64,
     telemetry_overhead_percent: Option<f64>,
+    /// Labelled with the layer's name; disabled unless a user sets one.
+    profiler: Profiler,
+    /// Clip activations that the profiler has been told of.
+    counted: u64,
 }
 
 struct Events {
@@ -90,8 +96,21 @@ impl Performance {
             Device::Cuda(gpu) if enabled => Some(Events::new(device, gpu)?),
             _ => None,
         };
-        let sums = [Sum::default(); 2];
-        Ok(Self { enabled, events, sums, errors: 0, clipped: 0, telemetry_overhead_percent: None })
+        Ok(Self {
+            enabled,
+            events,
+            sums: [Sum::default(); 2],
+            errors: 0,
+            clipped: 0,
+            telemetry_overhead_percent: None,
+            profiler: Profiler::disabled(),
+            counted: 0,
+        })
+    }
+
+    /// A scope of the profiler, which moves so many bytes.
+    pub(crate) fn scope(&self, name: &'static str, bytes: usize) -> Scope {
+        self.profiler.scope(name).moving(bytes as u64)
     }
 
     pub(crate) fn start(&mut self, pass: Pass, bytes: usize) -> Result<Option<Timer>, Error> {
@@ -213,12 +232,67 @@ impl<T: LayerElement> KasminaLayer<T> {
         Ok(self.performance.clipped.saturating_add(of_plan))
     }
 
-    /// Times `repeats` forward passes of `x` with telemetry and as many without, in turn, and keeps by how
-    /// many percent the first take longer. Neither leaves anything in ring, flags or state.
+    /// From now on passes, their clipping and telemetry, and commands are scopes of `profiler`, labelled with the
+    /// layer's name; on a GPU it must have been made with this layer's [`device`](Self::device). A [disabled
+    /// profiler](Profiler::disabled) ends it. The scopes' names are constants of [`profile`](crate::profile).
+    ///
+    /// Where the profiler is disabled, as at the beginning, a pass costs a branch more. Otherwise a scope records two
+    /// events; neither allocates nor waits in the steady state.
+    ///
+    /// ```
+    /// use kasmina::kasmina::KasminaLayer;
+    /// use kasmina::profile::{self, Profiler};
+    /// use kasmina::{Buffer, Device};
+    ///
+    /// # fn main() -> Result<(), kasmina::Error> {
+    /// let device = Device::Cpu;
+    /// let profiler = Profiler::new(&device)?;
+    /// let mut layer = KasminaLayer::<f32>::builder(2, 8).name("encoder.3").build(&device)?;
+    /// layer.set_profiler(profiler.clone())?;
+    /// layer.forward(&Buffer::from_slice(&device, &[1.0_f32; 8])?)?;
+    /// let report = profiler.report()?;
+    /// assert_eq!(report.scope_of("encoder.3", profile::FORWARD).map(|pass| pass.count), Some(1));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`LayerError::OtherProfiler`], or a failed call.
+    pub fn set_profiler(&mut self, profiler: Profiler) -> Result<(), Error> {
+        if !profiler.measures(&self.device) {
+            let (layer, device) = (self.config.name.clone(), self.device.to_string());
+            return Err(LayerError::OtherProfiler { layer, device }.into());
+        }
+        if profiler.is_enabled() {
+            self.performance.counted = self.clip_activations()?;
+        }
+        self.performance.profiler = profiler.labelled(&self.config.name);
+        Ok(())
+    }
+
+    /// Adds to the profiler's counter [`CLIP_ACTIVATIONS`] what clipping has changed since it was set, or since the
+    /// last such call. The device adds up, so this waits for it: call it before a report, and not in a step.
+    ///
+    /// # Errors
+    /// What the queued work ran into, or a failed call.
+    pub fn count_clip_activations(&mut self) -> Result<(), Error> {
+        if self.performance.profiler.is_enabled() {
+            let so_far = self.clip_activations()?;
+            let new = so_far.saturating_sub(self.performance.counted);
+            self.performance.profiler.count(CLIP_ACTIVATIONS, new);
+            self.performance.counted = so_far;
+        }
+        Ok(())
+    }
+
+    /// Times forward passes of `x` as the layer is configured, with the launch that the strategies `mean` and `max`
+    /// add, against passes without telemetry: `repeats` times eight of the one and eight of the other in a row, by the
+    /// device's own clock. Keeps by how many percent the shortest eight of the first took longer than those of the
+    /// second. Neither leaves anything in ring, flags or state.
     ///
     /// # Errors
     /// [`LayerError::TurnedOff`] where profiling or telemetry is off; no repeats; an input that does not
-    /// fit; memory exhausted, or a failed call.
+    /// fit; a capture; memory exhausted, or a failed call.
     pub fn measure_telemetry_overhead(
         &mut self,
         x: &Buffer<T>,
@@ -233,32 +307,78 @@ impl<T: LayerElement> KasminaLayer<T> {
             let what = "repeats".into();
             return Err(LayerError::OutOfRange { what, got: 0.0, expected: "at least 1" }.into());
         }
-        let batch = self.batch_of("measure_telemetry_overhead", x)?;
-        let (seeds, chunk_size) = (self.config.num_seeds, self.state.chunk_size());
-        let plan = |telemetry| {
-            let options = BlendOptions { telemetry, ..self.options };
-            BlendForward::<T>::with_options(&self.device, batch, seeds, chunk_size, options)
-        };
-        let mut plans = [plan(true)?, plan(false)?];
-        let mut output = Buffer::zeroed(&self.device, x.len())?;
-        let mut telemetry = TelemetryBuffers::new(&self.device, seeds)?;
-        let mut flags = Buffer::zeroed(&self.device, seeds)?;
+        let op = "measure_telemetry_overhead";
+        let batch = self.batch_of(op, x)?;
+        self.device.refuse_capture(op)?;
+        let mut passes = [TimedPass::new(self, batch, true)?, TimedPass::new(self, batch, false)?];
+        let device = self.device.clone();
+        let mut flags = Buffer::zeroed(&device, self.config.num_seeds)?;
         flags.copy_from_buffer(&self.state.unstable)?;
-        let mut best = [f64::INFINITY; 2];
-        for _ in 0..repeats {
-            for (plan, best) in plans.iter_mut().zip(&mut best) {
-                self.device.synchronize()?;
-                let begun = Instant::now();
-                plan.run(&mut self.state, x, &mut output, &mut telemetry)?;
-                self.device.synchronize()?;
-                *best = best.min(begun.elapsed().as_secs_f64());
-                self.state.unstable.copy_from_buffer(&flags)?;
-            }
-        }
-        let percent = (best[0] / best[1] - 1.0) * 100.0;
+        let measured = best_times(&device, &mut self.state, x, &mut passes, repeats);
+        self.state.unstable.copy_from_buffer(&flags)?;
+        let [with, without] = measured?;
+        let percent = (with / without - 1.0) * 100.0;
         self.performance.telemetry_overhead_percent = Some(percent);
         Ok(percent)
     }
+}
+
+/// Passes that are timed in one go, so that what lies between two events is more than a launch.
+const PASSES_OF_A_SAMPLE: u32 = 8;
+
+/// A forward pass with or without its telemetry, and where its results go.
+struct TimedPass<T: LayerElement> {
+    forward: BlendForward<T>,
+    reduce: Option<TelemetryReduce<T>>,
+    output: Buffer<T>,
+    telemetry: TelemetryBuffers,
+}
+
+impl<T: LayerElement> TimedPass<T> {
+    fn new(layer: &KasminaLayer<T>, batch: usize, telemetry: bool) -> Result<Self, Error> {
+        let (device, config) = (&layer.device, &layer.config);
+        let (forward, reduce) = if telemetry {
+            layer.plan_forward(batch)?
+        } else {
+            let options = BlendOptions { telemetry: false, ..layer.options };
+            let (seeds, chunk) = (config.num_seeds, layer.state.chunk_size());
+            (BlendForward::with_options(device, batch, seeds, chunk, options)?, None)
+        };
+        let output = Buffer::zeroed(device, batch * config.hidden_dim)?;
+        let telemetry = TelemetryBuffers::new(device, config.num_seeds)?;
+        Ok(Self { forward, reduce, output, telemetry })
+    }
+
+    fn run(&mut self, state: &mut LayerState, x: &Buffer<T>) -> Result<(), Error> {
+        self.forward.run(state, x, &mut self.output, &mut self.telemetry)?;
+        match &mut self.reduce {
+            Some(reduce) => reduce.run(x, &mut self.telemetry),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Microseconds of the fastest samples of each, taken in turn. A first run of each compiles its kernels, and sets the
+/// flags of the adaptive mode to what `x` makes of them, so that all later passes find the same.
+fn best_times<T: LayerElement>(
+    device: &Device,
+    state: &mut LayerState,
+    x: &Buffer<T>,
+    passes: &mut [TimedPass<T>; 2],
+    repeats: usize,
+) -> Result<[f64; 2], Error> {
+    let stopwatch = Stopwatch::new(device)?;
+    let mut best = [f64::INFINITY; 2];
+    for pass in passes.iter_mut() {
+        pass.run(state, x)?;
+    }
+    for _ in 0..repeats {
+        for (pass, best) in passes.iter_mut().zip(&mut best) {
+            let mean_us = stopwatch.mean_us(PASSES_OF_A_SAMPLE, || pass.run(state, x))?;
+            *best = best.min(mean_us);
+        }
+    }
+    Ok(best)
 }
 
 impl Performance {
@@ -275,5 +395,44 @@ impl Performance {
             error_count: self.errors,
             grad_clip_activations,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kasmina_types::ReductionStrategy;
+
+    use super::*;
+    use crate::kasmina::TelemetryReduction;
+
+    /// What is timed against a pass without telemetry is the pass as it is configured.
+    #[test]
+    fn the_pass_that_is_timed_reduces_as_configured() {
+        let device = Device::simt();
+        let layer = |strategy| {
+            KasminaLayer::<f32>::builder(2, 8)
+                .telemetry_reduction_strategy(strategy)
+                .build(&device)
+                .expect("a layer")
+        };
+        let values: Vec<f32> = (0..24).map(|value| value as f32 * 0.3 - 2.0).collect();
+        let x = Buffer::from_slice(&device, &values).expect("memory");
+        for (ours, theirs) in [
+            (TelemetryReduction::Mean, ReductionStrategy::Mean),
+            (TelemetryReduction::Max, ReductionStrategy::Max),
+        ] {
+            let mut layer = layer(ours);
+            let mut timed = TimedPass::new(&layer, 3, true).expect("a plan");
+            timed.run(&mut layer.state, &x).expect("a run");
+            let mut expected = TelemetryBuffers::new(&device, 2).expect("memory");
+            let mut reduce = TelemetryReduce::new(&device, 3, 2, 4, theirs).expect("a plan");
+            reduce.run(&x, &mut expected).expect("a run");
+            assert_eq!(timed.telemetry.read().unwrap(), expected.read().unwrap(), "{ours:?}");
+        }
+        let mut layer = layer(TelemetryReduction::Max);
+        let mut without = TimedPass::new(&layer, 3, false).expect("a plan");
+        without.telemetry.fill_bytes(0x5A).expect("a fill");
+        without.run(&mut layer.state, &x).expect("a run");
+        assert!(without.telemetry.read().unwrap().count.iter().all(|&n| n == 0x5A5A_5A5A));
     }
 }

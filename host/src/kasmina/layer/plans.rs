@@ -6,7 +6,7 @@ use super::config::TelemetryReduction;
 use super::{KasminaLayer, LayerElement};
 use crate::buffer::Buffer;
 use crate::error::Error;
-use crate::kasmina::{BlendBackward, BlendForward, KernelInfo, TelemetryReduce};
+use crate::kasmina::{BlendBackward, BlendForward, KernelInfo, TelemetryReduce, Tuning};
 
 /// Plans of up to a bounded number of batch sizes; the one used least recently goes.
 pub(crate) struct Plans<T: LayerElement> {
@@ -42,6 +42,11 @@ impl<T: LayerElement> Plans<T> {
         Some((plan.forward.kernel(), plan.backward.as_ref().and_then(BlendBackward::kernel)))
     }
 
+    /// How the forward pass' variant was tuned.
+    pub(crate) fn tuning(&self) -> Option<&Tuning> {
+        self.plans.last()?.forward.tuning()
+    }
+
     /// Batch sizes that have a plan, the one used last at the end.
     pub(crate) fn batches(&self) -> Vec<usize> {
         self.plans.iter().map(|plan| plan.batch).collect()
@@ -61,6 +66,20 @@ impl<T: LayerElement> KasminaLayer<T> {
         if self.plans.bring(batch) {
             return Ok(());
         }
+        let (forward, reduce) = self.plan_forward(batch)?;
+        if self.plans.plans.len() == self.plans.most {
+            self.plans.plans.remove(0);
+        }
+        let (backward, output, grad_input) = (None, None, None);
+        self.plans.plans.push(Plan { batch, forward, reduce, backward, output, grad_input });
+        Ok(())
+    }
+
+    /// The forward pass as it is configured, with the launch that reduces its telemetry if it has one.
+    pub(crate) fn plan_forward(
+        &self,
+        batch: usize,
+    ) -> Result<(BlendForward<T>, Option<TelemetryReduce<T>>), Error> {
         let (seeds, chunk) = (self.config.num_seeds, self.state.chunk_size());
         let forward = BlendForward::with_options(&self.device, batch, seeds, chunk, self.options)?;
         let strategy = match self.config.telemetry_reduction_strategy {
@@ -71,12 +90,7 @@ impl<T: LayerElement> KasminaLayer<T> {
         let reduce = strategy
             .map(|strategy| TelemetryReduce::new(&self.device, batch, seeds, chunk, strategy))
             .transpose()?;
-        if self.plans.plans.len() == self.plans.most {
-            self.plans.plans.remove(0);
-        }
-        let (backward, output, grad_input) = (None, None, None);
-        self.plans.plans.push(Plan { batch, forward, reduce, backward, output, grad_input });
-        Ok(())
+        Ok((forward, reduce))
     }
 
     /// As [`Self::plan`], with what a backward pass needs.

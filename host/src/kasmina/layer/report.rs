@@ -7,10 +7,11 @@ use comfy_table::{LineStyle, Table};
 use kasmina_types::{BlendSchedule, BlueprintType, SeedLifecycle};
 use serde::{Serialize, Serializer};
 
+use super::comparison::{GradientComparison, KernelComparison};
 use super::registry::RegistryStatistics;
 use super::{KasminaLayer, LayerElement};
 use crate::error::Error;
-use crate::kasmina::{KernelInfo, TelemetryBuffers, TelemetryValues};
+use crate::kasmina::{KernelInfo, TelemetryBuffers, TelemetryValues, Tuning};
 
 /// A layer at one moment. Its [`Display`](fmt::Display) is a table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -31,6 +32,14 @@ pub struct LayerReport {
     pub forward_kernel: Option<KernelInfo>,
     /// The backward kernel.
     pub backward_kernel: Option<KernelInfo>,
+    /// Why the layer runs the plain kernels although it is in the rollout of the new ones.
+    pub rollout_fallback: Option<String>,
+    /// How the forward kernel of the last batch size was chosen, where `kernel` is `tuned`.
+    pub tuning: Option<Tuning>,
+    /// What `compare_kernels` has found in forward passes.
+    pub comparison: Option<KernelComparison>,
+    /// What it has found in backward passes.
+    pub gradient_comparison: Option<GradientComparison>,
     /// The block size that was preferred.
     pub preferred_block_size: Option<u32>,
     /// Batch sizes that have a plan, the one used last at the end.
@@ -105,6 +114,10 @@ impl<T: LayerElement> KasminaLayer<T> {
             epochs: self.epochs,
             forward_kernel,
             backward_kernel,
+            rollout_fallback: self.rollout_fallback.clone(),
+            tuning: self.plans.tuning().cloned(),
+            comparison: self.comparison.clone(),
+            gradient_comparison: self.gradient_comparison.clone(),
             preferred_block_size: config.preferred_block_size,
             planned_batches: self.plans.batches(),
             telemetry_passes: if config.enable_telemetry { self.ring.passes() } else { 0 },
@@ -187,6 +200,41 @@ fn figures(values: &TelemetryValues, seed: usize, metrics: usize) -> Vec<Figure>
     all.into_iter().take(metrics).map(|(name, value)| Figure { name, value }).collect()
 }
 
+impl LayerReport {
+    /// How the kernels were chosen, and how they compare.
+    fn write_choices(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(why) = &self.rollout_fallback {
+            writeln!(f, "in the rollout, but plain: {why}")?;
+        }
+        if let Some(Tuning { chosen, times, .. }) = &self.tuning {
+            write!(f, "tuned: {chosen:?}")?;
+            for time in times {
+                write!(f, ", {:?} {:.2} µs", time.variant, time.time_us)?;
+            }
+            writeln!(f)?;
+        }
+        if let Some(found) = &self.comparison {
+            let KernelComparison { first, second, runs, elements, differing, .. } = found;
+            writeln!(
+                f,
+                "{first} against {second}, {runs} passes: {differing} of {elements} values differ, by {:.1e} at most",
+                found.max_relative
+            )?;
+        }
+        if let Some(GradientComparison { first, second, runs, arrays }) = &self.gradient_comparison
+        {
+            write!(f, "{first} against {second}, {runs} passes:")?;
+            for array in arrays.iter().filter(|array| array.differing > 0) {
+                let (name, differing, elements) = (array.array, array.differing, array.elements);
+                write!(f, " {name} {differing} of {elements} by {:.1e},", array.max_relative)?;
+            }
+            let same = arrays.iter().filter(|array| array.differing == 0).count();
+            writeln!(f, " {same} arrays the same bits")?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for LayerReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -217,6 +265,7 @@ impl fmt::Display for LayerReport {
                 }
             }
         }
+        self.write_choices(f)?;
         let registry = &self.registry;
         writeln!(
             f,

@@ -3,8 +3,9 @@
 //! A pass writes its telemetry straight into the next slot, so the ring costs a step neither a copy nor
 //! a launch. The host holds the ring's cursor; values are read back when they are asked for.
 //!
-//! A graph holds the slot that its capture was given, and a replay is none of the host's passes: each replay
-//! writes that slot again, and neither the cursor nor the counts of passes and overruns move.
+//! A graph goes on writing the slot that its capture was given, whatever the cursor does. So captured passes get a
+//! slot of their own outside the ring, and a replay never writes over a pass that the ring holds under its number.
+//! When the host says how many replays there were, the last one's telemetry is copied into the ring, on the device.
 
 use crate::device::Device;
 use crate::error::Error;
@@ -12,9 +13,16 @@ use crate::kasmina::{TelemetryBuffers, TelemetryValues};
 
 pub(crate) struct TelemetryRing {
     slots: Vec<Slot>,
-    /// Passes so far; the next goes to slot `passes % capacity`.
+    /// The slot of the next pass.
+    next: usize,
+    /// Passes so far.
     passes: u64,
     overruns: u64,
+    /// Where captured passes write.
+    of_graphs: TelemetryBuffers,
+    /// Whether the pass that began is being captured, and whether one was.
+    capturing: bool,
+    captured: bool,
 }
 
 struct Slot {
@@ -40,13 +48,24 @@ impl TelemetryRing {
             Ok(Slot { buffers, pass: None, unread: false })
         };
         let slots = (0..capacity).map(slot).collect::<Result<_, Error>>()?;
-        Ok(Self { slots, passes: 0, overruns: 0 })
+        Ok(Self {
+            slots,
+            next: 0,
+            passes: 0,
+            overruns: 0,
+            of_graphs: TelemetryBuffers::new(device, num_seeds)?,
+            capturing: false,
+            captured: false,
+        })
     }
 
-    /// The slot of the next pass, from now on empty.
-    pub(crate) fn begin(&mut self) -> &mut TelemetryBuffers {
-        let next = self.next();
-        let slot = &mut self.slots[next];
+    /// The slot of the next pass, from now on empty; that of all graphs for a pass that is being captured.
+    pub(crate) fn begin(&mut self, capturing: bool) -> &mut TelemetryBuffers {
+        self.capturing = capturing;
+        if capturing {
+            return &mut self.of_graphs;
+        }
+        let slot = &mut self.slots[self.next];
         if slot.unread {
             self.overruns += 1;
         }
@@ -54,12 +73,32 @@ impl TelemetryRing {
         &mut slot.buffers
     }
 
-    /// Records that the pass that began has been queued.
+    /// Records that the pass that began has been queued, or captured.
     pub(crate) fn commit(&mut self) {
-        let next = self.next();
-        let slot = &mut self.slots[next];
+        if self.capturing {
+            self.captured = true;
+            return;
+        }
+        let slot = &mut self.slots[self.next];
         (slot.pass, slot.unread) = (Some(self.passes), true);
         self.passes += 1;
+        self.next = (self.next + 1) % self.slots.len();
+    }
+
+    /// Counts `passes` that graphs made, and keeps what the last of them left. Those before it were overwritten
+    /// unread. False where no pass was captured.
+    pub(crate) fn replayed(&mut self, passes: u64) -> Result<bool, Error> {
+        if !self.captured {
+            return Ok(false);
+        }
+        if let Some(overwritten) = passes.checked_sub(1) {
+            self.begin(false);
+            self.slots[self.next].buffers.copy_from(&self.of_graphs)?;
+            self.overruns += overwritten;
+            self.passes += overwritten;
+            self.commit();
+        }
+        Ok(true)
     }
 
     /// The slot of the last pass.
@@ -96,8 +135,9 @@ impl TelemetryRing {
         self.slots.len()
     }
 
-    fn next(&self) -> usize {
-        (self.passes % self.slots.len() as u64) as usize
+    /// Passes that it holds now.
+    pub(crate) fn held(&self) -> usize {
+        self.slots.iter().filter(|slot| slot.pass.is_some()).count()
     }
 }
 
@@ -106,7 +146,7 @@ mod tests {
     use super::*;
 
     fn write(ring: &mut TelemetryRing, value: f32) {
-        ring.begin().mean.copy_from_slice(&[value]).expect("a copy");
+        ring.begin(false).mean.copy_from_slice(&[value]).expect("a copy");
         ring.commit();
     }
 
@@ -143,12 +183,41 @@ mod tests {
         for value in [0.0, 1.0] {
             write(&mut ring, value);
         }
-        ring.begin();
+        ring.begin(false);
         assert_eq!(means(&ring.history().expect("a read")), [(1, 1.0)]);
         assert_eq!(ring.overruns(), 1);
         assert!(ring.latest().is_some());
         write(&mut ring, 2.0);
         assert_eq!(means(&ring.history().expect("a read")), [(1, 1.0), (2, 2.0)]);
         assert_eq!(ring.overruns(), 1);
+    }
+
+    /// A replay writes where its capture did, at any time: never over a pass that has a number of its own.
+    #[test]
+    fn replays_write_over_no_pass_and_are_counted_when_they_are_told() {
+        let mut ring = TelemetryRing::new(&Device::Cpu, 1, 3).expect("memory");
+        assert!(!ring.replayed(1).expect("a copy"), "nothing is captured");
+        write(&mut ring, 0.0);
+        // A graph keeps what it is given at its capture, and writes there at each replay.
+        ring.begin(true);
+        ring.commit();
+        let replay = |ring: &mut TelemetryRing, value: f32| {
+            ring.of_graphs.mean.copy_from_slice(&[value]).expect("a copy");
+        };
+        for value in [1.0, 2.0, 3.0] {
+            write(&mut ring, value);
+        }
+        replay(&mut ring, 100.0);
+        assert_eq!(means(&ring.history().expect("a read")), [(1, 1.0), (2, 2.0), (3, 3.0)]);
+        replay(&mut ring, 101.0);
+        assert!(ring.replayed(2).expect("a copy"));
+        replay(&mut ring, 102.0);
+        // Passes 4 and 5 were replays, of which the second is kept.
+        assert_eq!(means(&ring.history().expect("a read")), [(2, 2.0), (3, 3.0), (5, 101.0)]);
+        assert_eq!((ring.passes(), ring.overruns()), (6, 2));
+        write(&mut ring, 6.0);
+        assert!(ring.replayed(0).expect("nothing to do"));
+        assert_eq!(means(&ring.history().expect("a read")), [(3, 3.0), (5, 101.0), (6, 6.0)]);
+        assert_eq!(ring.held(), 3);
     }
 }

@@ -34,9 +34,82 @@ pub fn check_comparison<T: Narrow + LayerElement>(device: &Device) {
     assert_eq!(layer.report().expect("one").telemetry_passes, passes);
 }
 
-/// The comparison mode sums up what every pass finds.
+/// Two backward kernels of one input, as their forward passes: blueprints lie elsewhere in the reference's state.
+#[track_caller]
+pub fn check_gradient_comparison<T: Narrow + LayerElement>(device: &Device) {
+    use ComparedKernel::{Own, Reference};
+    let mut layer = busy_layer::<T>(device, 8, |b| b);
+    let (x, g) = (inputs::<T>(device, 9 * 48, 4), inputs::<T>(device, 9 * 48, 5));
+    layer.backward(&x, &g).expect("a pass");
+    let kept = |layer: &KasminaLayer<T>| {
+        (snapshot(layer), layer.gradients().expect("a pass").read().expect("a read"))
+    };
+    let before = kept(&layer);
+    let same = layer.compare_backward_kernels(&x, &g, Own, Own).expect("one");
+    assert!(same.arrays.iter().all(|array| array.differing == 0), "{same:?}");
+    let elements: Vec<_> = same.arrays.iter().map(|array| (array.array, array.elements)).collect();
+    let (held, chunk, seeds) = (5, 8, 6);
+    assert_eq!(
+        elements,
+        [
+            ("grad_input", 9 * 48),
+            ("grad_weights", held * chunk),
+            ("grad_scales", held),
+            ("grad_alpha", seeds),
+            ("gradient_norm", seeds),
+            ("gradient_variance", seeds),
+            ("gradient_max", seeds),
+        ]
+    );
+    let other = layer.compare_backward_kernels(&x, &g, Own, Reference).expect("one");
+    for array in &other.arrays {
+        let tolerance = if array.array == "grad_input" { T::TOLERANCE } else { 1e-4 };
+        assert!(array.max_relative <= tolerance, "{other:?}");
+        assert_eq!(array.nonfinite_differing, 0, "{other:?}");
+    }
+    assert_eq!(other.second, "reference");
+    assert_eq!(kept(&layer), before);
+    let short = inputs::<T>(device, 48, 6);
+    assert!(layer.compare_backward_kernels(&x, &short, Own, Reference).is_err());
+}
+
+/// The comparison mode sums up what every pass finds, forward and backward, and the report has it.
 #[track_caller]
 pub fn check_comparison_mode(device: &Device) {
+    for with in [ComparedKernel::Plain, ComparedKernel::Tma, ComparedKernel::Reference] {
+        let layer = || {
+            KasminaLayer::<f32>::builder(6, 48)
+                .compare_kernels(true)
+                .compare_with(with)
+                .build(device)
+        };
+        if with == ComparedKernel::Tma && !has_tma(device) {
+            let why = layer().map(drop).expect_err("the device has none").to_string();
+            assert!(why.contains("`compare_with` is refused"), "{why}");
+            continue;
+        }
+        let mut layer =
+            busy_layer::<f32>(device, 8, |b| b.compare_kernels(true).compare_with(with));
+        let (x, g) = (inputs::<f32>(device, 9 * 48, 4), inputs::<f32>(device, 9 * 48, 5));
+        for _ in 0..2 {
+            layer.forward(&x).expect("a pass");
+            layer.backward(&x, &g).expect("a pass");
+        }
+        let report = layer.report().expect("a report");
+        let forward = report.comparison.as_ref().expect("two passes");
+        assert_eq!((forward.runs, forward.elements), (2, 2 * 9 * 48));
+        let cpu = matches!(device, Device::Cpu);
+        assert_eq!(forward.second.contains("_tma_"), with == ComparedKernel::Tma);
+        assert_eq!(forward.second == "reference", cpu || with == ComparedKernel::Reference);
+        let backward = report.gradient_comparison.as_ref().expect("two passes");
+        let grad_input = backward.array("grad_input").expect("there");
+        assert_eq!((backward.runs, grad_input.elements), (2, 2 * 9 * 48));
+        assert!(backward.arrays.iter().all(|array| array.max_relative < 1e-4), "{backward:?}");
+        assert_eq!(Some(backward), layer.gradient_comparison().expect("on"));
+        let shown = report.to_string();
+        assert!(shown.contains(&format!("against {}, 2 passes", backward.second)), "{shown}");
+    }
+
     let mut layer = busy_layer::<f32>(device, 8, |b| b.compare_kernels(true));
     assert!(layer.comparison().expect("on").is_none());
     let x = inputs::<f32>(device, 9 * 48, 4);
@@ -48,6 +121,7 @@ pub fn check_comparison_mode(device: &Device) {
     assert!(found.max_relative < 1e-5, "{found:?}");
     let off = busy_layer::<f32>(device, 8, |b| b);
     assert!(off.comparison().expect_err("off").to_string().contains("compare_kernels"));
+    assert!(off.gradient_comparison().expect_err("off").to_string().contains("compare_kernels"));
 }
 
 /// A grid with a block for each tile gives the same bits as one that is resident; the report says which
@@ -107,6 +181,9 @@ pub fn check_variants(device: &Device) {
         layer.forward(&x).expect("a pass");
         layer.backward(&x, &x).expect("a pass");
         let report = layer.report().expect("a report");
+        let chosen = in_rollout(&layer.config().name, id, percent);
+        let falls_back = choice == KernelChoice::Rollout && chosen && !has_tma(device);
+        assert_eq!(report.rollout_fallback.is_some(), falls_back, "{report}");
         let [forward, backward] = [report.forward_kernel, report.backward_kernel]
             .map(|kernel| kernel.is_some_and(|kernel| kernel.entry.contains("_tma_")));
         assert_eq!(forward, backward, "both passes take the layer's variant");
@@ -131,4 +208,35 @@ pub fn check_variants(device: &Device) {
         let refused = layer.compare_kernels(&x, ComparedKernel::Tma, ComparedKernel::Plain);
         assert!(refused.is_err());
     }
+}
+
+/// A tuned layer says what was chosen, and the next of its shape has the same; what runs is within the tolerance. A
+/// GPU tries all that it has, other devices have nothing to try.
+#[track_caller]
+pub fn check_tuner(device: &Device) {
+    let x = inputs::<f32>(device, 64 * 48, 4);
+    let run = |choice| {
+        let mut layer = busy_layer::<f32>(device, 8, |b| b.kernel(choice));
+        let y = layer.forward(&x).expect("a pass").to_vec().expect("a read");
+        (y, layer.report().expect("a report"))
+    };
+    let (plain, report) = run(KernelChoice::Plain);
+    assert_eq!(report.tuning, None);
+    let (tuned, report) = run(KernelChoice::Tuned);
+    let tuning = report.tuning.clone().expect("it was asked for");
+    let tried: Vec<_> = tuning.times.iter().map(|time| time.variant).collect();
+    if matches!(device, Device::Cuda(_)) && has_tma(device) {
+        assert_eq!(tried, [Variant::Plain, Variant::Tma, Variant::TmaBulkStores]);
+        assert!(tuning.times.iter().all(|time| time.time_us > 0.0), "{tuning:?}");
+        let kernel = report.forward_kernel.expect("a GPU has one").entry;
+        assert_eq!(kernel.contains("_tma_"), tuning.chosen != Variant::Plain, "{kernel}");
+    } else {
+        assert_eq!((tuning.chosen, &tried[..]), (Variant::Plain, &[][..]));
+    }
+    assert!(report.to_string().contains(&format!("tuned: {:?}", tuning.chosen)), "{report}");
+    for (tuned, plain) in tuned.iter().zip(&plain) {
+        assert!((tuned - plain).abs() <= 1e-5 * plain.abs().max(1.0), "{tuned} {plain}");
+    }
+    let (again, report) = run(KernelChoice::Tuned);
+    assert_eq!((again, report.tuning), (tuned, Some(tuning)));
 }

@@ -1,0 +1,248 @@
+//! Which variant of a forward pass is fastest here, by trying them.
+
+use std::collections::HashMap;
+use std::mem::Discriminant;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use kasmina_types::dtype::DType;
+use kasmina_types::{BlueprintType, SeedLifecycle};
+use serde::Serialize;
+
+use super::blend_forward::{BlendForward, LayerElement};
+use super::options::{BlendOptions, NumericalMode, Variant};
+use super::state::{LayerState, SeedStates};
+use super::telemetry::TelemetryBuffers;
+use crate::buffer::Buffer;
+use crate::device::Device;
+use crate::driver::DriverError;
+use crate::error::Error;
+use crate::profile::stopwatch::Stopwatch;
+
+/// How the variant of a forward pass was chosen for [`Variant::Tuned`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Tuning {
+    /// What runs.
+    pub chosen: Variant,
+    /// What each variant took; empty where there was no choice, or no memory to try them.
+    pub times: Vec<VariantTime>,
+}
+
+/// What a pass took in one variant.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct VariantTime {
+    /// The variant.
+    pub variant: Variant,
+    /// Microseconds of a pass: of several samples in turn with the others, the shortest.
+    pub time_us: f64,
+}
+
+/// What a choice is remembered for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    pci_id: String,
+    dtype: DType,
+    /// Batch, seeds, chunk size.
+    shape: [usize; 3],
+    telemetry: bool,
+    numerical: Discriminant<NumericalMode>,
+    persistent: bool,
+    block_threads: Option<u32>,
+}
+
+/// The choices of this process.
+static KNOWN: LazyLock<Mutex<HashMap<Key, Tuning>>> = LazyLock::new(Mutex::default);
+
+/// Passes of a sample, and samples of a variant.
+const PASSES: u32 = 8;
+const SAMPLES: usize = 7;
+
+/// What another variant must save for a plainer one to give way: less is noise.
+const LEAST_GAIN: f64 = 0.02;
+
+/// The plainest first.
+const VARIANTS: [Variant; 3] = [Variant::Plain, Variant::Tma, Variant::TmaBulkStores];
+
+/// The variant for a pass of a shape on a device, timed when it is first asked for in this process. Without a GPU it is
+/// the plain one: the executor's times say nothing about a GPU's.
+///
+/// # Errors
+/// A capture, or a failed call. Where there is no memory for the trial, the answer is [`Variant::Auto`]'s.
+pub(super) fn tune<T: LayerElement>(
+    device: &Device,
+    shape: [usize; 3],
+    options: BlendOptions,
+) -> Result<Tuning, Error> {
+    let [_, num_seeds, chunk_size] = shape;
+    let untimed = |chosen| Tuning { chosen, times: Vec::new() };
+    let Device::Cuda(gpu) = device else { return Ok(untimed(Variant::Plain)) };
+    let can =
+        |variant: &Variant| BlendForward::<T>::has_variant(device, num_seeds, chunk_size, *variant);
+    let variants: Vec<_> = VARIANTS.into_iter().filter(can).collect();
+    if let [only] = variants[..] {
+        return Ok(untimed(only));
+    }
+    let key = Key {
+        pci_id: gpu.device().info().pci_id.clone(),
+        dtype: T::DTYPE,
+        shape,
+        telemetry: options.telemetry,
+        numerical: std::mem::discriminant(&options.numerical),
+        persistent: options.persistent,
+        block_threads: options.block_threads,
+    };
+    match remembered(&KNOWN, key, || times::<T>(device, shape, options, &variants)) {
+        Err(Error::Driver(why @ DriverError::OutOfMemory { .. })) => {
+            tracing::warn!(%why, "no memory to tune a forward pass; it runs as `Auto`");
+            let auto = BlendOptions { variant: Variant::Auto, ..options };
+            let [batch, seeds, chunk] = shape;
+            Ok(untimed(
+                BlendForward::<T>::with_options(device, batch, seeds, chunk, auto)?.variant(),
+            ))
+        }
+        tuning => tuning,
+    }
+}
+
+/// A choice that was made before, or is made now by `times` and kept. The first that is kept stays.
+fn remembered(
+    known: &Mutex<HashMap<Key, Tuning>>,
+    key: Key,
+    times: impl FnOnce() -> Result<Vec<VariantTime>, Error>,
+) -> Result<Tuning, Error> {
+    let lock = || known.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(tuning) = lock().get(&key) {
+        return Ok(tuning.clone());
+    }
+    let times = times()?;
+    let tuning = Tuning { chosen: pick(&times), times };
+    Ok(lock().entry(key).or_insert(tuning).clone())
+}
+
+/// The fastest; a later one has to gain [`LEAST_GAIN`] on those before it.
+fn pick(times: &[VariantTime]) -> Variant {
+    let mut best: Option<&VariantTime> = None;
+    for time in times {
+        if best.is_none_or(|best| time.time_us < (1.0 - LEAST_GAIN) * best.time_us) {
+            best = Some(time);
+        }
+    }
+    best.map_or(Variant::Plain, |best| best.variant)
+}
+
+/// What each variant takes, on operands made for it.
+fn times<T: LayerElement>(
+    device: &Device,
+    shape: [usize; 3],
+    options: BlendOptions,
+    variants: &[Variant],
+) -> Result<Vec<VariantTime>, Error> {
+    let [batch, num_seeds, chunk_size] = shape;
+    let elements = batch * num_seeds * chunk_size;
+    let mut state = LayerState::new(device, third_grafting(num_seeds, chunk_size))?;
+    let input = Buffer::<T>::zeroed(device, elements)?;
+    let mut output = Buffer::<T>::zeroed(device, elements)?;
+    let mut telemetry = TelemetryBuffers::new(device, num_seeds)?;
+    let plan = |&variant: &Variant| {
+        let options = BlendOptions { variant, ..options };
+        BlendForward::<T>::with_options(device, batch, num_seeds, chunk_size, options)
+    };
+    let mut plans = variants.iter().map(plan).collect::<Result<Vec<_>, _>>()?;
+    let stopwatch = Stopwatch::new(device)?;
+    let mut best_us = vec![f64::INFINITY; plans.len()];
+    for sample in 0..=SAMPLES {
+        for (plan, best_us) in plans.iter_mut().zip(&mut best_us) {
+            let pass = || plan.run(&mut state, &input, &mut output, &mut telemetry);
+            let time_us = stopwatch.mean_us(PASSES, pass)?;
+            // The first sample compiles the kernel and fills the caches.
+            if sample > 0 {
+                *best_us = best_us.min(time_us);
+            }
+        }
+    }
+    let times = variants.iter().zip(best_us);
+    Ok(times.map(|(&variant, time_us)| VariantTime { variant, time_us }).collect())
+}
+
+/// Every third seed grafts, the five types of blueprint in turn: some of each of what a pass may have to do.
+fn third_grafting(num_seeds: usize, chunk_size: usize) -> SeedStates {
+    let types = BlueprintType::ALL;
+    let of_seed = |seed: usize| match seed.is_multiple_of(3) {
+        true => (SeedLifecycle::Grafting as u8, 1 + (seed / 3 % types.len()) as u16),
+        false => (SeedLifecycle::Dormant as u8, 0),
+    };
+    let (lifecycle, blueprint_id) = (0..num_seeds).map(of_seed).unzip();
+    let blueprints = 1 + types.len();
+    SeedStates {
+        lifecycle,
+        blueprint_id,
+        alpha: vec![0.5; num_seeds],
+        // Blueprint 0 is none; its type is not read.
+        blueprint_type: [types[0]].iter().chain(&types).map(|&kind| kind as u8).collect(),
+        blueprint_weights: vec![0.25; blueprints * chunk_size],
+        blueprint_scales: vec![1.0; blueprints],
+        chunk_size,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(batch: usize) -> Key {
+        Key {
+            pci_id: "0000:00:00.0".into(),
+            dtype: DType::F32,
+            shape: [batch, 4, 8],
+            telemetry: true,
+            numerical: std::mem::discriminant(&NumericalMode::Fast),
+            persistent: true,
+            block_threads: None,
+        }
+    }
+
+    fn took(times: [f64; 3]) -> Vec<VariantTime> {
+        let pairs = VARIANTS.into_iter().zip(times);
+        pairs.map(|(variant, time_us)| VariantTime { variant, time_us }).collect()
+    }
+
+    #[test]
+    fn the_fastest_is_picked_and_noise_is_no_reason() {
+        assert_eq!(pick(&took([10.0, 9.0, 8.0])), Variant::TmaBulkStores);
+        assert_eq!(pick(&took([10.0, 9.0, 8.95])), Variant::Tma);
+        assert_eq!(pick(&took([10.0, 9.9, 12.0])), Variant::Plain);
+        assert_eq!(pick(&took([8.0, 9.0, 12.0])), Variant::Plain);
+        assert_eq!(pick(&[]), Variant::Plain);
+    }
+
+    #[test]
+    fn a_choice_is_remembered_for_its_shape_and_a_failure_is_not() {
+        let known = Mutex::default();
+        let failed = remembered(&known, key(1), || Err(Error::Capturing { op: "op" }));
+        assert!(failed.is_err());
+        let first = remembered(&known, key(1), || Ok(took([10.0, 5.0, 9.0]))).unwrap();
+        assert_eq!((first.chosen, first.times.len()), (Variant::Tma, 3));
+        let again = remembered(&known, key(1), || unreachable!("it is known")).unwrap();
+        assert_eq!(again, first);
+        let other = remembered(&known, key(2), || Ok(took([1.0, 5.0, 9.0]))).unwrap();
+        assert_eq!(other.chosen, Variant::Plain);
+    }
+
+    /// The trial itself, with the host's clock in the place of a GPU's.
+    #[test]
+    fn every_variant_is_tried() {
+        let device = Device::simt();
+        let times = times::<f32>(&device, [3, 4, 8], BlendOptions::default(), &VARIANTS).unwrap();
+        let variants: Vec<_> = times.iter().map(|time| time.variant).collect();
+        assert_eq!(variants, VARIANTS);
+        assert!(times.iter().all(|time| time.time_us.is_finite() && time.time_us > 0.0));
+    }
+
+    #[test]
+    fn without_a_gpu_it_is_the_plain_one_and_nothing_is_timed() {
+        for device in [Device::Cpu, Device::simt()] {
+            let tuning = tune::<f32>(&device, [3, 4, 8], BlendOptions::default()).unwrap();
+            assert_eq!(tuning, Tuning { chosen: Variant::Plain, times: vec![] });
+        }
+    }
+}
