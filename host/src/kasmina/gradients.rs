@@ -132,14 +132,15 @@ impl PartBuffers {
         let part_seeds = instance.teams(chunk_size);
         // As many as the device has room for at once, if there are the seeds.
         let most = state.num_seeds().div_ceil(part_seeds);
-        let parts = most.min(resident / blueprints).max(1);
+        let parts = most.min(resident / blueprints.max(1)).max(1);
         Ok(Some(Self {
             weights: Buffer::zeroed(device, blueprints * parts * chunk_size)?,
             scales: Buffer::zeroed(device, blueprints * parts)?,
             arrivals: Buffer::zeroed(device, blueprints)?,
             max_parts: parts as u32,
             part_seeds: part_seeds as u32,
-            grid: (blueprints * parts).min(resident) as u32,
+            // A layer without blueprints has seeds to write zeros for.
+            grid: (blueprints * parts).clamp(1, resident) as u32,
         }))
     }
 
