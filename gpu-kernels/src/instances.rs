@@ -19,11 +19,11 @@ use crate::normalization::activation_norm as norm_kernels;
 use crate::normalization::activation_norm_backward as norm_backward_kernels;
 use crate::reduction::reduce as reduce_kernels;
 
-/// An instance of `blend_forward`.
+/// An instance of one of the layer's passes whose threads load their rows themselves.
 #[derive(Clone, Copy)]
-pub struct BlendForwardInstance {
+pub struct PassInstance<P: 'static> {
     /// The kernel.
-    pub kernel: &'static Kernel<BlendForward>,
+    pub kernel: &'static Kernel<P>,
     /// Element type.
     pub dtype: DType,
     /// Elements of one memory access; the chunk size is a multiple of it.
@@ -32,13 +32,32 @@ pub struct BlendForwardInstance {
     pub rows: u32,
 }
 
+/// An instance of one of the layer's passes whose rows the copy engine fetches.
+#[derive(Clone, Copy)]
+pub struct TmaPassInstance<P: 'static> {
+    /// The kernel.
+    pub kernel: &'static Kernel<P>,
+    /// Element type.
+    pub dtype: DType,
+    /// Elements of a vector; the chunk's bytes are a multiple of 16.
+    pub lanes: u32,
+    /// Rows that a thread takes together.
+    pub rows: u32,
+    /// Groups of rows that the dynamic shared memory holds.
+    pub stages: u32,
+    /// Arrays of which a group has a box.
+    pub arrays: u32,
+    /// Whether the output goes through shared memory.
+    pub bulk_stores: bool,
+}
+
 /// The instances of `blend_forward` for `dtype`, the widest access first.
-pub fn blend_forward(dtype: DType) -> impl Iterator<Item = BlendForwardInstance> {
+pub fn blend_forward(dtype: DType) -> impl Iterator<Item = PassInstance<BlendForward>> {
     let mut instances = Vec::new();
     macro_rules! instance {
         ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
      $min_blocks:literal $(, $spills:ident)?) => {
-            instances.push(BlendForwardInstance {
+            instances.push(PassInstance {
                 kernel: blend_kernels::$entry::handle(),
                 dtype: DType::$dtype,
                 lanes: $lanes,
@@ -50,35 +69,22 @@ pub fn blend_forward(dtype: DType) -> impl Iterator<Item = BlendForwardInstance>
     instances.into_iter().filter(move |instance| instance.dtype == dtype)
 }
 
-/// An instance of `blend_forward_tma`.
-#[derive(Clone, Copy)]
-pub struct BlendForwardTmaInstance {
-    /// The kernel.
-    pub kernel: &'static Kernel<BlendForwardTma>,
-    /// Element type.
-    pub dtype: DType,
-    /// Elements of a vector; the chunk's bytes are a multiple of 16.
-    pub lanes: u32,
-    /// Rows that a thread takes together.
-    pub rows: u32,
-    /// Groups that the dynamic shared memory holds.
-    pub stages: u32,
-    /// Whether the output goes through shared memory.
-    pub bulk_stores: bool,
-}
-
 /// The instance of `blend_forward_tma` for `dtype` that stores in bulk, or the one that does not.
-pub fn blend_forward_tma(dtype: DType, bulk_stores: bool) -> Option<BlendForwardTmaInstance> {
+pub fn blend_forward_tma(
+    dtype: DType,
+    bulk_stores: bool,
+) -> Option<TmaPassInstance<BlendForwardTma>> {
     let mut instances = Vec::new();
     macro_rules! instance {
         ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
          $min_blocks:literal, $arch:literal, $subrows:literal, $bulk:literal $(, $spills:ident)?) => {
-            instances.push(BlendForwardTmaInstance {
+            instances.push(TmaPassInstance {
                 kernel: tma_kernels::$entry::handle(),
                 dtype: DType::$dtype,
                 lanes: $lanes,
                 rows: $rows,
                 stages: tma_kernels::STAGES as u32,
+                arrays: 1,
                 bulk_stores: $bulk,
             });
         };
@@ -87,26 +93,13 @@ pub fn blend_forward_tma(dtype: DType, bulk_stores: bool) -> Option<BlendForward
     instances.into_iter().find(|i| i.dtype == dtype && i.bulk_stores == bulk_stores)
 }
 
-/// An instance of `blend_backward`.
-#[derive(Clone, Copy)]
-pub struct BlendBackwardInstance {
-    /// The kernel.
-    pub kernel: &'static Kernel<BlendBackward>,
-    /// Element type.
-    pub dtype: DType,
-    /// Elements of one memory access; the chunk size is a multiple of it.
-    pub lanes: u32,
-    /// Rows that a thread takes together.
-    pub rows: u32,
-}
-
 /// The instances of `blend_backward` for `dtype`, the widest access first.
-pub fn blend_backward(dtype: DType) -> impl Iterator<Item = BlendBackwardInstance> {
+pub fn blend_backward(dtype: DType) -> impl Iterator<Item = PassInstance<BlendBackward>> {
     let mut instances = Vec::new();
     macro_rules! instance {
         ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
          $min_blocks:literal $(, $spills:ident)?) => {
-            instances.push(BlendBackwardInstance {
+            instances.push(PassInstance {
                 kernel: backward_kernels::$entry::handle(),
                 dtype: DType::$dtype,
                 lanes: $lanes,
@@ -118,33 +111,21 @@ pub fn blend_backward(dtype: DType) -> impl Iterator<Item = BlendBackwardInstanc
     instances.into_iter().filter(move |instance| instance.dtype == dtype)
 }
 
-/// An instance of `blend_backward_tma`.
-#[derive(Clone, Copy)]
-pub struct BlendBackwardTmaInstance {
-    /// The kernel.
-    pub kernel: &'static Kernel<BlendBackwardTma>,
-    /// Element type.
-    pub dtype: DType,
-    /// Elements of a vector; the chunk's bytes are a multiple of 16.
-    pub lanes: u32,
-    /// Rows that a thread takes together.
-    pub rows: u32,
-    /// Groups, each of g and of x, that the dynamic shared memory holds.
-    pub stages: u32,
-}
-
 /// The instance of `blend_backward_tma` for `dtype`.
-pub fn blend_backward_tma(dtype: DType) -> Option<BlendBackwardTmaInstance> {
+pub fn blend_backward_tma(dtype: DType) -> Option<TmaPassInstance<BlendBackwardTma>> {
     let mut instances = Vec::new();
     macro_rules! instance {
         ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
          $min_blocks:literal, $arch:literal, $subrows:literal $(, $spills:ident)?) => {
-            instances.push(BlendBackwardTmaInstance {
+            instances.push(TmaPassInstance {
                 kernel: backward_tma_kernels::$entry::handle(),
                 dtype: DType::$dtype,
                 lanes: $lanes,
                 rows: $rows,
                 stages: backward_tma_kernels::STAGES as u32,
+                // g and x.
+                arrays: 2,
+                bulk_stores: false,
             });
         };
     }

@@ -26,7 +26,7 @@
 //!
 //! # Traffic
 //! Reads 4 · slabs · chunk_size bytes a seed that trains, and 3 · num_seeds bytes a blueprint and part. Bound
-//! by latency: 5 µs for 333 seeds of 9 blueprints, whose floor would be one launch. Measured: see
+//! by latency, a chain of some ten accesses of the L2 cache and folds. Measured with the pass before it: see
 //! `docs/performance.md`, `blend_backward`.
 //!
 //! # Launch

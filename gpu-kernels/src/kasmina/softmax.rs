@@ -143,10 +143,34 @@ unsafe fn of_team<M: Team, const N: usize>(
 /// Loads on their way at a time.
 const AHEAD: usize = 4;
 
-/// The largest of the weights `first`, `first + STEP` and so on below `count`.
+/// Folds the weights `first`, `first + STEP` and so on below `count`, past the last of them some −∞.
 ///
 /// # Safety
 /// `weights` has `count` elements from `offset`.
+#[inline(always)]
+unsafe fn fold<const STEP: u32>(
+    weights: &In<f32>,
+    offset: usize,
+    count: u32,
+    first: u32,
+    start: f32,
+    combine: impl Fn(f32, f32) -> f32,
+) -> f32 {
+    let mut folded = start;
+    let mut i = first;
+    while i < count {
+        // SAFETY: the caller's contract.
+        let group = unsafe { ahead::<STEP>(weights, offset, count, i) };
+        unroll!(k in AHEAD => { folded = combine(folded, group[k]); });
+        i += AHEAD as u32 * STEP;
+    }
+    folded
+}
+
+/// The largest of the same weights.
+///
+/// # Safety
+/// As [`fold`].
 #[inline(always)]
 unsafe fn largest_of<const STEP: u32>(
     weights: &In<f32>,
@@ -154,21 +178,14 @@ unsafe fn largest_of<const STEP: u32>(
     count: u32,
     first: u32,
 ) -> f32 {
-    let mut largest = f32::NEG_INFINITY;
-    let mut i = first;
-    while i < count {
-        // SAFETY: the caller's contract.
-        let group = unsafe { ahead::<STEP>(weights, offset, count, i) };
-        unroll!(k in AHEAD => { largest = math::max(largest, group[k]); });
-        i += AHEAD as u32 * STEP;
-    }
-    largest
+    // SAFETY: the caller's contract.
+    unsafe { fold::<STEP>(weights, offset, count, first, f32::NEG_INFINITY, math::max) }
 }
 
 /// Σ e^(w − largest) of the same weights.
 ///
 /// # Safety
-/// As [`largest_of`].
+/// As [`fold`].
 #[inline(always)]
 unsafe fn sum_of<const STEP: u32>(
     weights: &In<f32>,
@@ -177,21 +194,15 @@ unsafe fn sum_of<const STEP: u32>(
     first: u32,
     largest: f32,
 ) -> f32 {
-    let mut sum = 0.0;
-    let mut i = first;
-    while i < count {
-        // SAFETY: the caller's contract.
-        let group = unsafe { ahead::<STEP>(weights, offset, count, i) };
-        unroll!(k in AHEAD => { sum += math::exp(group[k] - largest); });
-        i += AHEAD as u32 * STEP;
-    }
-    sum
+    let add = |sum: f32, weight: f32| sum + math::exp(weight - largest);
+    // SAFETY: the caller's contract.
+    unsafe { fold::<STEP>(weights, offset, count, first, 0.0, add) }
 }
 
 /// Some weights from the `i`-th on; −∞ past the last.
 ///
 /// # Safety
-/// As [`largest_of`].
+/// As [`fold`].
 #[inline(always)]
 unsafe fn ahead<const STEP: u32>(
     weights: &In<f32>,

@@ -67,6 +67,7 @@ fn gpu_header(gpu: &Gpu) -> GpuHeader {
             target: artifact.target.clone(),
             ptx_version: artifact.ptx_version.clone(),
             generator: artifact.generator.clone(),
+            sha256: Some(artifact.sha256.clone()),
         },
         copy_gb_per_s: None,
         clocks_before: clocks(gpu),

@@ -76,6 +76,9 @@ pub struct ArtifactHeader {
     pub ptx_version: String,
     /// Code generator.
     pub generator: String,
+    /// SHA-256 of the PTX, as in the manifest; documents before 2026-11-26 lack it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
 }
 
 /// A GPU's clocks at one moment.

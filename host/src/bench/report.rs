@@ -178,6 +178,7 @@ pub(super) fn example() -> Document {
         target: "sm_90a".into(),
         ptx_version: "8.0".into(),
         generator: "llvm-nvptx".into(),
+        sha256: None,
     };
     let gpu = GpuHeader {
         capability: "9.0".into(),

@@ -3,18 +3,17 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use kasmina_types::{BlueprintType, SeedLifecycle};
-use rayon::prelude::*;
 use serde::Serialize;
 
 use super::device::Choice;
 use super::output::Json;
 use super::{Failure, Status};
-use crate::bench::data::{bits, try_draw};
-use crate::buffer::{Buffer, host};
+use crate::bench::data::try_draw;
+use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::error::Error;
-use crate::kasmina::{GradientClipping, GraftStates, KasminaLayer, SeedStates, StabilityMode};
+use crate::kasmina::sample_states::{BLUEPRINTS, third_grafting};
+use crate::kasmina::{GradientClipping, GraftStates, KasminaLayer, StabilityMode};
 use crate::profile::{FORWARD_WITHOUT_TELEMETRY, ProfileError, Profiler, Report};
 
 #[derive(clap::Args)]
@@ -66,9 +65,6 @@ const LAYER: &str = "layer";
 
 /// What a step's gradients are clipped to: a norm that is usual in training.
 const CLIPPING: GradientClipping = GradientClipping::GlobalNorm { limit: 1.0 };
-
-/// One of each type, and 0, which is none.
-const BLUEPRINTS: usize = 1 + BlueprintType::ALL.len();
 
 /// Of a tensor: 8 GiB, of which a step has four, and the host makes two.
 const MOST_ELEMENTS: usize = 1 << 31;
@@ -202,45 +198,4 @@ fn profile(device: &Device, profiler: &Profiler, shape: Shape, steps: usize) -> 
     profiler.count("nonfinite values of the last step", nonfinite);
     // Added up on the device: no step reads it.
     layer.count_clip_activations()
-}
-
-/// Every third seed grafts, the five blueprint types in turn, with random α; the others are dormant.
-fn third_grafting(num_seeds: usize, chunk_size: usize) -> Result<SeedStates, Error> {
-    let types = BlueprintType::ALL;
-    let grafts = |seed: usize| seed.is_multiple_of(3);
-    let lifecycle = |seed| {
-        let state = if grafts(seed) { SeedLifecycle::Grafting } else { SeedLifecycle::Dormant };
-        state as u8
-    };
-    let blueprint_id = |seed| if grafts(seed) { 1 + (seed / 3 % types.len()) as u16 } else { 0 };
-    let alpha = |seed| (bits(3, seed as u64) >> 40) as f32 / (1 << 24) as f32;
-    // Blueprint 0's type is not read.
-    let blueprints = BLUEPRINTS;
-    let seeds = (0..num_seeds).into_par_iter();
-    Ok(SeedStates {
-        lifecycle: host::collect(seeds.clone().map(lifecycle))?,
-        blueprint_id: host::collect(seeds.clone().map(blueprint_id))?,
-        alpha: host::collect(seeds.map(alpha))?,
-        blueprint_type: [types[0]].iter().chain(&types).map(|&kind| kind as u8).collect(),
-        blueprint_weights: try_draw(0, blueprints * chunk_size)?,
-        blueprint_scales: vec![1.0; blueprints],
-        chunk_size,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_third_of_the_seeds_graft_all_types_in_a_state_that_is_right() {
-        let states = third_grafting(30, 3).unwrap();
-        states.check().unwrap();
-        let grafting = |seed: &usize| states.lifecycle[*seed] == SeedLifecycle::Grafting as u8;
-        let seeds: Vec<_> = (0..30).filter(grafting).collect();
-        assert_eq!(seeds.len(), 10);
-        let kind = |seed: &usize| states.blueprint_type[usize::from(states.blueprint_id[*seed])];
-        assert_eq!(seeds.iter().map(kind).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 0, 1, 2, 3, 4]);
-        assert!(states.alpha.iter().all(|alpha| (0.0..1.0).contains(alpha)));
-    }
 }

@@ -3,22 +3,22 @@
 use kasmina_kernels::instances;
 use kasmina_reference::kasmina as reference;
 use kasmina_types::Numerical;
-use kasmina_types::blend_forward::BlendGeometry;
 use kasmina_types::dtype::Element;
 use ndarray::ArrayView2;
 
-use super::blend_forward::{LayerElement, MAPS, check_shape};
-use super::geometry::{self, Reads};
+use super::blend_forward::{LayerElement, check_shape};
+use super::geometry::Reads;
 use super::gradients::{GradientBuffers, GradientValues, SumBuffers};
 use super::options::{BlendOptions, KernelInfo, Variant};
+use super::pass::Pass;
 use super::state::LayerState;
 use super::variant::{self, Facts};
 use crate::buffer::{Buffer, check_length};
 use crate::device::Device;
+use crate::driver::TensorMapStatistics;
 use crate::driver::launchers::KernelDevice;
-use crate::driver::launchers::blend_backward::{self as batch_launcher, BackwardKernel};
+use crate::driver::launchers::blend_backward::{self as batch_launcher, BackwardPass};
 use crate::driver::launchers::parameter_gradients as parameters_launcher;
-use crate::driver::{TensorMapCache, TensorMapStatistics};
 use crate::error::Error;
 
 const OP: &str = "blend_backward";
@@ -41,9 +41,7 @@ pub struct BlendBackward<T: LayerElement> {
 }
 
 struct Plan {
-    kernel: BackwardKernel,
-    geometry: BlendGeometry,
-    grid: u32,
+    pass: BackwardPass,
     sums: SumBuffers,
 }
 
@@ -91,18 +89,12 @@ impl<T: LayerElement> BlendBackward<T> {
 
     /// The variant that runs; the CPU has the plain one only.
     pub fn variant(&self) -> Variant {
-        match self.plan.as_ref().map(|plan| &plan.kernel) {
-            None | Some(BackwardKernel::Plain(_)) => Variant::Plain,
-            Some(BackwardKernel::Tma { .. }) => Variant::Tma,
-        }
+        self.plan.as_ref().map_or(Variant::Plain, |plan| plan.pass.variant())
     }
 
     /// What the cache of the tensor maps of inputs and gradients has done, where the variant has one.
     pub fn tensor_maps(&self) -> Option<TensorMapStatistics> {
-        match &self.plan.as_ref()?.kernel {
-            BackwardKernel::Plain(_) => None,
-            BackwardKernel::Tma { maps, .. } => Some(maps.statistics()),
-        }
+        self.plan.as_ref()?.pass.tensor_maps()
     }
 
     /// Whether a pass of this shape can run in a variant on a device.
@@ -145,9 +137,7 @@ impl<T: LayerElement> BlendBackward<T> {
         batch_launcher::launch(
             kernels,
             batch_launcher::Arguments {
-                kernel: &mut plan.kernel,
-                geometry: plan.geometry,
-                grid: plan.grid,
+                pass: &mut plan.pass,
                 batch: self.batch as u32,
                 numerical: self.numerical,
                 state,
@@ -160,8 +150,8 @@ impl<T: LayerElement> BlendBackward<T> {
         let launched = parameters_launcher::launch(
             kernels,
             parameters_launcher::Arguments {
-                slabs: plan.geometry.slabs,
-                lanes: plan.kernel.lanes(),
+                slabs: plan.pass.geometry.slabs,
+                lanes: plan.pass.kernel.lanes(),
                 state,
                 sums: &mut plan.sums,
                 gradients,
@@ -175,13 +165,7 @@ impl<T: LayerElement> BlendBackward<T> {
 
     /// The kernel that the pass launches; none on the CPU.
     pub fn kernel(&self) -> Option<KernelInfo> {
-        let plan = self.plan.as_ref()?;
-        let (name, bounds) = match &plan.kernel {
-            BackwardKernel::Plain(i) => (i.kernel.name(), i.kernel.bounds()),
-            BackwardKernel::Tma { instance: i, .. } => (i.kernel.name(), i.kernel.bounds()),
-        };
-        let (block_threads, lanes) = (bounds.block_threads, plan.kernel.lanes());
-        Some(KernelInfo { entry: name, block_threads, lanes, grid: plan.grid })
+        Some(self.plan.as_ref()?.pass.info())
     }
 
     fn run_on_cpu(
@@ -267,49 +251,20 @@ impl Plan {
     fn new<T: Element>(
         device: &Device,
         kernels: KernelDevice<'_>,
-        [batch, num_seeds, chunk_size]: [usize; 3],
+        shape: [usize; 3],
         variant: Variant,
         options: &BlendOptions,
     ) -> Result<Self, Error> {
-        let (rows, seeds) = (batch as u32, num_seeds as u32);
-        let vectors = |lanes: u32| (chunk_size / lanes as usize) as u32;
-        let tma = (variant == Variant::Tma).then(|| instances::blend_backward_tma(T::DTYPE));
-        let (kernel, geometry, resident) = match tma.flatten() {
-            Some(instance) => {
-                let cut = |resident| {
-                    let vector_bytes = instance.lanes * size_of::<T>() as u32;
-                    geometry::cut_into_boxes(
-                        rows,
-                        seeds,
-                        vectors(instance.lanes),
-                        instance.rows,
-                        resident,
-                        vector_bytes,
-                        Reads::BySeed,
-                    )
-                };
-                // A stage is as large however many blocks there are.
-                let shared = batch_launcher::tma_shared_bytes(&instance, &cut(1));
-                let resident = kernels.resident_blocks_with_shared(instance.kernel, shared)?;
-                // One for each of the two arrays.
-                let maps = Box::new(TensorMapCache::new(device, 2 * MAPS)?);
-                (BackwardKernel::Tma { instance, maps }, cut(resident), resident)
-            }
-            None => {
-                // The first of those that are equally near: the widest access.
-                let instance = instances::blend_backward(T::DTYPE)
-                    .filter(|instance| chunk_size.is_multiple_of(instance.lanes as usize))
-                    .min_by_key(|instance| options.distance(instance.kernel.bounds().block_threads))
-                    .expect("every dtype has an instance of one lane");
-                let resident = kernels.resident_blocks(instance.kernel)?;
-                let vectors = vectors(instance.lanes);
-                let geometry = geometry::cut(rows, seeds, vectors, instance.rows, resident);
-                (BackwardKernel::Plain(instance), geometry, resident)
-            }
+        let plain = instances::blend_backward(T::DTYPE);
+        let tma = match variant {
+            Variant::Plain => None,
+            _ => instances::blend_backward_tma(T::DTYPE),
         };
-        let tiles = u64::from(geometry.strips) * u64::from(geometry.slabs);
-        let grid = options.grid(tiles, resident);
-        let sums = SumBuffers::new(device, num_seeds, chunk_size, kernel.lanes(), geometry)?;
-        Ok(Self { kernel, geometry, grid, sums })
+        let tma = tma.map(|instance| (instance, Reads::BySeed));
+        let pass = Pass::new(device, kernels, shape, plain, tma, options)?;
+        let [_, num_seeds, chunk_size] = shape;
+        let lanes = pass.kernel.lanes();
+        let sums = SumBuffers::new(device, num_seeds, chunk_size, lanes, pass.geometry)?;
+        Ok(Self { pass, sums })
     }
 }

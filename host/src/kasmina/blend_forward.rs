@@ -3,24 +3,22 @@
 use half::{bf16, f16};
 use kasmina_kernels::instances;
 use kasmina_reference::kasmina as reference;
-use kasmina_types::blend_forward::BlendGeometry;
 use kasmina_types::dtype::Element;
 use kasmina_types::{Numerical, TelemetryPartial};
 use ndarray::ArrayView2;
 
-use super::geometry::{self, Reads};
+use super::geometry::Reads;
 use super::options::{BlendOptions, KernelInfo, Variant};
+use super::pass::Pass;
 use super::state::LayerState;
 use super::telemetry::{TelemetryBuffers, TelemetryValues};
 use super::tuner::{self, Tuning};
 use super::variant::{self, Facts};
 use crate::buffer::{Buffer, check_length};
 use crate::device::Device;
+use crate::driver::TensorMapStatistics;
 use crate::driver::launchers::KernelDevice;
-use crate::driver::launchers::blend_forward::{
-    self as launcher, Arguments, ForwardKernel, tma_shared_bytes,
-};
-use crate::driver::{TensorMapCache, TensorMapStatistics};
+use crate::driver::launchers::blend_forward::{self as launcher, Arguments, ForwardPass};
 use crate::error::Error;
 
 const OP: &str = "blend_forward";
@@ -43,9 +41,7 @@ pub struct BlendForward<T: Element> {
 }
 
 struct Plan {
-    kernel: ForwardKernel,
-    geometry: BlendGeometry,
-    grid: u32,
+    pass: ForwardPass,
     partials: Buffer<TelemetryPartial>,
     arrivals: Buffer<u32>,
 }
@@ -132,13 +128,7 @@ impl<T: LayerElement> BlendForward<T> {
 
     /// The variant that runs; the CPU has the plain one only.
     pub fn variant(&self) -> Variant {
-        match self.plan.as_ref().map(|plan| &plan.kernel) {
-            None | Some(ForwardKernel::Plain(_)) => Variant::Plain,
-            Some(ForwardKernel::Tma { instance, .. }) if instance.bulk_stores => {
-                Variant::TmaBulkStores
-            }
-            Some(ForwardKernel::Tma { .. }) => Variant::Tma,
-        }
+        self.plan.as_ref().map_or(Variant::Plain, |plan| plan.pass.variant())
     }
 
     /// How [`Variant::Tuned`] chose; none for another.
@@ -148,10 +138,7 @@ impl<T: LayerElement> BlendForward<T> {
 
     /// What the cache of the inputs' tensor maps has done, where the variant has one.
     pub fn tensor_maps(&self) -> Option<TensorMapStatistics> {
-        match &self.plan.as_ref()?.kernel {
-            ForwardKernel::Plain(_) => None,
-            ForwardKernel::Tma { maps, .. } => Some(maps.statistics()),
-        }
+        self.plan.as_ref()?.pass.tensor_maps()
     }
 
     /// Computes `output` and `telemetry` from `input`, `[batch, num_seeds · chunk_size]` row-major. Of the
@@ -181,9 +168,7 @@ impl<T: LayerElement> BlendForward<T> {
         let launched = launcher::launch(
             kernels,
             Arguments {
-                kernel: &mut plan.kernel,
-                geometry: plan.geometry,
-                grid: plan.grid,
+                pass: &mut plan.pass,
                 batch: self.batch as u32,
                 numerical: self.numerical,
                 gathers: self.options.telemetry,
@@ -224,13 +209,7 @@ impl<T: LayerElement> BlendForward<T> {
 
     /// The kernel that the pass launches; none on the CPU.
     pub fn kernel(&self) -> Option<KernelInfo> {
-        let plan = self.plan.as_ref()?;
-        let (name, bounds, lanes) = match &plan.kernel {
-            ForwardKernel::Plain(i) => (i.kernel.name(), i.kernel.bounds(), i.lanes),
-            ForwardKernel::Tma { instance: i, .. } => (i.kernel.name(), i.kernel.bounds(), i.lanes),
-        };
-        let (block_threads, grid) = (bounds.block_threads, plan.grid);
-        Some(KernelInfo { entry: name, block_threads, lanes, grid })
+        Some(self.plan.as_ref()?.pass.info())
     }
 
     fn run_on_cpu(
@@ -330,65 +309,27 @@ fn choose_variant<T: Element>(
     variant::choose(asked, facts)
 }
 
-/// Inputs whose tensor maps a plan keeps: more than anybody rotates.
-pub(super) const MAPS: usize = 64;
-
 impl Plan {
     fn new<T: Element>(
         device: &Device,
         kernels: KernelDevice<'_>,
-        [batch, num_seeds, chunk_size]: [usize; 3],
+        shape: [usize; 3],
         variant: Variant,
         options: &BlendOptions,
     ) -> Result<Self, Error> {
-        let (rows, seeds) = (batch as u32, num_seeds as u32);
-        let vectors = |lanes: u32| (chunk_size / lanes as usize) as u32;
-        let bulk_stores = variant == Variant::TmaBulkStores;
-        let tma = (variant != Variant::Plain)
-            .then(|| instances::blend_forward_tma(T::DTYPE, bulk_stores))
-            .flatten();
-        let (kernel, geometry, resident) = match tma {
-            Some(instance) => {
-                let cut = |resident| {
-                    let vector_bytes = instance.lanes * size_of::<T>() as u32;
-                    let vectors = vectors(instance.lanes);
-                    geometry::cut_into_boxes(
-                        rows,
-                        seeds,
-                        vectors,
-                        instance.rows,
-                        resident,
-                        vector_bytes,
-                        Reads::Everything,
-                    )
-                };
-                // A stage is as large however many blocks there are.
-                let shared = tma_shared_bytes(&instance, &cut(1));
-                let resident = kernels.resident_blocks_with_shared(instance.kernel, shared)?;
-                let maps = Box::new(TensorMapCache::new(device, MAPS)?);
-                (ForwardKernel::Tma { instance, maps }, cut(resident), resident)
-            }
-            None => {
-                // The first of those that are equally near: the widest access.
-                let instance = instances::blend_forward(T::DTYPE)
-                    .filter(|instance| chunk_size.is_multiple_of(instance.lanes as usize))
-                    .min_by_key(|instance| options.distance(instance.kernel.bounds().block_threads))
-                    .expect("every dtype has an instance of one lane");
-                let resident = kernels.resident_blocks(instance.kernel)?;
-                let vectors = vectors(instance.lanes);
-                let geometry = geometry::cut(rows, seeds, vectors, instance.rows, resident);
-                (ForwardKernel::Plain(instance), geometry, resident)
-            }
+        let plain = instances::blend_forward(T::DTYPE);
+        let tma = match variant {
+            Variant::Plain => None,
+            _ => instances::blend_forward_tma(T::DTYPE, variant == Variant::TmaBulkStores),
         };
-        let tiles = u64::from(geometry.strips) * u64::from(geometry.slabs);
-        let grid = options.grid(tiles, resident);
-        let parts = num_seeds * geometry.parts() as usize;
+        let tma = tma.map(|instance| (instance, Reads::Everything));
+        let pass = Pass::new(device, kernels, shape, plain, tma, options)?;
+        let [_, num_seeds, _] = shape;
+        let parts = num_seeds * pass.geometry.parts() as usize;
         Ok(Self {
-            kernel,
-            geometry,
-            grid,
             partials: Buffer::zeroed(device, parts)?,
-            arrivals: Buffer::zeroed(device, geometry.groups() as usize)?,
+            arrivals: Buffer::zeroed(device, pass.geometry.groups() as usize)?,
+            pass,
         })
     }
 }

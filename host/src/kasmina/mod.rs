@@ -12,6 +12,8 @@ mod graft;
 mod graft_schedule;
 mod layer;
 mod options;
+pub(crate) mod pass;
+pub(crate) mod sample_states;
 mod state;
 mod state_update;
 mod telemetry;

@@ -5,12 +5,12 @@ use std::mem::Discriminant;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use kasmina_types::dtype::DType;
-use kasmina_types::{BlueprintType, SeedLifecycle};
 use serde::Serialize;
 
 use super::blend_forward::{BlendForward, LayerElement};
 use super::options::{BlendOptions, NumericalMode, Variant};
-use super::state::{LayerState, SeedStates};
+use super::sample_states::third_grafting;
+use super::state::LayerState;
 use super::telemetry::TelemetryBuffers;
 use crate::buffer::Buffer;
 use crate::device::Device;
@@ -139,7 +139,7 @@ fn times<T: LayerElement>(
 ) -> Result<Vec<VariantTime>, Error> {
     let [batch, num_seeds, chunk_size] = shape;
     let elements = batch * num_seeds * chunk_size;
-    let mut state = LayerState::new(device, third_grafting(num_seeds, chunk_size))?;
+    let mut state = LayerState::new(device, third_grafting(num_seeds, chunk_size)?)?;
     let input = Buffer::<T>::zeroed(device, elements)?;
     let mut output = Buffer::<T>::zeroed(device, elements)?;
     let mut telemetry = TelemetryBuffers::new(device, num_seeds)?;
@@ -162,27 +162,6 @@ fn times<T: LayerElement>(
     }
     let times = variants.iter().zip(best_us);
     Ok(times.map(|(&variant, time_us)| VariantTime { variant, time_us }).collect())
-}
-
-/// Every third seed grafts, the five types of blueprint in turn: some of each of what a pass may have to do.
-fn third_grafting(num_seeds: usize, chunk_size: usize) -> SeedStates {
-    let types = BlueprintType::ALL;
-    let of_seed = |seed: usize| match seed.is_multiple_of(3) {
-        true => (SeedLifecycle::Grafting as u8, 1 + (seed / 3 % types.len()) as u16),
-        false => (SeedLifecycle::Dormant as u8, 0),
-    };
-    let (lifecycle, blueprint_id) = (0..num_seeds).map(of_seed).unzip();
-    let blueprints = 1 + types.len();
-    SeedStates {
-        lifecycle,
-        blueprint_id,
-        alpha: vec![0.5; num_seeds],
-        // Blueprint 0 is none; its type is not read.
-        blueprint_type: [types[0]].iter().chain(&types).map(|&kind| kind as u8).collect(),
-        blueprint_weights: vec![0.25; blueprints * chunk_size],
-        blueprint_scales: vec![1.0; blueprints],
-        chunk_size,
-    }
 }
 
 #[cfg(test)]

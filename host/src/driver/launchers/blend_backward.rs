@@ -1,55 +1,24 @@
 //! Launcher of `blend_backward_*`.
 
-use kasmina_kernels::instances::{BlendBackwardInstance, BlendBackwardTmaInstance};
 use kasmina_types::blend_backward::EXTRA_SUMS;
-use kasmina_types::blend_forward::BlendGeometry;
-use kasmina_types::dtype::{DType, Element};
+use kasmina_types::dtype::Element;
 use kasmina_types::{BlendBackward, BlendBackwardTma, Numerical, TensorMapHandle};
 
 use super::boxes::Boxes;
 use super::{KernelDevice, with_buffers};
 use crate::buffer::{Buffer, check_length};
-use crate::driver::TensorMapCache;
 use crate::error::Error;
+use crate::kasmina::pass::{Pass, PassKernel, tma_shared_bytes};
 use crate::kasmina::{LayerState, SumBuffers};
 
 const OP: &str = "blend_backward";
 
-/// The kernel, and what it needs beside its parameters.
-pub(crate) enum BackwardKernel {
-    /// Threads load their rows.
-    Plain(BlendBackwardInstance),
-    /// The copy engine fetches them.
-    Tma { instance: BlendBackwardTmaInstance, maps: Box<TensorMapCache> },
-}
-
-impl BackwardKernel {
-    pub(crate) fn lanes(&self) -> u32 {
-        match self {
-            Self::Plain(instance) => instance.lanes,
-            Self::Tma { instance, .. } => instance.lanes,
-        }
-    }
-
-    fn dtype(&self) -> DType {
-        match self {
-            Self::Plain(instance) => instance.dtype,
-            Self::Tma { instance, .. } => instance.dtype,
-        }
-    }
-}
-
-/// Dynamic shared memory of a block of the instance: a stage has a box of g and one of x.
-pub(crate) fn tma_shared_bytes(instance: &BlendBackwardTmaInstance, g: &BlendGeometry) -> u32 {
-    let vector_bytes = instance.lanes * instance.dtype.size_bytes() as u32;
-    2 * instance.stages * g.stage_bytes(instance.rows, vector_bytes)
-}
+/// The plan of the pass.
+pub(crate) type BackwardPass = Pass<BlendBackward, BlendBackwardTma>;
 
 /// One launch.
 pub(crate) struct Arguments<'a, T: Element> {
-    pub(crate) kernel: &'a mut BackwardKernel,
-    pub(crate) geometry: BlendGeometry,
-    pub(crate) grid: u32,
+    pub(crate) pass: &'a mut BackwardPass,
     pub(crate) batch: u32,
     pub(crate) numerical: Numerical,
     pub(crate) state: &'a LayerState,
@@ -65,7 +34,9 @@ pub(crate) fn launch<T: Element>(
     device: KernelDevice<'_>,
     a: Arguments<'_, T>,
 ) -> Result<(), Error> {
-    let Arguments { kernel, geometry, state, sums, .. } = a;
+    let Arguments { pass, state, sums, .. } = a;
+    let Pass { kernel, geometry, grid } = pass;
+    let (geometry, grid) = (*geometry, *grid);
     let (num_seeds, chunk_size) = (state.num_seeds(), state.chunk_size());
     let hidden = state.hidden();
     let (elements, slabs) = (a.batch as usize * hidden, geometry.slabs as usize);
@@ -98,16 +69,14 @@ pub(crate) fn launch<T: Element>(
         _padding: 0,
     };
     let (grad_output_map, input_map) = match kernel {
-        BackwardKernel::Plain(_) => (TensorMapHandle::none(), TensorMapHandle::none()),
-        BackwardKernel::Tma { instance, maps } => {
+        PassKernel::Plain(_) => (TensorMapHandle::none(), TensorMapHandle::none()),
+        PassKernel::Tma { instance, maps } => {
             let rows = instance.rows;
             let boxes = Boxes { geometry, batch: a.batch, hidden, lanes, rows };
             (boxes.map(maps, a.grad_output)?, boxes.map(maps, a.input)?)
         }
     };
-    if let (KernelDevice::Cuda(gpu), BackwardKernel::Tma { maps, .. }) = (device, &*kernel) {
-        maps.acquire(gpu.stream())?;
-    }
+    kernel.acquire_maps(device)?;
     // SAFETY: every buffer has the length that the kernel's contract names: those of the call and the
     // sums are checked above, those of the state when it was made; all are aligned to 16 bytes. The geometry
     // covers each vector once (its test), and the chunk is a multiple of the lanes. Buffers that are written are
@@ -115,11 +84,11 @@ pub(crate) fn launch<T: Element>(
     // memory holds the instance's stages.
     let launch = || unsafe {
         match &*kernel {
-            BackwardKernel::Plain(instance) => device.launch(instance.kernel, a.grid, params),
-            BackwardKernel::Tma { instance, .. } => {
+            PassKernel::Plain(instance) => device.launch(instance.kernel, grid, params),
+            PassKernel::Tma { instance, .. } => {
                 let shared = tma_shared_bytes(instance, &geometry);
                 let params = BlendBackwardTma { backward: params, grad_output_map, input_map };
-                device.launch_with_shared(instance.kernel, a.grid, shared, params)
+                device.launch_with_shared(instance.kernel, grid, shared, params)
             }
         }
     };
@@ -142,8 +111,6 @@ pub(crate) fn launch<T: Element>(
         ],
         launch()
     );
-    if let (KernelDevice::Cuda(gpu), BackwardKernel::Tma { maps, .. }) = (device, &*kernel) {
-        maps.release(gpu.stream())?;
-    }
+    kernel.release_maps(device)?;
     launched
 }

@@ -1,8 +1,6 @@
 //! Launcher of `blend_forward_*`.
 
-use kasmina_kernels::instances::{BlendForwardInstance, BlendForwardTmaInstance};
-use kasmina_types::blend_forward::BlendGeometry;
-use kasmina_types::dtype::{DType, Element};
+use kasmina_types::dtype::Element;
 use kasmina_types::{
     BlendForward, BlendForwardTma, LayerArrays, Numerical, TelemetryPartial, TensorMapHandle,
 };
@@ -10,47 +8,18 @@ use kasmina_types::{
 use super::boxes::Boxes;
 use super::{KernelDevice, with_buffers};
 use crate::buffer::{Buffer, check_length};
-use crate::driver::TensorMapCache;
 use crate::error::Error;
+use crate::kasmina::pass::{Pass, PassKernel, tma_shared_bytes};
 use crate::kasmina::{LayerState, TelemetryBuffers};
 
 const OP: &str = "blend_forward";
 
-/// The kernel, and what it needs beside its parameters.
-pub(crate) enum ForwardKernel {
-    /// Threads load their rows.
-    Plain(BlendForwardInstance),
-    /// The copy engine fetches them.
-    Tma { instance: BlendForwardTmaInstance, maps: Box<TensorMapCache> },
-}
-
-impl ForwardKernel {
-    fn lanes(&self) -> u32 {
-        match self {
-            Self::Plain(instance) => instance.lanes,
-            Self::Tma { instance, .. } => instance.lanes,
-        }
-    }
-
-    fn dtype(&self) -> DType {
-        match self {
-            Self::Plain(instance) => instance.dtype,
-            Self::Tma { instance, .. } => instance.dtype,
-        }
-    }
-}
-
-/// Dynamic shared memory of a block of the instance.
-pub(crate) fn tma_shared_bytes(instance: &BlendForwardTmaInstance, g: &BlendGeometry) -> u32 {
-    let vector_bytes = instance.lanes * instance.dtype.size_bytes() as u32;
-    instance.stages * g.stage_bytes(instance.rows, vector_bytes)
-}
+/// The plan of the pass.
+pub(crate) type ForwardPass = Pass<BlendForward, BlendForwardTma>;
 
 /// One launch.
 pub(crate) struct Arguments<'a, T: Element> {
-    pub(crate) kernel: &'a mut ForwardKernel,
-    pub(crate) geometry: BlendGeometry,
-    pub(crate) grid: u32,
+    pub(crate) pass: &'a mut ForwardPass,
     pub(crate) batch: u32,
     pub(crate) numerical: Numerical,
     pub(crate) gathers: bool,
@@ -68,7 +37,9 @@ pub(crate) fn launch<T: Element>(
     device: KernelDevice<'_>,
     a: Arguments<'_, T>,
 ) -> Result<(), Error> {
-    let Arguments { kernel, geometry, state, telemetry, .. } = a;
+    let Arguments { pass, state, telemetry, .. } = a;
+    let Pass { kernel, geometry, grid } = pass;
+    let (geometry, grid) = (*geometry, *grid);
     let (num_seeds, chunk_size) = (state.num_seeds(), state.chunk_size());
     let elements = a.batch as usize * state.hidden();
     check_length(OP, "input", elements, a.input.len())?;
@@ -110,17 +81,15 @@ pub(crate) fn launch<T: Element>(
         gathers: a.gathers.into(),
     };
     let input_map = match kernel {
-        ForwardKernel::Plain(_) => TensorMapHandle::none(),
-        ForwardKernel::Tma { instance, maps } => {
+        PassKernel::Plain(_) => TensorMapHandle::none(),
+        PassKernel::Tma { instance, maps } => {
             let (lanes, rows) = (instance.lanes, instance.rows);
             let hidden = state.hidden();
             Boxes { geometry, batch: a.batch, hidden, lanes, rows }.map(maps, a.input)?
         }
     };
     let t = telemetry;
-    if let (KernelDevice::Cuda(gpu), ForwardKernel::Tma { maps, .. }) = (device, &*kernel) {
-        maps.acquire(gpu.stream())?;
-    }
+    kernel.acquire_maps(device)?;
     // SAFETY: every buffer has the length that the kernel's contract names: those of the call are
     // checked above and, for the telemetry, by `TelemetryBuffers::check` in the operation; those of the
     // state when it was made; all are aligned to 16 bytes. The geometry
@@ -129,11 +98,11 @@ pub(crate) fn launch<T: Element>(
     // A tensor map describes this input and a group of this geometry, and the shared memory holds the instance's stages.
     let launch = || unsafe {
         match &*kernel {
-            ForwardKernel::Plain(instance) => device.launch(instance.kernel, a.grid, params),
-            ForwardKernel::Tma { instance, .. } => {
+            PassKernel::Plain(instance) => device.launch(instance.kernel, grid, params),
+            PassKernel::Tma { instance, .. } => {
                 let shared = tma_shared_bytes(instance, &geometry);
                 let params = BlendForwardTma { forward: params, input_map, _padding: 0 };
-                device.launch_with_shared(instance.kernel, a.grid, shared, params)
+                device.launch_with_shared(instance.kernel, grid, shared, params)
             }
         }
     };
@@ -163,8 +132,6 @@ pub(crate) fn launch<T: Element>(
         ],
         launch()
     );
-    if let (KernelDevice::Cuda(gpu), ForwardKernel::Tma { maps, .. }) = (device, &*kernel) {
-        maps.release(gpu.stream())?;
-    }
+    kernel.release_maps(device)?;
     launched
 }
