@@ -295,19 +295,34 @@ fn backward_tma_maps(device: &Device) {
     }
 }
 
-/// A captured pass replays on what the buffers then hold.
+/// A captured pass replays on what the buffers then hold. It may be the first one: tensor maps are made inside.
 fn backward_graph(device: &Device) {
+    for (variant, first) in [(Variant::Plain, false), (Variant::Tma, false), (Variant::Tma, true)] {
+        let options = BlendOptions { variant, ..BlendOptions::default() };
+        if BlendBackward::<f32>::has_variant(device, 100, 64, variant) {
+            backward_in_a_graph(device, options, first);
+        }
+    }
+}
+
+fn backward_in_a_graph(device: &Device, options: BlendOptions, first: bool) {
     let Device::Cuda(gpu) = device else { unreachable!("a GPU's test") };
     let case = Case { batch: 32, num_seeds: 100, chunk_size: 64, seed: 6, broken_inputs: false };
     let state = LayerState::new(device, blend::mixed_states(case)).expect("a valid state");
     let elements = 32 * 100 * 64;
     let input = Buffer::from_slice(device, &vec![1.0_f32; elements]).expect("memory");
+    let ones = Buffer::from_slice(device, &vec![1.0_f32; elements]).expect("memory");
     let mut grad_output = Buffer::from_slice(device, &vec![1.0_f32; elements]).expect("memory");
     let mut grad_input = Buffer::<f32>::zeroed(device, elements).expect("memory");
     let mut gradients = GradientBuffers::new(device, &state).expect("memory");
-    let mut pass = BlendBackward::<f32>::new(device, 32, 100, 64).expect("a plan");
-    pass.run(&state, &input, &grad_output, &mut grad_input, &mut gradients).expect("a run");
+    let plan =
+        || BlendBackward::<f32>::with_options(device, 32, 100, 64, options).expect("a plan");
+    let (mut once, mut pass) = (plan(), plan());
+    once.run(&state, &input, &ones, &mut grad_input, &mut gradients).expect("a run");
     let once = gradients.read().expect("a result").grad_weights;
+    if !first {
+        pass.run(&state, &input, &grad_output, &mut grad_input, &mut gradients).expect("a run");
+    }
     let graph = Graph::capture::<Error>(gpu.stream(), |_| {
         pass.run(&state, &input, &grad_output, &mut grad_input, &mut gradients)
     });

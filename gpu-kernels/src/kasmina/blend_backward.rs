@@ -81,7 +81,7 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
 
         // SAFETY: a working thread's seed and columns are inside the strip, and the strip inside the
         // row; every thread of the block is here.
-        let (role, sums) = unsafe {
+        let (role, log_partition, sums) = unsafe {
             // The first rows are on their way while the seed's parameters are fetched.
             let first = if works { walk.first_group() } else { walk.nothing() };
             let role = if works { Role::of(&p, seed as usize) } else { None };
@@ -98,7 +98,7 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
                 (false, true) => walk.run(first, &c),
                 (false, false) => Sums::ZERO,
             };
-            (role, sums)
+            (role, normaliser, sums)
         };
         let p = anew(after);
         let slab = hint::opaque(tile) / p.geometry.strips;
@@ -109,7 +109,7 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
             // SAFETY: every thread of the block is here.
             unsafe {
                 column_sums::leave::<_, L, W>(
-                    WholeBlock, &p, slab, lane_row, role, place, sums, &shared,
+                    WholeBlock, &p, slab, lane_row, role, log_partition, place, sums, &shared,
                 );
             }
             // The sums' readers are done before the next tile writes there.

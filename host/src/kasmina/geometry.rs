@@ -11,6 +11,9 @@ const NARROWEST: u32 = 16;
 /// Waves of blocks no emptier than this are as good as full ones.
 const GOOD_ENOUGH: f64 = 0.95;
 
+/// One wave no emptier than this is better than several whose blocks share seeds.
+const NEARLY_FULL: f64 = 0.9;
+
 /// Cuts `[batch, num_seeds · chunk_vectors]` vectors for a grid of `resident` blocks that take `rows`
 /// rows a thread at a time.
 pub(crate) fn cut(
@@ -20,7 +23,11 @@ pub(crate) fn cut(
     rows: u32,
     resident: u32,
 ) -> BlendGeometry {
-    let limits = Limits { widest: BLOCK, several: BLOCK, unit: 1, row_lanes: BLOCK };
+    let several = match std::env::var("KASMINA_CUT") {
+        Ok(n) => n.parse().unwrap(),
+        Err(_) => BLOCK,
+    };
+    let limits = Limits { widest: BLOCK, several, unit: 1, row_lanes: BLOCK };
     cut_within(batch, num_seeds, chunk_vectors, rows, resident, limits)
 }
 
@@ -81,20 +88,48 @@ fn cut_within(
     resident: u32,
     limits: Limits,
 ) -> BlendGeometry {
+    let one_wave = seeds_of_one_wave(num_seeds, chunk_vectors, resident, limits)
+        .filter(|_| std::env::var("KASMINA_CUT").is_err());
+    let limits = match one_wave {
+        Some(seeds) => Limits { several: seeds * chunk_vectors, ..limits },
+        None => limits,
+    };
     let (strip_vectors, strip_seeds, chunk_strips) = strip(num_seeds, chunk_vectors, limits);
     let row_lanes = (BLOCK / strip_vectors).min(batch.div_ceil(rows)).clamp(1, limits.row_lanes);
     let strips = num_seeds.div_ceil(strip_seeds) * chunk_strips;
     let groups = batch.div_ceil(rows * row_lanes);
+    let slabs = if one_wave.is_some() { 1 } else { slabs(strips, groups, resident) };
     BlendGeometry {
         chunk_vectors,
         strip_vectors,
         strip_seeds,
         chunk_strips,
         strips,
-        slabs: slabs(strips, groups, resident),
+        slabs,
         row_lanes,
         _padding: 0,
     }
+}
+
+/// The most seeds of a strip with which the strips, not cut into slabs, fill the device once and threads with columns
+/// their blocks: then no block waits for another's part. `None` where no number does.
+fn seeds_of_one_wave(
+    num_seeds: u32,
+    chunk_vectors: u32,
+    resident: u32,
+    limits: Limits,
+) -> Option<u32> {
+    let most = limits.widest.min(limits.several) / chunk_vectors;
+    (1..=most.min(num_seeds)).rev().take_while(|seeds| seeds * chunk_vectors >= NARROWEST).find(
+        |seeds| {
+            let strips = num_seeds.div_ceil(*seeds);
+            let vectors = seeds * chunk_vectors;
+            let threads = BLOCK / vectors * vectors;
+            strips <= resident
+                && f64::from(strips) >= NEARLY_FULL * f64::from(resident)
+                && f64::from(threads) >= NEARLY_FULL * f64::from(BLOCK)
+        },
+    )
 }
 
 /// Vectors and seeds of a strip, and strips of a chunk: whole chunks where several fit a block, else
