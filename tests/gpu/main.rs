@@ -315,8 +315,7 @@ fn backward_in_a_graph(device: &Device, options: BlendOptions, first: bool) {
     let mut grad_output = Buffer::from_slice(device, &vec![1.0_f32; elements]).expect("memory");
     let mut grad_input = Buffer::<f32>::zeroed(device, elements).expect("memory");
     let mut gradients = GradientBuffers::new(device, &state).expect("memory");
-    let plan =
-        || BlendBackward::<f32>::with_options(device, 32, 100, 64, options).expect("a plan");
+    let plan = || BlendBackward::<f32>::with_options(device, 32, 100, 64, options).expect("a plan");
     let (mut once, mut pass) = (plan(), plan());
     once.run(&state, &input, &ones, &mut grad_input, &mut gradients).expect("a run");
     let once = gradients.read().expect("a result").grad_weights;

@@ -12,7 +12,8 @@
 //! | CONV_FILTER | wⱼ: a·s·Eⱼ | a·Σ Eⱼ·wⱼ | s·Σ Eⱼ·wⱼ − E₀ |
 //! | SCALE | a·s·A | a·Σ A·w | Σ A·(s·w − 1) |
 //!
-//! Norm, population variance and largest magnitude are those of what the seed adds to ∂w. All in f32.
+//! Norm, population variance and largest magnitude are those of what the seed adds to ∂w. All in f32. Where the pass
+//! over the batch has finished the seeds, what they add is there, and is added up.
 //!
 //! # Layout
 //! | buffer | shape | type | access |

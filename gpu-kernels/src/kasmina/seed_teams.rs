@@ -124,7 +124,8 @@ impl Folds for Teams {
             assert!(N <= FOLD_WORDS);
         }
         // SAFETY: whole warps are here.
-        let within = |values: [f32; N], lanes: u32| unsafe { LaneTeams(lanes).fold(values, &combine) };
+        let within =
+            |values: [f32; N], lanes: u32| unsafe { LaneTeams(lanes).fold(values, &combine) };
         let size = self.size();
         let lanes = if size < warp::WARP_SIZE { size } else { warp::WARP_SIZE };
         let folded = within(values, lanes);

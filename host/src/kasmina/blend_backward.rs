@@ -23,8 +23,8 @@ use crate::error::Error;
 
 const OP: &str = "blend_backward";
 
-/// Bytes of x from which on the copy engine was faster: `docs/performance.md`.
-const TMA_PAYS_FROM: usize = 32_000_000;
+/// Elements of x from which on the copy engine was faster: `docs/performance.md`.
+const TMA_PAYS_FROM: usize = 24_000_000;
 
 /// The backward pass of a layer of one shape and element type on one device: from the gradient at the output
 /// those of the input, of the blueprints and of the blend factors, as far as each seed's state lets them
@@ -246,7 +246,7 @@ fn choose_variant<T: Element>(
         supported: kernels.zip(instance).is_some_and(|(device, i)| device.supports(i.kernel)),
         chunk_bytes,
         row_bytes: num_seeds * chunk_bytes,
-        batch,
+        elements: batch * num_seeds * chunk_size,
         tma_pays_from: Some(TMA_PAYS_FROM),
     };
     variant::choose(asked, facts)

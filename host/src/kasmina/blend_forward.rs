@@ -204,7 +204,9 @@ impl<T: LayerElement> BlendForward<T> {
         chunk_size: usize,
         variant: Variant,
     ) -> Option<String> {
-        choose_variant::<T>(device, [1, num_seeds, chunk_size], variant).err().map(|why| why.to_string())
+        choose_variant::<T>(device, [1, num_seeds, chunk_size], variant)
+            .err()
+            .map(|why| why.to_string())
     }
 
     /// The kernel that the pass launches; none on the CPU.
@@ -304,7 +306,7 @@ fn choose_variant<T: Element>(
         supported: kernels.zip(instance).is_some_and(|(device, i)| device.supports(i.kernel)),
         chunk_bytes,
         row_bytes: num_seeds * chunk_bytes,
-        batch,
+        elements: batch * num_seeds * chunk_size,
         tma_pays_from: None,
     };
     variant::choose(asked, facts)

@@ -12,17 +12,18 @@ pub(crate) struct Facts<'a> {
     /// Whether the device has the kernels that fetch through the copy engine.
     pub(crate) supported: bool,
     pub(crate) chunk_bytes: usize,
-    /// Bytes of a row, and rows.
+    /// Bytes of a row.
     pub(crate) row_bytes: usize,
-    pub(crate) batch: usize,
-    /// Bytes of its input from which on [`Variant::Tma`] was measured to be faster, if ever.
+    /// Elements of the input.
+    pub(crate) elements: usize,
+    /// Elements of the input from which on [`Variant::Tma`] was measured to be faster, if ever.
     pub(crate) tma_pays_from: Option<usize>,
 }
 
 /// What [`Variant::Auto`] takes where every variant can run. Measurements decide.
 fn fastest(facts: Facts<'_>) -> Variant {
     match facts.tma_pays_from {
-        Some(bytes) if facts.batch.saturating_mul(facts.row_bytes) >= bytes => Variant::Tma,
+        Some(elements) if facts.elements >= elements => Variant::Tma,
         _ => Variant::Plain,
     }
 }
@@ -68,7 +69,7 @@ mod tests {
             supported: true,
             chunk_bytes: 64,
             row_bytes: 640,
-            batch: 10,
+            elements: 1600,
             tma_pays_from: None,
         };
         assert_eq!(choose(Variant::Tma, good).unwrap(), Variant::Tma);
@@ -89,24 +90,24 @@ mod tests {
     #[test]
     fn auto_takes_the_copy_engine_where_it_pays() {
         let device = Device::simt();
-        let facts = |batch, tma_pays_from| Facts {
+        let facts = |elements, tma_pays_from| Facts {
             op: "op",
             device: &device,
             supported: true,
             chunk_bytes: 64,
             row_bytes: 640,
-            batch,
+            elements,
             tma_pays_from,
         };
-        for (batch, pays_from, expected) in [
-            (99, Some(64_000), Variant::Plain),
-            (100, Some(64_000), Variant::Tma),
-            (usize::MAX, Some(64_000), Variant::Tma),
+        for (elements, pays_from, expected) in [
+            (999, Some(1000), Variant::Plain),
+            (1000, Some(1000), Variant::Tma),
+            (usize::MAX, Some(1000), Variant::Tma),
             (usize::MAX, None, Variant::Plain),
         ] {
-            assert_eq!(choose(Variant::Auto, facts(batch, pays_from)).unwrap(), expected);
-            assert_eq!(choose(Variant::Tuned, facts(batch, pays_from)).unwrap(), expected);
-            assert_eq!(choose(Variant::Plain, facts(batch, pays_from)).unwrap(), Variant::Plain);
+            assert_eq!(choose(Variant::Auto, facts(elements, pays_from)).unwrap(), expected);
+            assert_eq!(choose(Variant::Tuned, facts(elements, pays_from)).unwrap(), expected);
+            assert_eq!(choose(Variant::Plain, facts(elements, pays_from)).unwrap(), Variant::Plain);
         }
     }
 }
