@@ -161,9 +161,15 @@ unsafe fn small<const Z: usize, const Q: usize>(p: TeReduction) {
             // The tile is there.
             thread::sync_threads();
             if needed {
-                let excludes = work.excludes(&p.points, first, TILE);
+                let theiler = p.points.theiler;
                 // SAFETY: the tile was written before the barrier.
-                unsafe { scan(&tile, &numbers, &queries, p.points.theiler, excludes, &mut counts) };
+                unsafe {
+                    if work.excludes(&p.points, first, TILE) {
+                        scan::<true, Z, Q>(&tile, &numbers, &queries, theiler, &mut counts);
+                    } else {
+                        scan::<false, Z, Q>(&tile, &numbers, &queries, theiler, &mut counts);
+                    }
+                }
             }
         }
         at += 1;
@@ -174,24 +180,23 @@ unsafe fn small<const Z: usize, const Q: usize>(p: TeReduction) {
     unsafe { finish(&p, &work, &query, &mut counts) };
 }
 
-/// Counts a tile of candidates.
+/// Counts a tile of candidates: with a look at each one's number if `EXCLUDES`.
 ///
 /// # Safety
 /// The tile is written, and a barrier lies between.
 #[inline(always)]
-unsafe fn scan<const Z: usize, const Q: usize>(
+unsafe fn scan<const EXCLUDES: bool, const Z: usize, const Q: usize>(
     tile: &Shared<f32, { SMALL_DIMS * TILE }>,
     numbers: &Shared<u32, TILE>,
     queries: &[Query<Z>; Q],
     theiler: u32,
-    excludes: bool,
     counts: &mut [[u32; 3]; Q],
 ) {
     let mut c = 0;
     while c < TILE {
         // Whether a candidate is near enough in y⁻, in (y_t, y⁻) and in (x⁻, y⁻).
         let mut past = [[true; 4]; Q];
-        if excludes {
+        if EXCLUDES {
             // SAFETY: the caller's contract; four of the tile's columns, aligned.
             let others = unsafe { numbers.read_vector::<4>(c) }.0;
             unroll!(q in Q => {

@@ -7,3 +7,6 @@ pub mod fused_te_reduction;
 mod nearest;
 mod points;
 pub mod surrogate_rows;
+
+/// Candidates of a tile of the kernels for any dimensions.
+pub const WIDE_TILE: u32 = distance::WIDE_TILE as u32;

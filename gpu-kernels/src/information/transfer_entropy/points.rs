@@ -33,8 +33,10 @@ impl Work {
     #[inline(always)]
     pub(super) unsafe fn of(points: &TePoints, of_thread: usize) -> Self {
         let block = thread::block_idx_x();
-        let (rest, slab) = (block / points.slabs, block % points.slabs);
-        let (number, query_tile) = (rest / points.query_tiles, rest % points.query_tiles);
+        // At least one, as the launcher knows and the compiler does not.
+        let (slabs, tiles) = (points.slabs.max(1), points.query_tiles.max(1));
+        let (rest, slab) = (block / slabs, block % slabs);
+        let (number, query_tile) = (rest / tiles, rest % tiles);
         // SAFETY: the grid has a block for each problem and no more.
         let problem = unsafe { points.problems.load(number as usize) };
         let (number, of_thread) = (number as usize, of_thread as u32);
@@ -120,8 +122,9 @@ impl Work {
     #[inline(always)]
     pub(super) fn tiles(&self, points: &TePoints, tile: usize) -> (u32, u32) {
         let tiles = self.problem.points.div_ceil(tile as u32);
-        let border =
-            |slab: u32| (u64::from(tiles) * u64::from(slab) / u64::from(points.slabs)) as u32;
+        let border = |slab: u32| {
+            (u64::from(tiles) * u64::from(slab) / u64::from(points.slabs.max(1))) as u32
+        };
         (border(self.slab), border(self.slab + 1))
     }
 

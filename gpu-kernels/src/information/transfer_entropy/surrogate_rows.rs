@@ -127,7 +127,7 @@ fn row(p: &SurrogateRows, map: RowMap, i: u32) -> u32 {
     if p.kind != ROWS_BLOCK {
         return Permutation::new(n, map, p.seed).forward(i);
     }
-    let length = if p.block_length < n { p.block_length } else { n };
+    let length = p.block_length.min(n).max(1);
     let blocks = n.div_ceil(length);
     let permutation = Permutation::new(blocks, map, p.seed);
     let short = blocks * length - n;
@@ -142,10 +142,12 @@ fn row(p: &SurrogateRows, map: RowMap, i: u32) -> u32 {
 /// As [`SurrogateRows`] says.
 #[kernel(block = TE_BLOCK_THREADS)]
 pub unsafe fn surrogate_rows_i32(p: SurrogateRows) {
-    let total = p.num_maps as usize * p.stride as usize;
+    // At least one, as the launcher knows and the compiler does not.
+    let stride = (p.stride as usize).max(1);
+    let total = p.num_maps as usize * stride;
     let mut at = thread::index_1d() as usize;
     while at < total {
-        let (number, i) = (at / p.stride as usize, (at % p.stride as usize) as u32);
+        let (number, i) = (at / stride, (at % stride) as u32);
         // SAFETY: the map is one of them.
         let map = unsafe { p.maps.load(number) };
         if i < map.points {
