@@ -275,29 +275,34 @@ unsafe fn finish<T: Distance, L: Nearest<T>, const Q: usize>(
         if !unsafe { grid::arrive_is_last(&p.arrivals, arrival, points.slabs) } {
             return;
         }
-        unroll!(q in Q => {
-            if query[q] != TE_NONE {
-                let mut slab = 0;
-                while slab < points.slabs {
-                    let mut place = first(slab) + query[q] as usize;
-                    let end = place + (L::CAPACITY + 1) * stride;
-                    while place < end && slab != work.slab {
-                        // SAFETY: all slabs' lists were stored before their blocks arrived.
-                        let (distance, number) = unsafe {
-                            let distance = stored.load(place);
-                            let number =
-                                if L::NUMBERED { p.list_points.load(place) } else { TE_NONE };
-                            (distance, number)
-                        };
+        let mut slab = 0;
+        while slab < points.slabs {
+            if slab != work.slab {
+                let mut others = *lists;
+                unroll!(q in Q => {
+                    if query[q] != TE_NONE {
+                        let base = first(slab) + query[q] as usize;
+                        others[q] = L::gather(|place| {
+                            let at = base + place * stride;
+                            // SAFETY: all slabs' lists were stored before their blocks arrived.
+                            unsafe {
+                                let number =
+                                    if L::NUMBERED { p.list_points.load(at) } else { TE_NONE };
+                                (stored.load(at), number)
+                            }
+                        });
+                    }
+                });
+                unroll!(q in Q => {
+                    others[q].each(|_, distance, number| {
                         if distance >= T::ZERO && distance <= lists[q].worst() {
                             lists[q].insert(distance, number);
                         }
-                        place += stride;
-                    }
-                    slab += 1;
-                }
+                    });
+                });
             }
-        });
+            slab += 1;
+        }
     }
     let radii: Out<T> = p.radii.cast();
     unroll!(q in Q => {

@@ -192,6 +192,8 @@ unsafe fn scan<const EXCLUDES: bool, const Z: usize, const Q: usize>(
     theiler: u32,
     counts: &mut [[u32; 3]; Q],
 ) {
+    // Of this tile: adding 1.0 or 0.0 goes to other lanes than the comparisons do.
+    let mut near = [[0.0_f32; 3]; Q];
     let mut c = 0;
     while c < TILE {
         // Whether a candidate is near enough in y⁻, in (y_t, y⁻) and in (x⁻, y⁻).
@@ -220,9 +222,9 @@ unsafe fn scan<const EXCLUDES: bool, const Z: usize, const Q: usize>(
         unroll!(q in Q => {
             let query = &queries[q];
             unroll!(j in 4 => {
-                let near = past[q][j] & (f32::between(values[j], query.next) <= query.radii[1]);
-                counts[q][0] += u32::from(past[q][j]);
-                counts[q][1] += u32::from(near);
+                let next = past[q][j] & (f32::between(values[j], query.next) <= query.radii[1]);
+                near[q][0] += one_if(past[q][j]);
+                near[q][1] += one_if(next);
             });
         });
         unroll!(d in Z => {
@@ -236,10 +238,18 @@ unsafe fn scan<const EXCLUDES: bool, const Z: usize, const Q: usize>(
             });
         });
         unroll!(q in Q => {
-            unroll!(j in 4 => { counts[q][2] += u32::from(past[q][j]); });
+            unroll!(j in 4 => { near[q][2] += one_if(past[q][j]); });
         });
         c += 4;
     }
+    unroll!(q in Q => {
+        unroll!(subspace in 3 => { counts[q][subspace] += near[q][subspace] as u32; });
+    });
+}
+
+#[inline(always)]
+fn one_if(near: bool) -> f32 {
+    if near { 1.0 } else { 0.0 }
 }
 
 /// Adds the slabs' counts in the last block, takes ψ, and adds the query tiles' sums in the last block of all.

@@ -25,6 +25,8 @@ pub(super) trait Nearest<T: Distance>: Copy {
     fn next(&self) -> T;
     /// Takes a candidate that is as near as the K-th or nearer.
     fn insert(&mut self, distance: T, number: u32);
+    /// A list of what `load` has at each place, and last the one after them: all loads are on their way together.
+    fn gather(load: impl FnMut(usize) -> (T, u32)) -> Self;
     /// Hands over place, distance and number of each, and last of the one after them.
     fn each(&self, f: impl FnMut(usize, T, u32));
 }
@@ -87,6 +89,16 @@ impl<T: Distance, const W: usize, const G: usize> Nearest<T> for Distances<T, W,
     }
 
     #[inline(always)]
+    fn gather(mut load: impl FnMut(usize) -> (T, u32)) -> Self {
+        let mut list = Self::new(0, T::ZERO);
+        unroll!(g in G => {
+            unroll!(w in W => { list.near[g][w] = load(g * W + w).0; });
+        });
+        list.next = load(W * G).0;
+        list
+    }
+
+    #[inline(always)]
     fn each(&self, mut f: impl FnMut(usize, T, u32)) {
         unroll!(g in G => {
             unroll!(w in W => { f(g * W + w, self.near[g][w], TE_NONE); });
@@ -130,6 +142,18 @@ impl<T: Distance, const W: usize, const G: usize> Nearest<T> for Numbered<T, W, 
         });
         let _ = carried_number;
         self.next = T::smaller(self.next, carried);
+    }
+
+    #[inline(always)]
+    fn gather(mut load: impl FnMut(usize) -> (T, u32)) -> Self {
+        let mut list = Self::new(0, T::ZERO);
+        unroll!(g in G => {
+            unroll!(w in W => {
+                (list.near[g][w], list.numbers[g][w]) = load(g * W + w);
+            });
+        });
+        list.next = load(W * G).0;
+        list
     }
 
     #[inline(always)]

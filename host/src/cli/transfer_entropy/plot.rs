@@ -34,7 +34,7 @@ pub(super) fn heatmap(
             .margin(12)
             .x_label_area_size(56)
             .y_label_area_size(110)
-            .build_cartesian_2d((0..count).into_segmented(), (0..count).into_segmented())
+            .build_cartesian_2d((0..count - 1).into_segmented(), (0..count - 1).into_segmented())
             .map_err(said)?;
         let named = |at: &SegmentValue<i32>| match at {
             SegmentValue::CenterOf(i) => names.get(*i as usize).cloned().unwrap_or_default(),
@@ -108,6 +108,8 @@ pub(super) fn line(path: &Path, title: &str, points: &[(f64, f64)]) -> Result<()
         chart
             .configure_mesh()
             .x_desc("delay (samples)")
+            .x_labels(points.len().min(20))
+            .x_label_formatter(&|delay| format!("{delay:.0}"))
             .y_desc("transfer entropy (nats)")
             .label_style((FONT, 13))
             .light_line_style(WHITE)
