@@ -3,6 +3,8 @@
 //! Both take distances in the same type and round each difference once, so that every count is the same: what may
 //! differ is the rounding of f64 sums, of some 1e3 terms below 10. Hence the tolerance of 1e-12.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use kasmina::information::TransferEntropy;
 use kasmina::information::transfer_entropy::{
     Algorithm, Method, Precision, SurrogateKind, TransferEntropyResult,

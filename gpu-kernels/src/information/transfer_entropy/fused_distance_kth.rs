@@ -19,7 +19,7 @@
 //!
 //! # Traffic
 //! Bound by arithmetic. A pair of points in D dimensions costs D subtractions (128 lanes of an SM), D − 1 maxima with |·|
-//! folded in and one comparison (64 lanes): max(D, 2·D) cycles of an SM's quarter for 32 pairs, and insertions. N = 20000,
+//! folded in and one comparison (64 lanes): 2·D cycles of an SM's quarter for 32 pairs, and insertions. N = 20000,
 //! D = 7: 4e8 pairs, 14 cycles for 32, on 132 SMs at 1.755 GHz 0.19 ms. Candidates come through shared memory, four
 //! of one coordinate in 16 bytes, for all of the thread's points: D/4 loads for a candidate. A tile of 128
 //! candidates is read from L2 by each block: query tiles · N · D · 4 bytes. A list that starts at a bound is entered about K · N /
@@ -275,6 +275,18 @@ unsafe fn finish<T: Distance, L: Nearest<T>, const Q: usize>(
         if !unsafe { grid::arrive_is_last(&p.arrivals, arrival, points.slabs) } {
             return;
         }
+        let load = |at: usize| {
+            // SAFETY: all slabs' lists were stored before their blocks arrived.
+            unsafe {
+                let number = if L::NUMBERED { p.list_points.load(at) } else { TE_NONE };
+                (stored.load(at), number)
+            }
+        };
+        let offer = |list: &mut L, distance: T, number: u32| {
+            if distance >= T::ZERO && distance <= list.worst() {
+                list.insert(distance, number);
+            }
+        };
         let mut slab = 0;
         while slab < points.slabs {
             if slab != work.slab {
@@ -282,24 +294,26 @@ unsafe fn finish<T: Distance, L: Nearest<T>, const Q: usize>(
                 unroll!(q in Q => {
                     if query[q] != TE_NONE {
                         let base = first(slab) + query[q] as usize;
-                        others[q] = L::gather(|place| {
-                            let at = base + place * stride;
-                            // SAFETY: all slabs' lists were stored before their blocks arrived.
-                            unsafe {
-                                let number =
-                                    if L::NUMBERED { p.list_points.load(at) } else { TE_NONE };
-                                (stored.load(at), number)
+                        // Two long lists do not fit in registers.
+                        if L::CAPACITY <= 8 {
+                            others[q] = L::gather(|place| load(base + place * stride));
+                        } else {
+                            let mut place = 0;
+                            while place <= L::CAPACITY {
+                                let (distance, number) = load(base + place * stride);
+                                offer(&mut lists[q], distance, number);
+                                place += 1;
                             }
-                        });
+                        }
                     }
                 });
-                unroll!(q in Q => {
-                    others[q].each(|_, distance, number| {
-                        if distance >= T::ZERO && distance <= lists[q].worst() {
-                            lists[q].insert(distance, number);
-                        }
+                if L::CAPACITY <= 8 {
+                    unroll!(q in Q => {
+                        others[q].each(|_, distance, number| {
+                            offer(&mut lists[q], distance, number);
+                        });
                     });
-                });
+                }
             }
             slab += 1;
         }

@@ -19,9 +19,10 @@
 //! | `counts`, `sums`, `tile_ties`, `arrivals` | see [`TeReduction`](kasmina_types::TeReduction) | u32, f64 | scratch |
 //!
 //! # Traffic
-//! Bound by arithmetic. A pair of points costs D subtractions, D comparisons with |·| and the `and` with what was found before
-//! folded in, and three additions: at 128 and 64 lanes of an SM about 2·(D + 3) cycles of an SM's quarter for 32 pairs.
-//! N = 20000, D = 7: 20 cycles for 32 of 4e8 pairs, on 132 SMs at 1.755 GHz 0.27 ms. Reads as
+//! Bound by arithmetic. A pair of points costs D subtractions, an addition and two multiply-adds (128 lanes of an SM),
+//! D − 3 maxima with |·| folded in and 3 comparisons to 1.0 or 0.0 (64 lanes): 2·D + 3 instructions, of which an SM's
+//! quarter issues one a cycle for 32 pairs. N = 20000, D = 7: 17 cycles for 32 of 4e8 pairs, on 132 SMs at 1.755 GHz
+//! 0.23 ms. sm_90a's loop has 286 instructions for 16 pairs, those for loads and the loop among them. Reads as
 //! `fused_distance_kth`. Measured: see `docs/performance.md`, `transfer_entropy`.
 //!
 //! # Launch
@@ -40,7 +41,7 @@
 use kasmina_device::global::{Load, Store};
 use kasmina_device::reduce::{block_fold, warp_fold};
 use kasmina_device::shared::Shared;
-use kasmina_device::{grid, kernel, shared_array, thread, unroll};
+use kasmina_device::{grid, kernel, math, shared_array, thread, unroll};
 use kasmina_types::transfer_entropy::{
     TE_BLOCK_THREADS, TE_BOX_DIMS, TE_NONE, TE_SMALL_MIN_BLOCKS,
 };
@@ -192,53 +193,44 @@ unsafe fn scan<const EXCLUDES: bool, const Z: usize, const Q: usize>(
     theiler: u32,
     counts: &mut [[u32; 3]; Q],
 ) {
-    // Of this tile: adding 1.0 or 0.0 goes to other lanes than the comparisons do.
+    // Of this tile.
     let mut near = [[0.0_f32; 3]; Q];
     let mut c = 0;
     while c < TILE {
-        // Whether a candidate is near enough in y⁻, in (y_t, y⁻) and in (x⁻, y⁻).
-        let mut past = [[true; 4]; Q];
-        if EXCLUDES {
-            // SAFETY: the caller's contract; four of the tile's columns, aligned.
-            let others = unsafe { numbers.read_vector::<4>(c) }.0;
-            unroll!(q in Q => {
-                unroll!(j in 4 => {
-                    past[q][j] = others[j].abs_diff(queries[q].number) > theiler;
-                });
-            });
-        }
+        // SAFETY: the caller's contract; four of the tile's columns, aligned.
+        let four = |d: usize| unsafe { tile.read_vector::<4>(d * TILE + c) }.0;
+        let (mut past, next, mut source) = ([[0.0; 4]; Z], four(Z), [[0.0; 4]; Z]);
         unroll!(d in Z => {
-            // SAFETY: as above.
-            let values = unsafe { tile.read_vector::<4>(d * TILE + c) }.0;
-            unroll!(q in Q => {
-                let query = &queries[q];
-                unroll!(j in 4 => {
-                    past[q][j] &= f32::between(values[j], query.past[d]) <= query.radii[0];
-                });
-            });
+            past[d] = four(d);
+            source[d] = four(Z + 1 + d);
         });
-        // SAFETY: as above.
-        let values = unsafe { tile.read_vector::<4>(Z * TILE + c) }.0;
+        let mut others = [0; 4];
+        if EXCLUDES {
+            // SAFETY: as above.
+            others = unsafe { numbers.read_vector::<4>(c) }.0;
+        }
         unroll!(q in Q => {
             let query = &queries[q];
             unroll!(j in 4 => {
-                let next = past[q][j] & (f32::between(values[j], query.next) <= query.radii[1]);
-                near[q][0] += one_if(past[q][j]);
-                near[q][1] += one_if(next);
-            });
-        });
-        unroll!(d in Z => {
-            // SAFETY: as above.
-            let values = unsafe { tile.read_vector::<4>((Z + 1 + d) * TILE + c) }.0;
-            unroll!(q in Q => {
-                let query = &queries[q];
-                unroll!(j in 4 => {
-                    past[q][j] &= f32::between(values[j], query.source[d]) <= query.radii[2];
+                let (mut far_past, mut far_source) = (0.0, 0.0);
+                unroll!(d in Z => {
+                    let in_past = f32::between(past[d][j], query.past[d]);
+                    let in_source = f32::between(source[d][j], query.source[d]);
+                    far_past = if d == 0 { in_past } else { f32::larger(in_past, far_past) };
+                    far_source =
+                        if d == 0 { in_source } else { f32::larger(in_source, far_source) };
                 });
+                if EXCLUDES && others[j].abs_diff(query.number) <= theiler {
+                    far_past = f32::INFINITY;
+                }
+                // Ones and zeros, whose products and sums go to other lanes than comparisons do.
+                let in_past = one_if(far_past <= query.radii[0]);
+                let in_next = one_if(f32::between(next[j], query.next) <= query.radii[1]);
+                let in_source = one_if(far_source <= query.radii[2]);
+                near[q][0] += in_past;
+                near[q][1] = math::fma(in_past, in_next, near[q][1]);
+                near[q][2] = math::fma(in_past, in_source, near[q][2]);
             });
-        });
-        unroll!(q in Q => {
-            unroll!(j in 4 => { near[q][2] += one_if(past[q][j]); });
         });
         c += 4;
     }

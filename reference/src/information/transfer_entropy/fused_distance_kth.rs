@@ -69,8 +69,8 @@ impl<T: Real> Distances<T> {
         Self { past: zeros.clone(), next: zeros.clone(), source: zeros }
     }
 
-    /// Takes those from point `i`. The points in its Theiler window, itself among them, are infinitely far.
-    pub(super) fn from_point(
+    /// Measures those from point `i`. The points in its Theiler window, itself among them, are infinitely far.
+    pub(super) fn measure(
         &mut self,
         points: &Points<T>,
         source: &[Vec<T>],
@@ -177,7 +177,7 @@ pub fn nearest<T: Real>(
         .map_init(
             || Distances::new(points.len()),
             |distances, i| {
-                distances.from_point(points, &source, i, search.theiler);
+                distances.measure(points, &source, i, search.theiler);
                 neighbourhood(distances, search.k)
             },
         )

@@ -38,7 +38,7 @@ pub fn estimate<T: Real>(
         .map_init(
             || Distances::new(points.len()),
             |distances, i| {
-                distances.from_point(points, &source, i, search.theiler);
+                distances.measure(points, &source, i, search.theiler);
                 let (epsilon, largest, tied) = neighbourhood(distances, search.k);
                 let counts = match search.algorithm {
                     Algorithm::One => {

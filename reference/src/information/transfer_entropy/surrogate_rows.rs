@@ -112,7 +112,7 @@ pub fn surrogate_rows(
             let key = [seed as u32, (seed >> 32) as u32];
             let word = philox4x32([0, ROUNDS, surrogate, stream], key)[0];
             let shift =
-                if n > 1 { 1 + (u64::from(word) * u64::from(n - 1) >> 32) as u32 } else { 0 };
+                if n > 1 { 1 + ((u64::from(word) * u64::from(n - 1)) >> 32) as u32 } else { 0 };
             (0..n).map(|i| ((u64::from(i) + u64::from(shift)) % u64::from(n)) as u32).collect()
         }
         SurrogateKind::Block(length) => {
