@@ -2,6 +2,7 @@
 //! chooses from it.
 
 use crate::dtype::DType;
+use crate::transfer_entropy::{TE_BLOCK_THREADS, TE_SMALL_MIN_BLOCKS};
 
 /// One kernel instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +166,62 @@ macro_rules! single_tiles {
         $instance! { gradient_clip_norm_f32, "gradient_clip", 1, 256 }
         $instance! { gradient_clip_scale_f32, "gradient_clip", 1, 256 }
         $instance! { gradient_clip_adaptive_f32, "gradient_clip", 1, 256 }
+    };
+}
+
+/// Hands each instance of `fused_distance_kth` for few dimensions to a macro: `(entry, coordinates of y⁻ and of x⁻,
+/// coordinates, points of a thread, W, G)`; it keeps W · G distances. All are f32, and find algorithm 1's radii.
+#[macro_export]
+macro_rules! fused_distance_kth_small_tiles {
+    ($instance:ident) => {
+        $instance! { fused_distance_kth_f32_d3_k4, 1, 3, 4, 4, 1 }
+        $instance! { fused_distance_kth_f32_d3_k8, 1, 3, 2, 8, 1 }
+        $instance! { fused_distance_kth_f32_d3_k16, 1, 3, 1, 8, 2 }
+        $instance! { fused_distance_kth_f32_d3_k32, 1, 3, 1, 8, 4 }
+        $instance! { fused_distance_kth_f32_d5_k4, 2, 5, 4, 4, 1 }
+        $instance! { fused_distance_kth_f32_d5_k8, 2, 5, 2, 8, 1 }
+        $instance! { fused_distance_kth_f32_d5_k16, 2, 5, 1, 8, 2 }
+        $instance! { fused_distance_kth_f32_d5_k32, 2, 5, 1, 8, 4 }
+        $instance! { fused_distance_kth_f32_d7_k4, 3, 7, 4, 4, 1 }
+        $instance! { fused_distance_kth_f32_d7_k8, 3, 7, 2, 8, 1 }
+        $instance! { fused_distance_kth_f32_d7_k16, 3, 7, 1, 8, 2 }
+        $instance! { fused_distance_kth_f32_d7_k32, 3, 7, 1, 8, 4 }
+    };
+}
+
+/// Hands each instance of `fused_distance_kth` for any dimensions to a macro: `(entry, element, DType, W, G)`. They keep
+/// the neighbours' numbers, which algorithm 2 needs.
+#[macro_export]
+macro_rules! fused_distance_kth_tiles {
+    ($instance:ident) => {
+        $instance! { fused_distance_kth_f32_k4, f32, F32, 4, 1 }
+        $instance! { fused_distance_kth_f32_k8, f32, F32, 8, 1 }
+        $instance! { fused_distance_kth_f32_k16, f32, F32, 8, 2 }
+        $instance! { fused_distance_kth_f32_k32, f32, F32, 8, 4 }
+        $instance! { fused_distance_kth_f64_k4, f64, F64, 4, 1 }
+        $instance! { fused_distance_kth_f64_k8, f64, F64, 8, 1 }
+        $instance! { fused_distance_kth_f64_k16, f64, F64, 8, 2 }
+        $instance! { fused_distance_kth_f64_k32, f64, F64, 8, 4 }
+    };
+}
+
+/// Hands each instance of `fused_te_reduction` for few dimensions to a macro: `(entry, coordinates of y⁻ and of x⁻,
+/// points of a thread)`. All are f32.
+#[macro_export]
+macro_rules! fused_te_reduction_small_tiles {
+    ($instance:ident) => {
+        $instance! { fused_te_reduction_f32_d3, 1, 4 }
+        $instance! { fused_te_reduction_f32_d5, 2, 4 }
+        $instance! { fused_te_reduction_f32_d7, 3, 4 }
+    };
+}
+
+/// Hands each instance of `fused_te_reduction` for any dimensions to a macro: `(entry, element, DType)`.
+#[macro_export]
+macro_rules! fused_te_reduction_tiles {
+    ($instance:ident) => {
+        $instance! { fused_te_reduction_f32, f32, F32 }
+        $instance! { fused_te_reduction_f64, f64, F64 }
     };
 }
 
@@ -392,6 +449,45 @@ const ALL: ([Tile; 256], usize) = {
     }
     activation_norm_backward_tiles!(activation_norm_backward);
     norm!("activation_norm_backward_merge_f32", "activation_norm_backward", F32, 1, 1);
+    macro_rules! information {
+        ($entry:expr, $family:expr, $dtype:ident, $min_blocks:expr) => {
+            tiles[used] = Tile {
+                entry: $entry,
+                family: $family,
+                dtype: DType::$dtype,
+                lanes: 1,
+                block_threads: TE_BLOCK_THREADS,
+                min_blocks_per_sm: $min_blocks,
+                ..NONE
+            };
+            used += 1;
+        };
+    }
+    macro_rules! kth_small {
+        ($entry:ident, $($rest:literal),*) => {
+            information!(stringify!($entry), "fused_distance_kth", F32, TE_SMALL_MIN_BLOCKS);
+        };
+    }
+    fused_distance_kth_small_tiles!(kth_small);
+    macro_rules! kth {
+        ($entry:ident, $element:ty, $dtype:ident, $($rest:literal),*) => {
+            information!(stringify!($entry), "fused_distance_kth", $dtype, 1);
+        };
+    }
+    fused_distance_kth_tiles!(kth);
+    macro_rules! te_small {
+        ($entry:ident, $($rest:literal),*) => {
+            information!(stringify!($entry), "fused_te_reduction", F32, TE_SMALL_MIN_BLOCKS);
+        };
+    }
+    fused_te_reduction_small_tiles!(te_small);
+    macro_rules! te {
+        ($entry:ident, $element:ty, $dtype:ident) => {
+            information!(stringify!($entry), "fused_te_reduction", $dtype, 1);
+        };
+    }
+    fused_te_reduction_tiles!(te);
+    information!("surrogate_rows_i32", "surrogate_rows", I32, 1);
     (tiles, used)
 };
 
@@ -401,7 +497,7 @@ mod tests {
 
     #[test]
     fn entries_are_named_once_and_after_family_and_dtype() {
-        assert_eq!(TILES.len(), 8 + 6 + 8 + 3 + 50 + 16 + 6 + 4 + 13);
+        assert_eq!(TILES.len(), 8 + 6 + 8 + 3 + 50 + 16 + 6 + 4 + 13 + 26);
         for (i, tile) in TILES.iter().enumerate() {
             assert!(tile.entry.starts_with(tile.family), "{}", tile.entry);
             assert!(tile.entry.split('_').any(|part| part == tile.dtype.name()), "{}", tile.entry);

@@ -3,11 +3,13 @@
 
 use half::{bf16, f16};
 use kasmina::driver::Graph;
+use kasmina::information::TransferEntropy;
 use kasmina::kasmina::{
     BlendBackward, BlendForward, BlendOptions, GradientBuffers, LayerState, Variant,
 };
 use kasmina::reduction::{Reduce, SegmentOffsets, Segments};
 use kasmina::{Buffer, Device, Error};
+use kasmina_tests::information::transfer_entropy as te;
 use kasmina_tests::kasmina::blend_backward as backward;
 use kasmina_tests::kasmina::blend_forward::{self as blend, Case};
 use kasmina_tests::kasmina::layer::blueprints::{self, InFlight};
@@ -56,6 +58,14 @@ fn main() {
         trial("activation_norm::columns_at_the_edges", norm_columns),
         trial("activation_norm::large", norm_large),
         trial("activation_norm::edges", norm_edges),
+        trial("transfer_entropy::values_of_the_case", te::check_case),
+        trial("transfer_entropy::random_options", |device| te::check_random(device, 0..40, 3000)),
+        trial("transfer_entropy::many_dimensions", |device| {
+            te::check_many_dimensions(device, 2000)
+        }),
+        trial("transfer_entropy::batches", |device| te::check_batches(device, 1500)),
+        trial("transfer_entropy::refusals", te::check_refusals),
+        trial("transfer_entropy::large", te_large),
         trial("reduce::whole", reduce_whole),
         trial("reduce::ragged_segments", reduce_segments),
         trial("reduce::rows", reduce_rows),
@@ -510,6 +520,17 @@ fn two_handles(device: &Device) {
             sums.to_vec().expect("a result"),
             [1024.0, (1 << 20) as f32 - 1024.0],
             "{round}"
+        );
+    }
+}
+
+/// Enough points for many slabs, and for the pruned variant by itself.
+fn te_large(device: &Device) {
+    for history in [1, 3, 4] {
+        let options = TransferEntropy::new().target_history(history).source_history(history);
+        te::check(
+            device,
+            &te::Case { samples: 9000, seed: 3, ties: false, options, conditions: 0 },
         );
     }
 }

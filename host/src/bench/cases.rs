@@ -9,6 +9,7 @@ use super::layer::{self, State};
 use super::record::case_name;
 use super::reduction::{self, Cut};
 use super::timer::{self, Lane};
+use super::transfer_entropy::{self, Of};
 use super::{BenchError, COPY, Prepared};
 use super::{normalization, seeds, telemetry};
 use crate::device::{Device, Gpu};
@@ -35,6 +36,7 @@ enum Work {
     Norm(normalization::Work),
     Seeds([usize; 2], seeds::Work),
     Telemetry([usize; 3], ReductionStrategy),
+    TransferEntropy(transfer_entropy::Work),
 }
 
 impl Case {
@@ -75,6 +77,7 @@ impl Case {
             Work::Telemetry(shape, strategy) => {
                 telemetry::prepare(device, *shape, *strategy).map(Some)
             }
+            Work::TransferEntropy(work) => transfer_entropy::prepare(device, *work).map(Some),
         }
     }
 
@@ -82,6 +85,7 @@ impl Case {
     pub(super) fn lanes(&self, device: &Device, sets: usize) -> Vec<Lane> {
         match self.work {
             Work::Seeds(_, work) => work.lanes(device),
+            Work::TransferEntropy(work) => work.lanes(device),
             _ => timer::lanes(device, sets),
         }
     }
@@ -141,6 +145,18 @@ impl Case {
         }
     }
 
+    fn transfer_entropy(samples: usize, history: usize, of: Of) -> Self {
+        let work = transfer_entropy::Work { samples, history, of };
+        Self {
+            kernel: "transfer_entropy".into(),
+            variant: work.variant(),
+            dtype: DType::F32,
+            shape: work.shape(),
+            bytes: work.bytes(),
+            work: Work::TransferEntropy(work),
+        }
+    }
+
     fn norm(work: normalization::Work, dtype: DType) -> Self {
         Self {
             kernel: work.kernel().into(),
@@ -176,6 +192,7 @@ pub(super) fn all(device: &Device, quick: bool) -> Vec<Case> {
             cases.extend(gpu_reductions(quick));
             cases.extend(gpu_norms());
             cases.extend(gpu_seeds());
+            cases.extend(gpu_transfer_entropies());
             cases
         }
         Device::Cpu => small([256, 100, 64], 1 << if quick { 18 } else { 22 }),
@@ -312,6 +329,24 @@ fn gpu_seeds() -> Vec<Case> {
     cases
 }
 
+/// A long pair by both methods, a pair with surrogates, a matrix.
+fn gpu_transfer_entropies() -> Vec<Case> {
+    [
+        (20_000, 3, Of::Brute),
+        (20_000, 3, Of::Pruned),
+        (20_000, 1, Of::Brute),
+        (4000, 3, Of::Brute),
+        (8000, 3, Of::Brute),
+        (8000, 3, Of::Pruned),
+        (1000, 3, Of::Brute),
+        (2000, 3, Of::Surrogates(200)),
+        (2000, 1, Of::Matrix(64)),
+        (2000, 3, Of::Matrix(64)),
+    ]
+    .map(|(samples, history, of)| Case::transfer_entropy(samples, history, of))
+    .into()
+}
+
 fn seeds_of(shape: [usize; 2]) -> impl Iterator<Item = Case> {
     seeds::Work::ALL.into_iter().map(move |work| Case::seeds(shape, work))
 }
@@ -356,6 +391,9 @@ fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
     cases.extend(norms(&[F32, F16, Bf16].map(|dtype| (rows, 256, gelu_layer, dtype))));
     cases.extend(seeds_of([layer[1], layer[2]]));
     cases.extend(telemetry_of(layer));
+    let samples = (elements / 256).clamp(100, 2000);
+    cases.push(Case::transfer_entropy(samples, 1, Of::Brute));
+    cases.push(Case::transfer_entropy(samples, 3, Of::Surrogates(3)));
     cases
 }
 
@@ -370,6 +408,7 @@ mod tests {
         cases.extend(gpu_reductions(false));
         cases.extend(gpu_norms());
         cases.extend(gpu_seeds());
+        cases.extend(gpu_transfer_entropies());
         let mut names: Vec<_> = cases.iter().map(Case::name).collect();
         assert!(names.contains(&"blend_forward f32 4096x1000x64 v1".into()), "{names:?}");
         assert!(names.contains(&"reduce_sum f32 268435456 whole".into()), "{names:?}");

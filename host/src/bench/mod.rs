@@ -20,6 +20,7 @@ mod seeds;
 mod statistics;
 mod telemetry;
 pub mod timer;
+mod transfer_entropy;
 
 pub use cases::Case;
 pub use copy_rate::DeviceCopy;

@@ -118,6 +118,11 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
             },
             tile.lanes as usize * tile.dtype.size_bytes()
         )),
+        "fused_distance_kth" => {
+            Some("distances to the K nearest points, for transfer entropy".into())
+        }
+        "fused_te_reduction" => Some("counts of near points, and transfer entropy of them".into()),
+        "surrogate_rows" => Some("rows of surrogates: permuted, rotated, in blocks".into()),
         "graft_schedule" => Some("one epoch of every seed: α by its schedule".into()),
         "state_update" => Some("checked updates of the seeds' state, a batch".into()),
         "gradient_clip" => {

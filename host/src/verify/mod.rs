@@ -26,6 +26,7 @@ mod state_update;
 mod tally;
 mod telemetry_reduce;
 mod time;
+mod transfer_entropy;
 mod units;
 
 use std::sync::Arc;
@@ -60,6 +61,7 @@ pub fn checks() -> Vec<Check> {
         gradient_clip::checks(),
         activation_norm::checks(),
         reduction::checks(),
+        transfer_entropy::checks(),
     ]
     .into_iter()
     .flatten()

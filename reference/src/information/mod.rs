@@ -1,0 +1,3 @@
+//! Measures of information between time series.
+
+pub mod transfer_entropy;
