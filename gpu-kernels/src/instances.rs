@@ -405,7 +405,7 @@ pub struct TeReductionInstance {
 pub fn fused_te_reduction(dtype: DType, small: Option<u32>) -> Option<TeReductionInstance> {
     let mut instances = Vec::new();
     macro_rules! few {
-        ($entry:ident, $dims:literal, $points:literal) => {
+        ($entry:ident, $dims:literal, $points:literal $(, $spills:ident)?) => {
             instances.push(TeReductionInstance {
                 kernel: te_kernels::$entry::handle(),
                 dtype: DType::F32,

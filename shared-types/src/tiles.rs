@@ -206,13 +206,13 @@ macro_rules! fused_distance_kth_tiles {
 }
 
 /// Hands each instance of `fused_te_reduction` for few dimensions to a macro: `(entry, coordinates of y⁻ and of x⁻,
-/// points of a thread)`. All are f32.
+/// points of a thread)`, and `spills` where sm_70's code does, a few bytes. All are f32.
 #[macro_export]
 macro_rules! fused_te_reduction_small_tiles {
     ($instance:ident) => {
         $instance! { fused_te_reduction_f32_d3, 1, 4 }
         $instance! { fused_te_reduction_f32_d5, 2, 4 }
-        $instance! { fused_te_reduction_f32_d7, 3, 4 }
+        $instance! { fused_te_reduction_f32_d7, 3, 4, spills }
     };
 }
 
@@ -476,7 +476,7 @@ const ALL: ([Tile; 256], usize) = {
     }
     fused_distance_kth_tiles!(kth);
     macro_rules! te_small {
-        ($entry:ident, $($rest:literal),*) => {
+        ($entry:ident, $($rest:literal),* $(, $spills:ident)?) => {
             information!(stringify!($entry), "fused_te_reduction", F32, TE_SMALL_MIN_BLOCKS);
         };
     }

@@ -483,12 +483,12 @@ unsafe fn wide<T: Distance>(p: TeReduction) {
 }
 
 macro_rules! small_instance {
-    ($entry:ident, $dims:literal, $points:literal) => {
+    ($entry:ident, $dims:literal, $points:literal $(, $spills:ident)?) => {
         /// Few dimensions.
         ///
         /// # Safety
         /// As [`TeReduction`] says, with the instance's dimensions.
-        #[kernel(block = TE_BLOCK_THREADS, min_blocks = TE_SMALL_MIN_BLOCKS)]
+        #[kernel(block = TE_BLOCK_THREADS, min_blocks = TE_SMALL_MIN_BLOCKS $(, $spills)?)]
         pub unsafe fn $entry(p: TeReduction) {
             // SAFETY: the entry's contract.
             unsafe { small::<$dims, $points>(p) }
