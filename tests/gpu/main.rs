@@ -530,7 +530,7 @@ fn te_large(device: &Device) {
         let options = TransferEntropy::new().target_history(history).source_history(history);
         te::check(
             device,
-            &te::Case { samples: 9000, seed: 3, ties: false, options, conditions: 0 },
+            &te::Case { samples: 20_100, seed: 3, ties: false, options, conditions: 0 },
         );
     }
 }

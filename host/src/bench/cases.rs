@@ -81,6 +81,18 @@ impl Case {
         }
     }
 
+    /// What its arithmetic takes at the least on a GPU at its highest clock, where that is the limit.
+    pub(super) fn arithmetic_floor_us(&self, device: &Device) -> Option<f64> {
+        match (device, &self.work) {
+            (Device::Cuda(gpu), Work::TransferEntropy(work)) => {
+                let info = gpu.device().info();
+                let cycles_per_us = f64::from(info.sm_count) * f64::from(info.clock_khz) * 1e-3;
+                Some(work.cycles() / cycles_per_us)
+            }
+            _ => None,
+        }
+    }
+
     /// How it is timed with that many sets of buffers.
     pub(super) fn lanes(&self, device: &Device, sets: usize) -> Vec<Lane> {
         match self.work {

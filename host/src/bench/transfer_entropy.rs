@@ -68,6 +68,19 @@ impl Work {
         (self.series() * self.samples * 4) as u64
     }
 
+    /// Cycles of one multiprocessor for one look at all pairs of points: a difference for each coordinate, of which 128
+    /// are done in a cycle, and a maximum, of which 64 are. The estimate looks at them twice, unless it leaves some out.
+    pub(super) fn cycles(self) -> f64 {
+        let problems = match self.of {
+            Of::Brute | Of::Pruned => 1,
+            Of::Surrogates(count) => 1 + count as usize,
+            Of::Matrix(series) => series * (series - 1),
+        };
+        let points = (self.samples - self.history) as f64;
+        let coordinates = (2 * self.history + 1) as f64;
+        problems as f64 * points * points * coordinates * (1.0 / 128.0 + 1.0 / 64.0)
+    }
+
     /// What takes milliseconds needs no graph to be timed.
     pub(super) fn lanes(self, device: &Device) -> Vec<Lane> {
         let modes: &[Mode] = match (device, self.of) {

@@ -210,7 +210,37 @@ pub fn check_refusals(device: &Device) {
     gap[7] = f64::NAN;
     assert!(refused(&options, &gap).contains("not at sample 7"));
     gap[7] = 1e300;
-    assert!(refused(&options, &gap).contains("beyond f32 at sample 7"));
+    assert!(refused(&options, &gap).contains("too large or too small for differences in f32"));
+    // Each fits, but not their difference.
+    let of = |scale: f64, offset: f64| x.mapv(|value| offset + scale * (value - 8.0));
+    for (options, scale) in [
+        (options.clone(), 0.4e38),
+        (options.clone().precision(Precision::F64), 0.2e308),
+        (options.clone(), 1e-60),
+    ] {
+        assert!(refused(&options, &of(scale, 0.0)).contains("too large or too small"), "{scale}");
+    }
+    assert!(refused(&options, &of(1e-3, 1e6)).contains("a thousand steps of f32"));
+    assert!(refused(&options.clone().noise(1e-9), &of(1.0, 0.0)).contains("lost in f32"));
+    // Standardised, the scale does not matter, be its squares beyond f64.
+    let plain = options.clone().standardize(true).precision(Precision::F64);
+    let scaled = |exponent: i32| {
+        let series = of(2_f64.powi(exponent), 0.0);
+        plain.estimate(device, x.view(), series.view()).unwrap().te_nats
+    };
+    assert_eq!([scaled(-530), scaled(600)], [scaled(0); 2]);
+    // Noise parts what is tied.
+    let tied = options.clone().precision(Precision::F64);
+    let count = |options: &TransferEntropy| {
+        options.estimate(device, x.view(), of(-1.0, 3.0).view()).unwrap().ties
+    };
+    assert!(count(&tied) > 0);
+    assert_eq!(count(&tied.noise(1e-8)), 0);
+    let many = options.clone().surrogates(u32::MAX);
+    assert!(refused(&many, &x).contains("estimates and surrogates, expected at most"));
+    says(options.clone().delay(usize::MAX), "at least 18446744073709551615 samples");
+    let blocks = options.clone().surrogates(1).surrogate_kind(SurrogateKind::Block(30));
+    says(blocks, "blocks of 30 rows of 49");
     let short = x.slice(ndarray::s![..40]);
     let message = options.estimate(device, x.view(), short).unwrap_err().to_string();
     assert!(message.contains("expected 50 samples"), "{message}");

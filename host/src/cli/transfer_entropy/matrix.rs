@@ -53,6 +53,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     for (mut row, name) in series.rows_mut().into_iter().zip(&names) {
         row.assign(&table.column(name)?);
     }
+    plot::check(svg)?;
     let estimate = options.estimate(table.samples()).delay(*delay);
     let working = options.working(&device);
     let found = estimate.matrix(&device, series.view());
@@ -77,12 +78,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let most = found.ties.iter().max().copied().unwrap_or(0);
     if most * 100 > found.points {
         json.say(format!(
-            "warning: of a pair, at up to {most} of {} points distances are tied; --noise 1e-8 parts equal values",
+            "warning: of a pair, at up to {most} of {} points distances are tied; --noise 1e-8 with \
+             --precision f64 parts equal values",
             found.points
         ))?;
     }
-    plot::heatmap(svg, &names, found.te_nats.view())?;
-    json.say(format!("{}: the heatmap", svg.display()))?;
     json.write(&Record {
         series: &names,
         te_nats: rows(found.te_nats.view()),
@@ -94,6 +94,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         device: found.device,
         svg,
     })?;
+    plot::heatmap(svg, &names, found.te_nats.view())?;
+    json.say(format!("{}: the heatmap", svg.display()))?;
     Ok(Status::Pass)
 }
 

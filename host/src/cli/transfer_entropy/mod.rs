@@ -299,7 +299,7 @@ impl Options {
         let TransferEntropyResult { ties, points, .. } = found;
         self.json.say(format!(
             "warning: at {ties} of {points} points distances are tied; the estimator is made for continuous \
-             values, and --noise 1e-8 parts equal ones"
+             values, and --noise 1e-8 with --precision f64 parts equal ones"
         ))
     }
 }

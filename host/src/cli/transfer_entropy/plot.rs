@@ -15,6 +15,18 @@ const CELL: u32 = 48;
 /// A font that every viewer has.
 const FONT: &str = "sans-serif";
 
+/// Refuses a path whose folder is not there, before anything is computed.
+pub(super) fn check(path: &Path) -> Result<(), Failure> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
+            let what =
+                anyhow!("--svg {}: the folder does not exist; make it first", path.display());
+            Err(Failure::usage(what))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A cell for each ordered pair: sources down, targets across, the darker the more.
 pub(super) fn heatmap(
     path: &Path,

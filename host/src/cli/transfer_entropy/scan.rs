@@ -51,7 +51,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     }
     let device = options.device.device()?;
     let table = Table::read(options.input())?;
+    if *max_delay >= table.samples() {
+        return Err(Failure::usage(anyhow::anyhow!(
+            "--max-delay {max_delay} leaves no point of {} samples; take a shorter one",
+            table.samples()
+        )));
+    }
     let series = columns.of(&table)?;
+    plot::check(svg)?;
     let estimate = columns.condition(options.estimate(table.samples()));
     let delays: Vec<usize> = (*min_delay..=*max_delay).collect();
     let working = options.working(&device);
@@ -84,8 +91,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     }
     let points: Vec<(f64, f64)> =
         delays.iter().zip(&found).map(|(&delay, found)| (delay as f64, found.te_nats)).collect();
+    json.write(&Record { source, target, conditions, delays: records, svg })?;
     plot::line(svg, &format!("{source} → {target}"), &points)?;
     json.say(format!("{}: the plot", svg.display()))?;
-    json.write(&Record { source, target, conditions, delays: records, svg })?;
     Ok(Status::Pass)
 }

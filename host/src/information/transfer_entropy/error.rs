@@ -47,16 +47,40 @@ pub enum TransferEntropyError {
         /// How many there are.
         got: usize,
     },
-    /// A value that f32 cannot hold.
+    /// Values whose differences overflow, or vanish.
     #[error(
-        "transfer entropy: series `{series}` has a value beyond f32 at sample {index}; scale the series, or ask \
-         for f64"
+        "transfer entropy: the values of series `{series}` are too large or too small for differences in {}; \
+         scale the series{}",
+        if *.narrow { "f32" } else { "f64" },
+        if *.narrow { ", or ask for f64" } else { "" }
     )]
-    BeyondF32 {
+    Range {
         /// Which one.
         series: String,
-        /// The first such sample.
-        index: usize,
+        /// Whether distances are f32.
+        narrow: bool,
+    },
+    /// Values that f32 hardly tells apart.
+    #[error(
+        "transfer entropy: the values of series `{series}` differ by less than a thousand steps of f32 at their \
+         size; subtract an offset, standardise, or ask for f64"
+    )]
+    Resolution {
+        /// Which one.
+        series: String,
+    },
+    /// Noise that f32 rounds away.
+    #[error(
+        "transfer entropy: noise of {got} standard deviations is lost in f32 at the size of series `{series}`, \
+         expected at least {least:.1e}; ask for f64"
+    )]
+    NoiseBelowF32 {
+        /// Which one.
+        series: String,
+        /// The amplitude.
+        got: f64,
+        /// What may remain.
+        least: f64,
     },
     /// Noise that is no scale.
     #[error("transfer entropy: `noise` is {got}, expected a finite number above 0, such as 1e-8")]
@@ -64,7 +88,24 @@ pub enum TransferEntropyError {
         /// The value.
         got: f64,
     },
-    /// Blocks without rows.
-    #[error("transfer entropy: surrogate blocks of 0 rows, expected at least 1")]
-    EmptyBlocks,
+    /// Blocks without rows, or so long that nothing is permuted.
+    #[error(
+        "transfer entropy: surrogate blocks of {got} rows of {points}, expected at least 1 and at most a third"
+    )]
+    Blocks {
+        /// Rows of a block.
+        got: u32,
+        /// Points.
+        points: usize,
+    },
+    /// More than 32-bit numbers count.
+    #[error("transfer entropy: {got} {what}, expected at most {most}; take fewer at a time")]
+    TooMany {
+        /// Values of all series, or estimates and their surrogates.
+        what: &'static str,
+        /// The most.
+        most: usize,
+        /// How many there are.
+        got: usize,
+    },
 }

@@ -3,7 +3,7 @@
 use kasmina_reference::information::transfer_entropy::{self as reference, add_noise, standardize};
 use ndarray::{ArrayView1, ArrayView2};
 
-use super::{TransferEntropy, TransferEntropyError};
+use super::{Precision, TransferEntropy, TransferEntropyError};
 
 /// A series and what to call it.
 pub(super) struct Named {
@@ -60,22 +60,60 @@ pub(super) fn prepare(
         if options.standardize {
             values = standardize(&values);
         }
+        let exact = Extent::of(&values);
         if let Some(amplitude) = options.noise {
             values = add_noise(&values, amplitude, options.seed, stream as u32);
+        }
+        let extent = Extent::of(&values);
+        let narrow = options.precision == Precision::F32;
+        let most = if narrow { f64::from(f32::MAX) } else { f64::MAX };
+        // Not so either of a series that preparing made NaN.
+        let fits = extent.largest <= most && extent.spread() <= most && extent.spread() > 0.0;
+        if !fits {
+            return Err(TransferEntropyError::Range { series: name, narrow });
+        }
+        if narrow && extent.largest * RESOLUTION > extent.spread() {
+            return Err(TransferEntropyError::Resolution { series: name });
+        }
+        if let Some(got) = options.noise.filter(|_| narrow) {
+            // Of standard deviations, which are no more than the spread.
+            let least = exact.largest * f64::from(f32::EPSILON) / exact.spread();
+            if got < least {
+                return Err(TransferEntropyError::NoiseBelowF32 { series: name, got, least });
+            }
         }
         Ok(Named { name, values })
     });
     prepared.collect()
 }
 
-/// The series in f32.
-pub(super) fn narrow(series: &[Named]) -> Result<Vec<Vec<f32>>, TransferEntropyError> {
-    let rounded = series.iter().map(|Named { name, values }| {
-        let values: Vec<f32> = values.iter().map(|&value| value as f32).collect();
-        match values.iter().position(|value| !value.is_finite()) {
-            Some(index) => Err(TransferEntropyError::BeyondF32 { series: name.clone(), index }),
-            None => Ok(values),
-        }
-    });
-    rounded.collect()
+/// The share of a series' largest magnitude that its values have to differ by for f32 to tell them apart.
+const RESOLUTION: f64 = 1e3 * f32::EPSILON as f64;
+
+/// How far a series reaches.
+struct Extent {
+    low: f64,
+    high: f64,
+    largest: f64,
+}
+
+impl Extent {
+    fn of(values: &[f64]) -> Self {
+        let none = Self { low: f64::INFINITY, high: f64::NEG_INFINITY, largest: 0.0 };
+        values.iter().fold(none, |extent, &value| Self {
+            low: extent.low.min(value),
+            high: extent.high.max(value),
+            // Unlike `f64::max`, keeps NaN.
+            largest: if extent.largest >= value.abs() { extent.largest } else { value.abs() },
+        })
+    }
+
+    fn spread(&self) -> f64 {
+        self.high - self.low
+    }
+}
+
+/// The series in f32, which [`prepare`] found them to fit.
+pub(super) fn narrow(series: &[Named]) -> Vec<Vec<f32>> {
+    series.iter().map(|named| named.values.iter().map(|&value| value as f32).collect()).collect()
 }

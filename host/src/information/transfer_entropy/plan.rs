@@ -18,8 +18,8 @@ use crate::driver::launchers::KernelDevice;
 use crate::driver::launchers::transfer_entropy::{self as launcher, Cut, Description, Tables};
 use crate::error::Error;
 
-/// From so many points on near ones are brought together first. Below, all pairs cost less than the order.
-const PRUNED_FROM: usize = 8192;
+/// From so many points on near ones are brought together first. Below, all pairs cost less: `docs/performance.md`.
+const PRUNED_FROM: usize = 20_000;
 
 /// Bytes of scratch memory that problems may take together; more problems are taken one lot after another.
 const SCRATCH_BYTES: usize = 512 << 20;

@@ -14,6 +14,12 @@ use crate::device::Device;
 use crate::driver::launchers::KernelDevice;
 use crate::error::Error;
 
+/// Values of all series together: the kernels' offsets are 32-bit.
+const MOST_VALUES: usize = u32::MAX as usize / 2;
+
+/// Estimates and surrogates together: each takes some hundred bytes before anything is launched.
+const MOST_ESTIMATES: usize = 1 << 24;
+
 /// Which pairs of series a batch has.
 #[derive(Debug, Clone, Copy)]
 pub enum Pairs<'a> {
@@ -56,16 +62,31 @@ impl PreparedTransferEntropy {
         let pair_list = check(options, &series, pairs)?;
         let series = input::prepare(options, series)?;
         let samples = series[0].values.len();
+        let kind = options.kind.unwrap_or(SurrogateKind::Permute);
+        let estimates = pair_list.len().saturating_mul(1 + options.surrogates as usize);
+        for (what, most, got) in [
+            ("values of all series", MOST_VALUES, series.len().saturating_mul(samples)),
+            ("estimates and surrogates", MOST_ESTIMATES, estimates),
+        ] {
+            if got > most {
+                return Err(TransferEntropyError::TooMany { what, most, got }.into());
+            }
+        }
         let mut problems = Vec::new();
         for (stream, &(target, source, delay)) in pair_list.iter().enumerate() {
             let first = first_sample(options, delay);
             if samples <= first {
-                let (expected, got) = (first + 1, samples);
+                let (expected, got) = (first.saturating_add(1), samples);
                 let short = reference::TransferEntropyError::TooShort { expected, got };
                 return Err(TransferEntropyError::Unfit(short).into());
             }
             let points = samples - first;
             search(options).check(points).map_err(TransferEntropyError::Unfit)?;
+            if let SurrogateKind::Block(got) = kind
+                && !(1..=(points / 3).max(1)).contains(&(got as usize))
+            {
+                return Err(TransferEntropyError::Blocks { got, points }.into());
+            }
             let problem = Problem { target, source, delay, first, points, surrogate: None };
             problems.push(problem);
             problems.extend((0..options.surrogates).map(|surrogate| Problem {
@@ -73,12 +94,8 @@ impl PreparedTransferEntropy {
                 ..problem
             }));
         }
-        let kind = options.kind.unwrap_or(SurrogateKind::Permute);
-        if kind == SurrogateKind::Block(0) {
-            return Err(TransferEntropyError::EmptyBlocks.into());
-        }
         let narrow = match options.precision {
-            Precision::F32 => Some(input::narrow(&series)?),
+            Precision::F32 => Some(input::narrow(&series)),
             Precision::F64 => None,
         };
         let wide = || series.iter().map(|named| named.values.clone()).collect::<Vec<_>>();
@@ -248,8 +265,9 @@ fn search(options: &TransferEntropy) -> reference::Search {
 
 /// The t of the first point: the largest reach of a past.
 fn first_sample(options: &TransferEntropy, delay: usize) -> usize {
-    let reach =
-        |past: Past| (past.history - 1).saturating_mul(past.step).saturating_add(past.delay);
+    let reach = |past: Past| {
+        past.history.saturating_sub(1).saturating_mul(past.step).saturating_add(past.delay)
+    };
     let conditions = options.conditions.iter().map(|&past| reach(past));
     let source = Past { delay, ..options.source };
     conditions.fold(reach(options.target).max(reach(source)), usize::max)

@@ -14,8 +14,11 @@ fn moments(series: &[f64]) -> (f64, f64) {
 
 /// The series with mean 0 and standard deviation 1 (with n).
 pub fn standardize(series: &[f64]) -> Vec<f64> {
-    let (mean, std) = moments(series);
-    series.iter().map(|value| (value - mean) / std).collect()
+    // Brought to 1 first, so that neither sum nor square overflows or vanishes.
+    let largest = series.iter().fold(0.0, |most: f64, value| most.max(value.abs()));
+    let scaled: Vec<f64> = series.iter().map(|value| value / largest).collect();
+    let (mean, std) = moments(&scaled);
+    scaled.iter().map(|value| (value - mean) / std).collect()
 }
 
 /// The series with Gaussian noise of `amplitude` standard deviations of its own: what parts equal values. `stream`
