@@ -110,8 +110,22 @@ fn what_is_refused_says_what_was_expected() {
     std::fs::write(&text, "x,y\n1,2\n3,oops\n").unwrap();
     let line = format!("--input {} --source x --target y", text.display());
     refused(&line, "line 3, column `y`: expected a number, got `oops`");
+    std::fs::write(&text, "x,y\n\n1,2\n\n3,oops\n").unwrap();
+    refused(&line, "line 5, column `y`: expected a number, got `oops`");
     std::fs::write(&text, "x,y\n").unwrap();
     refused(&line, "expected lines of values below the header");
+    let pair = format!("--input {input} --source x --target y --device cpu");
+    refused(&format!("{pair} --noise 1e-12"), "lost in f32");
+    refused(&format!("{pair} --surrogates 4294967295"), "expected at most");
+    refused(&format!("{pair} --delay 18446744073709551615"), "samples");
+    refused(
+        &format!("scan {pair} --max-delay 18446744073709551615"),
+        "leaves no point of 2000 samples",
+    );
+    let gone = folder.path().join("gone/plot.svg");
+    let gone = gone.display();
+    refused(&format!("scan {pair} --svg {gone}"), "the folder does not exist");
+    refused(&format!("matrix --input {input} --svg {gone}"), "the folder does not exist");
 }
 
 /// Values that repeat are warned of.
@@ -124,4 +138,31 @@ fn ties_are_warned_of() {
     let output = te(&format!("--input {} --source x --target y --device cpu", file.display()));
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.contains("warning: at "), "{said}");
+    let pair = format!("--input {} --source x --target y --device cpu --json -", file.display());
+    assert!(json(&te(&pair))["ties"].as_u64().unwrap() > 100);
+    let parted = json(&te(&format!("{pair} --noise 1e-8 --precision f64")));
+    assert_eq!(parted["ties"], 0);
+}
+
+/// What the case has of the other options.
+#[test]
+fn options_have_the_values_of_the_case() {
+    let pair = format!("--input {} --source x --target y --device cpu --json -", case());
+    for (options, expected) in [
+        ("--algorithm 2", 0.133_518_703_122_243_65),
+        ("--theiler 10", 0.111_847_947_360_169_01),
+        ("--precision f64", 0.114_127_595_982_737_07),
+        // JIDT's, of z-scored series.
+        ("--standardize --precision f64", 0.111_414_832_835_324_6),
+    ] {
+        let found = json(&te(&format!("{pair} {options}")));
+        let got = found["te_nats"].as_f64().unwrap();
+        assert!((got - expected).abs() < 1e-6, "{options}: {got}");
+        assert!(found["p_value"].is_null() && found["surrogate_std"].is_null());
+    }
+    let found = json(&te(&format!("{pair} --surrogates 1 --surrogate-kind block")));
+    assert!(found["p_value"].as_f64().is_some() && found["surrogate_std"].is_null());
+    // What y is told by itself, x's past cannot tell again.
+    let given = json(&te(&format!("{pair} --conditions x")));
+    assert!(given["te_nats"].as_f64().unwrap() < 0.03, "{given}");
 }

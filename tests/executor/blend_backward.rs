@@ -50,6 +50,19 @@ fn chunk_sizes_at_the_edges() {
     }
 }
 
+/// A block for four seeds in all rows, a warp's lanes side by side in a chunk: it finishes them itself.
+#[test]
+fn whole_seeds_are_finished_by_the_pass() {
+    for (chunk_size, seed) in [(64, 1), (128, 2)] {
+        let case = Case { batch: 45, num_seeds: 48, chunk_size, seed, broken_inputs: true };
+        check::<f32>(&shuffled(seed), case);
+        check::<f16>(&shuffled(seed), case);
+        check::<bf16>(&shuffled(seed), case);
+        backward::check_shared_blueprints::<f32>(&shuffled(seed), case);
+        backward::check_modes::<f32>(&shuffled(seed), case, Variant::Auto);
+    }
+}
+
 /// Chunks longer than many strips, and one row or many.
 #[test]
 fn long_chunks_and_tall_batches() {

@@ -1,8 +1,7 @@
 //! The sums over a slab's rows, as the backward pass leaves them for the parameters' gradients: as they are, or, where
 //! a seed has no others and its threads are neighbours in a warp, as what the seed adds to its blueprint's.
 
-use kasmina_device::global::Load;
-use kasmina_device::global::Store;
+use kasmina_device::global::{Load, Store};
 use kasmina_device::shared::Shared;
 use kasmina_device::vector::{StoreHint, Vector};
 use kasmina_device::{hint, math, thread, unroll, warp};

@@ -248,6 +248,11 @@ mod tests {
             assert_eq!((g.strip_seeds, g.strips, g.slabs), (4, 250, 1), "{g:?}");
             assert!(g.finishes_seeds());
         }
+        // What the executor's tests of whole seeds rely on.
+        for (vectors, rows) in [(16, 4), (8, 2), (32, 4)] {
+            let g = cut(45, 48, vectors, rows, 12);
+            assert!(g.finishes_seeds() && g.strips == 12 && g.row_lanes > 1, "{g:?}");
+        }
         let long = cut(513, 1000, 16, 4, 264);
         assert!(long.strip_seeds == 16 && long.slabs > 1 && !long.finishes_seeds(), "{long:?}");
         // No number of seeds makes a wave: too few of them, or too wide.

@@ -87,6 +87,7 @@ mod tests {
             assert!(matches!(refused, Err(Error::Variant { op: "op", .. })), "{refused:?}");
         }
     }
+
     #[test]
     fn auto_takes_the_copy_engine_where_it_pays() {
         let device = Device::simt();

@@ -412,6 +412,28 @@ fn coupling_is_significant_and_its_absence_is_not() {
     }
 }
 
+/// Of independent pairs, p-values are spread evenly: of 60, 6 ± 2.3 are at most 0.1, and their mean is 0.5 ± 0.04.
+#[test]
+fn p_values_of_independent_pairs_are_uniform() {
+    let unit = |t: usize, pair: u32, which: u32| {
+        f64::from(philox4x32([t as u32, pair, which, 0], [11, 12])[0]) / 4_294_967_296.0
+    };
+    let p_values: Vec<f64> = (0..60)
+        .map(|pair| {
+            let series =
+                |which| -> Array1<f64> { (0..150).map(|t| unit(t, pair, which)).collect() };
+            let (x, y) = (series(0), series(1));
+            let points = embed(y.view(), x.view(), &[], &Embedding::new(1, 1, 1)).unwrap();
+            let te = estimate(&points, None, &ONE).unwrap().te_nats;
+            let found = surrogates(&points, &ONE, SurrogateKind::Permute, 19, 3, pair).unwrap();
+            significance(te, &found).unwrap().p_value
+        })
+        .collect();
+    let small = p_values.iter().filter(|&&p| p <= 0.1).count();
+    let mean = p_values.iter().sum::<f64>() / 60.0;
+    assert!((1..=14).contains(&small) && (0.38..0.65).contains(&mean), "{small} {mean}");
+}
+
 #[test]
 fn what_is_refused() {
     let series = Array1::from_iter((0..20).map(f64::from));
@@ -453,4 +475,9 @@ fn noise_and_standardisation() {
     let std = (differences.iter().map(|v| v * v).sum::<f64>() / 1000.0).sqrt();
     assert!((0.9e-3..1.1e-3).contains(&std), "{std}");
     assert_ne!(noisy, add_noise(&standard, 1e-3, 4, 1));
+    // Powers of two scale exactly, also where squares are beyond f64.
+    for exponent in [-600, 600] {
+        let scaled: Vec<f64> = series.iter().map(|v| v * 2_f64.powi(exponent)).collect();
+        assert_eq!(standardize(&scaled), standard);
+    }
 }

@@ -43,22 +43,16 @@
 
 use kasmina_device::global::{Load, Store};
 use kasmina_device::reduce::warp_fold;
-use kasmina_device::shared::Shared;
-use kasmina_device::{grid, kernel, shared_array, thread, unroll};
+use kasmina_device::{grid, kernel, thread, unroll};
 use kasmina_types::transfer_entropy::{
     TE_BLOCK_THREADS, TE_BOX_DIMS, TE_NONE, TE_SMALL_MIN_BLOCKS,
 };
 use kasmina_types::{DistanceKth, In, Out};
 
-use super::distance::{Candidates, Distance, Queries, WIDE_TILE};
+use super::distance::{Distance, WIDE_TILE};
 use super::nearest::{Distances, Nearest, Numbered};
-use super::points::{Range, THREADS, Work};
-
-/// Candidates of a tile of the kernels for few dimensions: one a thread.
-const TILE: usize = THREADS;
-
-/// Coordinates of the kernels for few dimensions, at most.
-const SMALL_DIMS: usize = 7;
+use super::points::{Range, Work};
+use super::tiles::{SmallTile, TILE, WideTile};
 
 /// The kernel for `D` dimensions, the first `Z` of them y⁻, and `Q` points a thread.
 ///
@@ -69,8 +63,7 @@ const SMALL_DIMS: usize = 7;
 unsafe fn small<const Z: usize, const D: usize, const Q: usize, const W: usize, const G: usize>(
     p: DistanceKth,
 ) {
-    let tile = shared_array![f32; SMALL_DIMS * TILE];
-    let numbers = shared_array![u32; TILE];
+    let tile = SmallTile::new();
     // SAFETY: the caller's contract.
     let work = unsafe { Work::of(&p.points, Q) };
     let bounds: In<f32> = p.bounds.cast();
@@ -95,11 +88,7 @@ unsafe fn small<const Z: usize, const D: usize, const Q: usize, const W: usize, 
             }
         }
     });
-    unroll!(d in TE_BOX_DIMS => {
-        if d >= Z {
-            range.include(d, 0.0);
-        }
-    });
+    range.close(Z);
     let pruned = work.problem.first_box != TE_NONE;
     if pruned {
         range = range.of_warp();
@@ -117,30 +106,14 @@ unsafe fn small<const Z: usize, const D: usize, const Q: usize, const W: usize, 
         };
         // Nobody reads the tile before any more.
         if thread::sync_threads_or(needed) {
-            let me = thread::thread_idx_x();
-            // SAFETY: each thread writes its own column, and coordinates are those of a point that is there.
-            unsafe {
-                let point = work.at(&p.points, first + me);
-                let there = point != TE_NONE;
-                let row = if there { work.row(&p.points, point) } else { 0 };
-                unroll!(d in D => {
-                    let value = if there {
-                        work.coordinate(&p.points, d, point, row)
-                    } else {
-                        f32::INFINITY
-                    };
-                    tile.write(d * TILE + me as usize, value);
-                });
-                numbers.write(me as usize, point);
-            }
+            // SAFETY: the caller's contract.
+            unsafe { tile.load(&work, &p.points, first, D) };
             // The tile is there.
             thread::sync_threads();
             if needed {
                 let excludes = work.excludes(&p.points, first, TILE);
                 // SAFETY: the tile was written before the barrier.
-                unsafe {
-                    scan(&tile, &numbers, &own, &query, p.points.theiler, excludes, &mut lists);
-                }
+                unsafe { scan(&tile, &own, &query, p.points.theiler, excludes, &mut lists) };
             }
         }
         at += 1;
@@ -155,8 +128,7 @@ unsafe fn small<const Z: usize, const D: usize, const Q: usize, const W: usize, 
 /// The tile is written, and a barrier lies between.
 #[inline(always)]
 unsafe fn scan<const D: usize, const Q: usize, const W: usize, const G: usize>(
-    tile: &Shared<f32, { SMALL_DIMS * TILE }>,
-    numbers: &Shared<u32, TILE>,
+    tile: &SmallTile,
     own: &[[f32; D]; Q],
     query: &[u32; Q],
     theiler: u32,
@@ -167,8 +139,8 @@ unsafe fn scan<const D: usize, const Q: usize, const W: usize, const G: usize>(
     while c < TILE {
         let mut far = [[0.0; 4]; Q];
         unroll!(d in D => {
-            // SAFETY: the caller's contract; four of the tile's columns, aligned.
-            let values = unsafe { tile.read_vector::<4>(d * TILE + c) }.0;
+            // SAFETY: the caller's contract.
+            let values = unsafe { tile.four(d, c) };
             unroll!(q in Q => {
                 unroll!(j in 4 => {
                     let one = f32::between(values[j], own[q][d]);
@@ -178,7 +150,7 @@ unsafe fn scan<const D: usize, const Q: usize, const W: usize, const G: usize>(
         });
         if excludes {
             // SAFETY: as above.
-            let others = unsafe { numbers.read_vector::<4>(c) }.0;
+            let others = unsafe { tile.numbers(c) };
             unroll!(q in Q => {
                 unroll!(j in 4 => {
                     if others[j].abs_diff(query[q]) <= theiler {
@@ -383,42 +355,24 @@ unsafe fn largest<T: Distance, L: Nearest<T>>(
 /// As [`DistanceKth`] says; the grid has a block for each problem, query tile and slab.
 #[inline(always)]
 unsafe fn wide<T: Distance, L: Nearest<T>>(p: DistanceKth) {
-    let tile: Candidates<T> = T::candidates();
-    let queries: Queries<T> = T::queries();
-    let numbers = shared_array![u32; WIDE_TILE];
     // SAFETY: the caller's contract.
     let work = unsafe { Work::of(&p.points, 1) };
     let bounds: In<T> = p.bounds.cast();
+    let tile = WideTile::<T>::new(&p.points);
     let dims = (p.points.past + 1 + p.points.source) as usize;
-    let me = thread::thread_idx_x() as usize;
 
     // SAFETY: the caller's contract.
     let query = unsafe { work.query(&p.points, 0) };
     let mut list = L::new(0, T::BELOW_ALL);
     let mut range = Range::new();
     if query != TE_NONE {
-        // SAFETY: the point is there; each thread writes its own column.
+        // SAFETY: the point is there.
         unsafe {
-            let row = work.row(&p.points, query);
-            let mut d = 0;
-            while d < dims {
-                let value: T = work.coordinate(&p.points, d, query, row);
-                queries.write(d * THREADS + me, value);
-                unroll!(of_box in TE_BOX_DIMS => {
-                    if d == of_box && d < p.points.past as usize {
-                        range.include(of_box, value);
-                    }
-                });
-                d += 1;
-            }
+            tile.take(&work, &p.points, query, &mut range);
             list = L::new(p.points.k, fill(&p, &bounds, &work, query));
         }
     }
-    unroll!(d in TE_BOX_DIMS => {
-        if d >= p.points.past as usize {
-            range.include(d, T::ZERO);
-        }
-    });
+    range.close(p.points.past as usize);
     let pruned = work.problem.first_box != TE_NONE;
     if pruned {
         range = range.of_warp();
@@ -434,24 +388,8 @@ unsafe fn wide<T: Distance, L: Nearest<T>>(p: DistanceKth) {
         };
         // Nobody reads the tile before any more.
         if thread::sync_threads_or(needed) {
-            // A warp loads a coordinate of the tile's points.
-            let column = thread::lane_idx() as usize;
-            // SAFETY: each thread writes its own places; coordinates are those of a point that is there.
-            unsafe {
-                let point = work.at(&p.points, first + column as u32);
-                let there = point != TE_NONE;
-                let row = if there { work.row(&p.points, point) } else { 0 };
-                let mut d = thread::warp_idx() as usize;
-                while d < dims {
-                    let value =
-                        if there { work.coordinate(&p.points, d, point, row) } else { T::INFINITY };
-                    tile.write(d * WIDE_TILE + column, value);
-                    d += THREADS / WIDE_TILE;
-                }
-                if thread::warp_idx() == 0 {
-                    numbers.write(column, point);
-                }
-            }
+            // SAFETY: the caller's contract.
+            unsafe { tile.load(&work, &p.points, first) };
             // The tile is there.
             thread::sync_threads();
             if needed && query != TE_NONE {
@@ -460,25 +398,14 @@ unsafe fn wide<T: Distance, L: Nearest<T>>(p: DistanceKth) {
                     let mut far = [T::ZERO; 4];
                     let mut d = 0;
                     while d < dims {
-                        // SAFETY: both were written before the barrier; this column by this thread.
-                        let (own, [a, b]) = unsafe {
-                            let own = queries.read(d * THREADS + me);
-                            let low = tile.read_vector::<2>(d * WIDE_TILE + c).0;
-                            (own, [low, tile.read_vector::<2>(d * WIDE_TILE + c + 2).0])
-                        };
-                        let values = [a[0], a[1], b[0], b[1]];
-                        unroll!(j in 4 => {
-                            far[j] = T::larger(T::between(values[j], own), far[j]);
-                        });
+                        // SAFETY: the point was taken, the tile brought before the barrier.
+                        unsafe { tile.grow(&mut far, d, c) };
                         d += 1;
                     }
                     unroll!(j in 4 => {
                         // SAFETY: as above.
-                        let number = unsafe { numbers.read(c + j) };
-                        if number != TE_NONE
-                            && number.abs_diff(query) > p.points.theiler
-                            && far[j] <= list.worst()
-                        {
+                        let number = unsafe { tile.candidate(&p.points, query, c + j) };
+                        if number != TE_NONE && far[j] <= list.worst() {
                             list.insert(far[j], number);
                         }
                     });

@@ -16,7 +16,7 @@
 //! | `psi` | `[points + 1]` | f64 | in |
 //! | `te`, `ties` | `[problems]` | f64; u32 | out |
 //! | `local` | `[problems, stride]`, or empty | f64 | out |
-//! | `counts`, `sums`, `tile_ties`, `arrivals` | see [`TeReduction`](kasmina_types::TeReduction) | u32, f64 | scratch |
+//! | `counts`, `sums`, `tile_ties`, `arrivals` | see [`TeReduction`] | u32, f64 | scratch |
 //!
 //! # Traffic
 //! Bound by arithmetic. A pair of points costs D subtractions, an addition and two multiply-adds (128 lanes of an SM),
@@ -40,21 +40,15 @@
 
 use kasmina_device::global::{Load, Store};
 use kasmina_device::reduce::{block_fold, warp_fold};
-use kasmina_device::shared::Shared;
 use kasmina_device::{grid, kernel, math, shared_array, thread, unroll};
 use kasmina_types::transfer_entropy::{
     TE_BLOCK_THREADS, TE_BOX_DIMS, TE_NONE, TE_SMALL_MIN_BLOCKS,
 };
 use kasmina_types::{In, TeReduction};
 
-use super::distance::{Candidates, Distance, Queries, WIDE_TILE};
+use super::distance::{Distance, WIDE_TILE};
 use super::points::{Range, THREADS, WARPS, Work};
-
-/// Candidates of a tile of the kernels for few dimensions: one a thread.
-const TILE: usize = THREADS;
-
-/// Coordinates of the kernels for few dimensions, at most.
-const SMALL_DIMS: usize = 7;
+use super::tiles::{SmallTile, TILE, WideTile};
 
 /// A point of a thread of the kernels for few dimensions.
 #[derive(Clone, Copy)]
@@ -86,8 +80,7 @@ unsafe fn radii_of<T: Distance>(p: &TeReduction, work: &Work, point: u32) -> [T;
 /// As [`TeReduction`] says, with `past` and `source` of `Z`; the grid has a block for each problem, query tile and slab.
 #[inline(always)]
 unsafe fn small<const Z: usize, const Q: usize>(p: TeReduction) {
-    let tile = shared_array![f32; SMALL_DIMS * TILE];
-    let numbers = shared_array![u32; TILE];
+    let tile = SmallTile::new();
     // SAFETY: the caller's contract.
     let work = unsafe { Work::of(&p.points, Q) };
 
@@ -122,11 +115,7 @@ unsafe fn small<const Z: usize, const Q: usize>(p: TeReduction) {
             }
         }
     });
-    unroll!(d in TE_BOX_DIMS => {
-        if d >= Z {
-            range.include(d, 0.0);
-        }
-    });
+    range.close(Z);
     let pruned = work.problem.first_box != TE_NONE;
     if pruned {
         range = range.of_warp();
@@ -141,24 +130,8 @@ unsafe fn small<const Z: usize, const Q: usize>(p: TeReduction) {
         let needed = !pruned || unsafe { range.reaches(&p.points, &work.problem, first, reach) };
         // Nobody reads the tile before any more.
         if thread::sync_threads_or(needed) {
-            let me = thread::thread_idx_x();
-            // SAFETY: each thread writes its own column, and coordinates are those of a point that is there.
-            unsafe {
-                let point = work.at(&p.points, first + me);
-                let there = point != TE_NONE;
-                let row = if there { work.row(&p.points, point) } else { 0 };
-                unroll!(d in SMALL_DIMS => {
-                    if d < 2 * Z + 1 {
-                        let value = if there {
-                            work.coordinate(&p.points, d, point, row)
-                        } else {
-                            f32::INFINITY
-                        };
-                        tile.write(d * TILE + me as usize, value);
-                    }
-                });
-                numbers.write(me as usize, point);
-            }
+            // SAFETY: the caller's contract.
+            unsafe { tile.load(&work, &p.points, first, 2 * Z + 1) };
             // The tile is there.
             thread::sync_threads();
             if needed {
@@ -166,9 +139,9 @@ unsafe fn small<const Z: usize, const Q: usize>(p: TeReduction) {
                 // SAFETY: the tile was written before the barrier.
                 unsafe {
                     if work.excludes(&p.points, first, TILE) {
-                        scan::<true, Z, Q>(&tile, &numbers, &queries, theiler, &mut counts);
+                        scan::<true, Z, Q>(&tile, &queries, theiler, &mut counts);
                     } else {
-                        scan::<false, Z, Q>(&tile, &numbers, &queries, theiler, &mut counts);
+                        scan::<false, Z, Q>(&tile, &queries, theiler, &mut counts);
                     }
                 }
             }
@@ -187,8 +160,7 @@ unsafe fn small<const Z: usize, const Q: usize>(p: TeReduction) {
 /// The tile is written, and a barrier lies between.
 #[inline(always)]
 unsafe fn scan<const EXCLUDES: bool, const Z: usize, const Q: usize>(
-    tile: &Shared<f32, { SMALL_DIMS * TILE }>,
-    numbers: &Shared<u32, TILE>,
+    tile: &SmallTile,
     queries: &[Query<Z>; Q],
     theiler: u32,
     counts: &mut [[u32; 3]; Q],
@@ -197,8 +169,8 @@ unsafe fn scan<const EXCLUDES: bool, const Z: usize, const Q: usize>(
     let mut near = [[0.0_f32; 3]; Q];
     let mut c = 0;
     while c < TILE {
-        // SAFETY: the caller's contract; four of the tile's columns, aligned.
-        let four = |d: usize| unsafe { tile.read_vector::<4>(d * TILE + c) }.0;
+        // SAFETY: the caller's contract.
+        let four = |d: usize| unsafe { tile.four(d, c) };
         let (mut past, next, mut source) = ([[0.0; 4]; Z], four(Z), [[0.0; 4]; Z]);
         unroll!(d in Z => {
             past[d] = four(d);
@@ -207,7 +179,7 @@ unsafe fn scan<const EXCLUDES: bool, const Z: usize, const Q: usize>(
         let mut others = [0; 4];
         if EXCLUDES {
             // SAFETY: as above.
-            others = unsafe { numbers.read_vector::<4>(c) }.0;
+            others = unsafe { tile.numbers(c) };
         }
         unroll!(q in Q => {
             let query = &queries[q];
@@ -365,41 +337,23 @@ unsafe fn part(p: &TeReduction, [past, next, source]: [u32; 3]) -> f64 {
 /// As [`TeReduction`] says; the grid has a block for each problem, query tile and slab.
 #[inline(always)]
 unsafe fn wide<T: Distance>(p: TeReduction) {
-    let tile: Candidates<T> = T::candidates();
-    let queries: Queries<T> = T::queries();
-    let numbers = shared_array![u32; WIDE_TILE];
     // SAFETY: the caller's contract.
     let work = unsafe { Work::of(&p.points, 1) };
     let (past, dims) = (p.points.past as usize, (p.points.past + 1 + p.points.source) as usize);
-    let me = thread::thread_idx_x() as usize;
+    let tile = WideTile::<T>::new(&p.points);
 
     // SAFETY: the caller's contract.
     let query = unsafe { work.query(&p.points, 0) };
     let mut radii = [T::BELOW_ALL; 3];
     let mut range = Range::new();
     if query != TE_NONE {
-        // SAFETY: the point is there; each thread writes its own column.
+        // SAFETY: the point is there.
         unsafe {
-            let row = work.row(&p.points, query);
-            let mut d = 0;
-            while d < dims {
-                let value: T = work.coordinate(&p.points, d, query, row);
-                queries.write(d * THREADS + me, value);
-                unroll!(of_box in TE_BOX_DIMS => {
-                    if d == of_box && d < past {
-                        range.include(of_box, value);
-                    }
-                });
-                d += 1;
-            }
+            tile.take(&work, &p.points, query, &mut range);
             radii = radii_of(&p, &work, query);
         }
     }
-    unroll!(d in TE_BOX_DIMS => {
-        if d >= past {
-            range.include(d, T::ZERO);
-        }
-    });
+    range.close(past);
     let pruned = work.problem.first_box != TE_NONE;
     let mut reach = radii[0];
     if pruned {
@@ -415,24 +369,8 @@ unsafe fn wide<T: Distance>(p: TeReduction) {
         let needed = !pruned || unsafe { range.reaches(&p.points, &work.problem, first, reach) };
         // Nobody reads the tile before any more.
         if thread::sync_threads_or(needed) {
-            // A warp loads a coordinate of the tile's points.
-            let column = thread::lane_idx() as usize;
-            // SAFETY: each thread writes its own places; coordinates are those of a point that is there.
-            unsafe {
-                let point = work.at(&p.points, first + column as u32);
-                let there = point != TE_NONE;
-                let row = if there { work.row(&p.points, point) } else { 0 };
-                let mut d = thread::warp_idx() as usize;
-                while d < dims {
-                    let value =
-                        if there { work.coordinate(&p.points, d, point, row) } else { T::INFINITY };
-                    tile.write(d * WIDE_TILE + column, value);
-                    d += THREADS / WIDE_TILE;
-                }
-                if thread::warp_idx() == 0 {
-                    numbers.write(column, point);
-                }
-            }
+            // SAFETY: the caller's contract.
+            unsafe { tile.load(&work, &p.points, first) };
             // The tile is there.
             thread::sync_threads();
             if needed && query != TE_NONE {
@@ -448,26 +386,15 @@ unsafe fn wide<T: Distance>(p: TeReduction) {
                             _ => dims,
                         };
                         while d < end {
-                            // SAFETY: both were written before the barrier; this column by this thread.
-                            let (own, [a, b]) = unsafe {
-                                let own = queries.read(d * THREADS + me);
-                                let low = tile.read_vector::<2>(d * WIDE_TILE + c).0;
-                                (own, [low, tile.read_vector::<2>(d * WIDE_TILE + c + 2).0])
-                            };
-                            let values = [a[0], a[1], b[0], b[1]];
-                            unroll!(j in 4 => {
-                                let one = T::between(values[j], own);
-                                far[subspace][j] = T::larger(one, far[subspace][j]);
-                            });
+                            // SAFETY: the point was taken, the tile brought before the barrier.
+                            unsafe { tile.grow(&mut far[subspace], d, c) };
                             d += 1;
                         }
                     });
                     unroll!(j in 4 => {
                         // SAFETY: as above.
-                        let number = unsafe { numbers.read(c + j) };
-                        let past = number != TE_NONE
-                            && number.abs_diff(query) > p.points.theiler
-                            && far[0][j] <= radii[0];
+                        let number = unsafe { tile.candidate(&p.points, query, c + j) };
+                        let past = number != TE_NONE && far[0][j] <= radii[0];
                         counts[0] += u32::from(past);
                         counts[1] += u32::from(past & (far[1][j] <= radii[1]));
                         counts[2] += u32::from(past & (far[2][j] <= radii[2]));

@@ -7,6 +7,7 @@ pub mod fused_te_reduction;
 mod nearest;
 mod points;
 pub mod surrogate_rows;
+mod tiles;
 
 /// Candidates of a tile of the kernels for any dimensions.
 pub const WIDE_TILE: u32 = distance::WIDE_TILE as u32;

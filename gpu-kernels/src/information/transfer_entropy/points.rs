@@ -175,6 +175,16 @@ impl<T: Distance> Range<T> {
         self.high[d] = T::larger(self.high[d], value);
     }
 
+    /// Closes the coordinates that y⁻, of `past`, does not have: in boxes they are 0.
+    #[inline(always)]
+    pub(super) fn close(&mut self, past: usize) {
+        unroll!(d in TE_BOX_DIMS => {
+            if d >= past {
+                self.include(d, T::ZERO);
+            }
+        });
+    }
+
     /// The range of all lanes. All of them call it.
     #[inline(always)]
     pub(super) fn of_warp(self) -> Self {

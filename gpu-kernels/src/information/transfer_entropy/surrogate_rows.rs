@@ -9,7 +9,7 @@
 //! # Layout
 //! | buffer | shape | type | access |
 //! |---|---|---|---|
-//! | `maps` | `[maps]` | [`RowMap`](kasmina_types::transfer_entropy::RowMap) | in |
+//! | `maps` | `[maps]` | [`RowMap`] | in |
 //! | `rows` | `[maps, stride]` | u32 | out, those below a map's points |
 //!
 //! # Traffic

@@ -12,6 +12,8 @@ pub(super) struct Table {
     path: PathBuf,
     names: Vec<String>,
     cells: Vec<Vec<String>>,
+    /// The line that each value stands in.
+    lines: Vec<u64>,
     /// The columns that hold numbers alone.
     columns: Vec<Option<Array1<f64>>>,
 }
@@ -23,13 +25,16 @@ impl Table {
             let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path)?;
             let names: Vec<String> = reader.headers()?.iter().map(str::to_owned).collect();
             let mut cells = vec![Vec::new(); names.len()];
+            let mut lines = Vec::new();
             for record in reader.records() {
-                for (column, cell) in cells.iter_mut().zip(&record?) {
+                let record = record?;
+                lines.push(record.position().map_or(0, csv::Position::line));
+                for (column, cell) in cells.iter_mut().zip(&record) {
                     column.push(cell.to_owned());
                 }
             }
             let columns = cells.iter().map(|cells| numbers(cells).ok()).collect();
-            Ok(Self { path: path.to_owned(), names, cells, columns })
+            Ok(Self { path: path.to_owned(), names, cells, lines, columns })
         };
         let table = read().with_context(|| format!("cannot read {}", path.display()));
         let table = table.map_err(Failure::usage)?;
@@ -73,7 +78,8 @@ impl Table {
             Some(column) => Ok(column.view()),
             None => {
                 let wrong = numbers(&self.cells[index]).err();
-                let (line, cell) = wrong.unwrap_or_default();
+                let (place, cell) = wrong.unwrap_or_default();
+                let line = self.lines.get(place).copied().unwrap_or_default();
                 Err(Failure::usage(anyhow!(
                     "{path}, line {line}, column `{name}`: expected a number, got `{cell}`"
                 )))
@@ -82,11 +88,8 @@ impl Table {
     }
 }
 
-/// The numbers of a column, or the first line with something else.
+/// The numbers of a column, or the first place with something else.
 fn numbers(cells: &[String]) -> Result<Array1<f64>, (usize, String)> {
-    let parsed = cells.iter().enumerate().map(|(i, cell)| {
-        // The header is line 1.
-        cell.parse::<f64>().map_err(|_| (i + 2, cell.clone()))
-    });
-    parsed.collect()
+    let cells = cells.iter().enumerate();
+    cells.map(|(i, cell)| cell.parse::<f64>().map_err(|_| (i, cell.clone()))).collect()
 }

@@ -61,20 +61,27 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let found = found.map_err(refusal)?;
 
     let json = &options.json;
-    let header: Vec<String> =
-        std::iter::once("from \\ to".to_owned()).chain(names.iter().cloned()).collect();
-    let mut shown = json.table([""; 0]);
-    shown.set_header(header);
-    for (name, row) in names.iter().zip(found.te_nats.rows()) {
-        let cells =
-            row.iter().map(|te| if te.is_nan() { String::new() } else { format!("{te:.4}") });
-        shown.add_row(std::iter::once(name.clone()).chain(cells));
-    }
+    let table = |values: ArrayView2<'_, f64>| {
+        let header: Vec<String> =
+            std::iter::once("from \\ to".to_owned()).chain(names.iter().cloned()).collect();
+        let mut shown = json.table([""; 0]);
+        shown.set_header(header);
+        for (name, row) in names.iter().zip(values.rows()) {
+            let cells =
+                row.iter().map(|te| if te.is_nan() { String::new() } else { format!("{te:.4}") });
+            shown.add_row(std::iter::once(name.clone()).chain(cells));
+        }
+        shown
+    };
     json.say(format!(
         "transfer entropy in nats, {} points, K = {}, on {device}",
         found.points, found.k
     ))?;
-    json.say(shown)?;
+    json.say(table(found.te_nats.view()))?;
+    if let Some(p_values) = &found.p_values {
+        json.say("p-values, of each pair by itself: there are as many tests as pairs")?;
+        json.say(table(p_values.view()))?;
+    }
     let most = found.ties.iter().max().copied().unwrap_or(0);
     if most * 100 > found.points {
         json.say(format!(

@@ -198,9 +198,14 @@ fn run_pair(arguments: &Pair) -> Result<Status, Failure> {
         found.te_nats, found.points, found.k
     ))?;
     if let Some(said) = &found.significance {
+        let spread = if said.std.is_finite() {
+            format!(", standard deviation {:.6}", said.std)
+        } else {
+            String::new()
+        };
         json.say(format!(
-            "{} surrogates: mean {:.6}, standard deviation {:.6}; effective {:.6} nats, p = {:.4}",
-            options.surrogates, said.mean, said.std, said.effective_te_nats, said.p_value
+            "surrogates: {}; mean {:.6}{spread}; effective {:.6} nats, p = {:.4}",
+            options.surrogates, said.mean, said.effective_te_nats, said.p_value
         ))?;
     }
     options.warn_of_ties(&found)?;

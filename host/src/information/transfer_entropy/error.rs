@@ -98,6 +98,9 @@ pub enum TransferEntropyError {
         /// Points.
         points: usize,
     },
+    /// Results of what never ran.
+    #[error("transfer entropy: nothing has run yet; call `run` before `results`")]
+    NotRun,
     /// More than 32-bit numbers count.
     #[error("transfer entropy: {got} {what}, expected at most {most}; take fewer at a time")]
     TooMany {

@@ -33,7 +33,7 @@ pub(super) fn series_of_pair(
 /// The rows of a matrix.
 pub(super) fn series_of_rows(series: ArrayView2<'_, f64>) -> Vec<Named> {
     let rows = series.rows().into_iter().enumerate();
-    rows.map(|(i, values)| Named::new(format!("{i}"), values)).collect()
+    rows.map(|(i, values)| Named::new(format!("row {i}"), values)).collect()
 }
 
 /// Checks each series, and standardises it and adds noise as the options say.

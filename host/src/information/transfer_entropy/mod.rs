@@ -104,8 +104,8 @@ pub struct TransferEntropyResult {
     pub surrogates: Vec<f64>,
     /// Points whose K-th neighbour is as far as another that is not among the K.
     pub ties: usize,
-    /// Each point's part, whose mean the estimate is, if [`TransferEntropy::local`] asked for it. The first is that of
-    /// sample [`Self::first`].
+    /// Each point's part, whose mean the estimate is, if [`TransferEntropy::local`] asked for it; of a batch those of its
+    /// first estimate alone. The first is that of sample [`Self::first`].
     pub local: Option<Vec<f64>>,
     /// The sample of the first point's y_t.
     pub first: usize,

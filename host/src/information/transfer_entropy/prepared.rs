@@ -37,6 +37,7 @@ pub struct PreparedTransferEntropy {
     /// The pairs themselves, each followed by its surrogates.
     problems: Vec<Problem>,
     work: Work,
+    has_run: bool,
 }
 
 enum Work {
@@ -115,7 +116,14 @@ impl PreparedTransferEntropy {
                 Work::Reference(series, None)
             }
         };
-        Ok(Self { options: options.clone(), device: device.clone(), kind, problems, work })
+        Ok(Self {
+            options: options.clone(),
+            device: device.clone(),
+            kind,
+            problems,
+            work,
+            has_run: false,
+        })
     }
 
     /// Queues the work; on the CPU, does it.
@@ -123,17 +131,19 @@ impl PreparedTransferEntropy {
     /// # Errors
     /// A failed call of the device.
     pub fn run(&mut self) -> Result<(), Error> {
+        self.has_run = false;
         match &mut self.work {
-            Work::Kernels(plan) => plan.run(),
+            Work::Kernels(plan) => plan.run()?,
             Work::Reference(series, found) => {
                 let (options, kind, problems) = (&self.options, self.kind, &self.problems);
                 *found = Some(match series {
                     ReferenceSeries::F32(series) => on_cpu(options, kind, series, problems),
                     ReferenceSeries::F64(series) => on_cpu(options, kind, series, problems),
                 }?);
-                Ok(())
             }
         }
+        self.has_run = true;
+        Ok(())
     }
 
     /// Launches of a run; none on the CPU.
@@ -152,18 +162,18 @@ impl PreparedTransferEntropy {
     /// Waits for the last run and reads what it found, pair by pair.
     ///
     /// # Errors
-    /// A failed call of the device.
-    ///
-    /// # Panics
-    /// [`Self::run`] was never called, on the CPU; elsewhere the results are zeros then.
+    /// [`TransferEntropyError::NotRun`] before [`Self::run`] has succeeded, or a failed call of the device.
     pub fn results(&self) -> Result<Vec<TransferEntropyResult>, Error> {
+        if !self.has_run {
+            return Err(TransferEntropyError::NotRun.into());
+        }
         let read;
         let found = match &self.work {
             Work::Kernels(plan) => {
                 read = plan.read()?;
                 &read
             }
-            Work::Reference(_, found) => found.as_ref().expect("`run` comes before `results`"),
+            Work::Reference(_, found) => found.as_ref().ok_or(TransferEntropyError::NotRun)?,
         };
         let of_pair = 1 + self.options.surrogates as usize;
         let pairs = self.problems.chunks(of_pair).enumerate();
