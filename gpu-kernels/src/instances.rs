@@ -2,11 +2,17 @@
 
 use kasmina_device::Kernel;
 use kasmina_types::{
-    ActivationNorm, ActivationNormBackward, BlendBackward, BlendBackwardTma, BlendForward,
-    BlendForwardTma, DType, GradientClip, GraftSchedule, NormGradientMerge, ParameterGradients,
-    ReduceOp, ReduceSegments, ReductionStrategy, StateUpdates, TelemetryReduce,
+    ActivationNorm, ActivationNormBackward, ActiveInference, Axpby, BlendBackward,
+    BlendBackwardTma, BlendForward, BlendForwardTma, DType, Gemv, GradientClip, GraftSchedule,
+    InferenceStage, NormGradientMerge, ParameterGradients, ReduceOp, ReduceSegments,
+    ReductionStrategy, StateUpdates, TelemetryReduce,
 };
 
+use crate::information::active_inference as inference_stages;
+use crate::information::active_inference_infer as inference_kernels;
+use crate::information::active_inference_sweep as inference_sweep;
+use crate::information::axpby as axpby_kernels;
+use crate::information::gemv as gemv_kernels;
 use crate::kasmina::blend_backward as backward_kernels;
 use crate::kasmina::blend_backward_tma as backward_tma_kernels;
 use crate::kasmina::blend_forward as blend_kernels;
@@ -327,4 +333,116 @@ pub fn activation_norm_backward(
 /// The kernel that adds the slabs' ∂γ and ∂β.
 pub fn activation_norm_backward_merge() -> &'static Kernel<NormGradientMerge> {
     norm_backward_kernels::activation_norm_backward_merge_f32::handle()
+}
+
+/// The one-launch kernels of active inference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Infer {
+    /// One step, and the free energy before it.
+    Step,
+    /// Steps until they converge.
+    UntilConverged,
+    /// λmax.
+    Curvature,
+}
+
+/// An instance of [`Infer`].
+#[derive(Clone, Copy)]
+pub struct InferInstance {
+    /// The kernel.
+    pub kernel: &'static Kernel<ActiveInference>,
+    /// Rows of J that a block holds at once.
+    pub block_rows: usize,
+    /// Dynamic shared memory of a block.
+    pub dynamic_shared_bytes: u32,
+}
+
+/// The instance for models of `states` states with J in `dtype`, f64 or f32: the narrowest team that has room.
+pub fn active_inference(op: Infer, dtype: DType, states: usize) -> Option<InferInstance> {
+    use inference_sweep::{COLUMNS, DEPTH, WARPS};
+    macro_rules! instance {
+        ($step:ident, $infer:ident, $curvature:ident, $element:ty, $dtype:ident, $lanes:literal,
+         $sweep:ident, $team:literal, $group:literal, $columns:literal) => {
+            if dtype == DType::$dtype && ($columns == 0 || states <= $columns) {
+                let teams = WARPS / $team;
+                // The staged vectors, and in their place the teams' sums.
+                let staged = ($team * 32 * COLUMNS) * if teams > 2 { teams } else { 2 };
+                return Some(InferInstance {
+                    kernel: match op {
+                        Infer::Step => inference_kernels::$step::handle(),
+                        Infer::UntilConverged => inference_kernels::$infer::handle(),
+                        Infer::Curvature => inference_kernels::$curvature::handle(),
+                    },
+                    block_rows: teams * if $team == 4 { DEPTH / 2 } else { DEPTH },
+                    dynamic_shared_bytes: if $columns == 0 { 0 } else { staged as u32 * 8 },
+                });
+            }
+        };
+    }
+    kasmina_types::active_inference_tiles!(instance);
+    None
+}
+
+/// The stages of a belief step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// KL(q ‖ prior).
+    Complexity,
+    /// Residuals and accuracies.
+    Accuracy,
+    /// The step from residuals.
+    Update,
+}
+
+/// The kernel of a stage, with J in `dtype`, f64 or f32.
+pub fn inference_stage(stage: Stage, dtype: DType) -> Option<&'static Kernel<InferenceStage>> {
+    if stage == Stage::Complexity {
+        return Some(inference_stages::fused_kl_complexity_f64::handle());
+    }
+    macro_rules! instance {
+        ($accuracy:ident, $update:ident, $element:ty, $dtype:ident, $lanes:literal) => {
+            if dtype == DType::$dtype {
+                return Some(match stage {
+                    Stage::Update => inference_stages::$update::handle(),
+                    _ => inference_stages::$accuracy::handle(),
+                });
+            }
+        };
+    }
+    kasmina_types::inference_stage_tiles!(instance);
+    None
+}
+
+/// The kernel of A·x, or of Aᵀ·x, in `dtype`, f64 or f32.
+pub fn gemv(transposed: bool, dtype: DType) -> Option<&'static Kernel<Gemv>> {
+    macro_rules! instance {
+        ($gemv:ident, $transposed:ident, $element:ty, $dtype:ident) => {
+            if dtype == DType::$dtype {
+                return Some(if transposed {
+                    gemv_kernels::$transposed::handle()
+                } else {
+                    gemv_kernels::$gemv::handle()
+                });
+            }
+        };
+    }
+    kasmina_types::gemv_tiles!(instance);
+    None
+}
+
+/// The kernel of α·x + β·y, or of (x − y)/α, in `dtype`, f64 or f32.
+pub fn axpby(velocity: bool, dtype: DType) -> Option<&'static Kernel<Axpby>> {
+    macro_rules! instance {
+        ($axpby:ident, $velocity:ident, $element:ty, $dtype:ident) => {
+            if dtype == DType::$dtype {
+                return Some(if velocity {
+                    axpby_kernels::$velocity::handle()
+                } else {
+                    axpby_kernels::$axpby::handle()
+                });
+            }
+        };
+    }
+    kasmina_types::axpby_tiles!(instance);
+    None
 }

@@ -3,6 +3,7 @@
 use kasmina_simt::LaunchError;
 
 use crate::driver::{ComputeCapability, DriverError};
+use crate::information::InferenceError;
 use crate::kasmina::{ConfigError, LayerError, StateError, Variant};
 use crate::normalization::NormalizationError;
 
@@ -22,6 +23,9 @@ pub enum Error {
     /// Options or operands of a normalisation that mean nothing.
     #[error(transparent)]
     Normalization(#[from] NormalizationError),
+    /// Models, beliefs or options of active inference that mean nothing.
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
     /// A command or an input that a layer refuses.
     #[error(transparent)]
     Layer(#[from] LayerError),

@@ -18,6 +18,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`Device`], [`Buffer`] | where things run, and the memory there |
+//! | [`information`] | active inference, and the vector operations beside it |
 //! | [`kasmina`](mod@kasmina) | the morphogenetic layer |
 //! | [`normalization`] | activations with layer norm and RMS norm |
 //! | [`reduction`] | sums, extremes, means and variances |
@@ -35,8 +36,10 @@ mod device;
 mod digits;
 pub mod driver;
 mod error;
+pub mod information;
 pub mod kasmina;
 pub mod normalization;
+mod plot;
 pub mod profile;
 pub mod reduction;
 pub mod verify;
@@ -54,6 +57,8 @@ mod documents {
     mod readme {}
     #[doc = include_str!("../../docs/kasmina.md")]
     mod layer {}
+    #[doc = include_str!("../../docs/active-inference.md")]
+    mod active_inference {}
     #[doc = include_str!("../../docs/tuning.md")]
     mod tuning {}
     #[doc = include_str!("../../docs/integration.md")]

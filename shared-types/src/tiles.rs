@@ -168,6 +168,59 @@ macro_rules! single_tiles {
     };
 }
 
+/// Hands each triple of instances of the one-launch kernels of active inference to a macro: `(entry of one step, of
+/// steps until they converge, of the power iteration, element, DType, lanes, sweep, warps of a team, rows of a group,
+/// states at most)`; 0 states: any number. Every block has [`ACTIVE_INFERENCE_BLOCK_THREADS`].
+#[macro_export]
+macro_rules! active_inference_tiles {
+    ($instance:ident) => {
+        $instance! { belief_step_f64_c256, infer_until_converged_f64_c256, curvature_f64_c256, f64, F64, 2, Teams, 1, 4, 256 }
+        $instance! { belief_step_f64_c1024, infer_until_converged_f64_c1024, curvature_f64_c1024, f64, F64, 2, Teams, 4, 2, 1024 }
+        $instance! { belief_step_f64_c4096, infer_until_converged_f64_c4096, curvature_f64_c4096, f64, F64, 2, Teams, 16, 1, 4096 }
+        $instance! { belief_step_f64_wide, infer_until_converged_f64_wide, curvature_f64_wide, f64, F64, 2, Wide, 16, 2, 0 }
+        $instance! { belief_step_f32_c256, infer_until_converged_f32_c256, curvature_f32_c256, f32, F32, 4, Teams, 1, 4, 256 }
+        $instance! { belief_step_f32_c1024, infer_until_converged_f32_c1024, curvature_f32_c1024, f32, F32, 4, Teams, 4, 2, 1024 }
+        $instance! { belief_step_f32_c4096, infer_until_converged_f32_c4096, curvature_f32_c4096, f32, F32, 4, Teams, 16, 1, 4096 }
+        $instance! { belief_step_f32_wide, infer_until_converged_f32_wide, curvature_f32_wide, f32, F32, 4, Wide, 16, 2, 0 }
+    };
+}
+
+/// Hands each pair of instances of the stages that read J to a macro: `(entry of the accuracy, of the update, element,
+/// DType, lanes)`. Every block has [`INFERENCE_STAGE_BLOCK_THREADS`], that of `fused_kl_complexity_f64` too.
+#[macro_export]
+macro_rules! inference_stage_tiles {
+    ($instance:ident) => {
+        $instance! { fused_accuracy_pipeline_f64, fused_belief_update_f64, f64, F64, 2 }
+        $instance! { fused_accuracy_pipeline_f32, fused_belief_update_f32, f32, F32, 4 }
+    };
+}
+
+/// Hands each pair of instances of `gemv` to a macro: `(entry, entry with the transpose, element, DType)`. Every block
+/// has [`INFERENCE_STAGE_BLOCK_THREADS`].
+#[macro_export]
+macro_rules! gemv_tiles {
+    ($instance:ident) => {
+        $instance! { gemv_f64, gemv_transposed_f64, f64, F64 }
+        $instance! { gemv_f32, gemv_transposed_f32, f32, F32 }
+    };
+}
+
+/// Hands each pair of instances of `axpby` to a macro: `(entry, entry of the velocity, element, DType)`. Every block has
+/// [`INFERENCE_STAGE_BLOCK_THREADS`].
+#[macro_export]
+macro_rules! axpby_tiles {
+    ($instance:ident) => {
+        $instance! { axpby_f64, velocity_f64, f64, F64 }
+        $instance! { axpby_f32, velocity_f32, f32, F32 }
+    };
+}
+
+/// Threads of a block of the stages of active inference, of `gemv` and of `axpby`.
+pub const INFERENCE_STAGE_BLOCK_THREADS: u32 = 256;
+
+/// Threads of a block of the one-launch kernels of active inference.
+pub const ACTIVE_INFERENCE_BLOCK_THREADS: u32 = 512;
+
 /// Threads of a block of `telemetry_reduce`.
 pub const TELEMETRY_REDUCE_BLOCK_THREADS: u32 = 256;
 
@@ -392,8 +445,70 @@ const ALL: ([Tile; 256], usize) = {
     }
     activation_norm_backward_tiles!(activation_norm_backward);
     norm!("activation_norm_backward_merge_f32", "activation_norm_backward", F32, 1, 1);
+    macro_rules! inference {
+        (@one $entry:expr, $family:literal, $dtype:ident, $lanes:expr, $block:expr) => {
+            tiles[used] = Tile {
+                entry: $entry,
+                family: $family,
+                dtype: DType::$dtype,
+                lanes: $lanes,
+                block_threads: $block,
+                min_blocks_per_sm: 1,
+                ..NONE
+            };
+            used += 1;
+        };
+        (@launch $entry:expr, $family:literal, $dtype:ident, $lanes:expr) => {
+            inference!(@one $entry, $family, $dtype, $lanes, ACTIVE_INFERENCE_BLOCK_THREADS);
+        };
+        (@stage $entry:expr, $family:literal, $dtype:ident, $lanes:expr) => {
+            inference!(@one $entry, $family, $dtype, $lanes, INFERENCE_STAGE_BLOCK_THREADS);
+        };
+        ($step:ident, $infer:ident, $curvature:ident, $element:ty, $dtype:ident, $lanes:literal,
+         $sweep:ident, $team:literal, $group:literal, $columns:literal) => {
+            inference!(@launch stringify!($step), "belief_step", $dtype, $lanes);
+            inference!(@launch stringify!($infer), "infer_until_converged", $dtype, $lanes);
+            inference!(@launch stringify!($curvature), "curvature", $dtype, $lanes);
+        };
+        ($accuracy:ident, $update:ident, $element:ty, $dtype:ident, $lanes:literal) => {
+            inference!(@stage stringify!($accuracy), "fused_accuracy_pipeline", $dtype, $lanes);
+            inference!(@stage stringify!($update), "fused_belief_update", $dtype, 1);
+        };
+    }
+    macro_rules! vectors {
+        ($first:ident, $second:ident, $element:ty, $dtype:ident) => {
+            vectors!(@one stringify!($first), $dtype);
+            vectors!(@one stringify!($second), $dtype);
+        };
+        (@one $entry:expr, $dtype:ident) => {
+            tiles[used] = Tile {
+                entry: $entry,
+                family: vector_family($entry),
+                dtype: DType::$dtype,
+                lanes: 1,
+                block_threads: INFERENCE_STAGE_BLOCK_THREADS,
+                min_blocks_per_sm: 1,
+                ..NONE
+            };
+            used += 1;
+        };
+    }
+    active_inference_tiles!(inference);
+    inference!(@stage "fused_kl_complexity_f64", "fused_kl_complexity", F64, 1);
+    inference_stage_tiles!(inference);
+    gemv_tiles!(vectors);
+    axpby_tiles!(vectors);
     (tiles, used)
 };
+
+/// The family of an operation on vectors, by its entry's first letter.
+const fn vector_family(entry: &str) -> &'static str {
+    match entry.as_bytes()[0] {
+        b'g' => "gemv",
+        b'v' => "velocity",
+        _ => "axpby",
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -401,7 +516,7 @@ mod tests {
 
     #[test]
     fn entries_are_named_once_and_after_family_and_dtype() {
-        assert_eq!(TILES.len(), 8 + 6 + 8 + 3 + 50 + 16 + 6 + 4 + 13);
+        assert_eq!(TILES.len(), 8 + 6 + 8 + 3 + 50 + 16 + 6 + 4 + 13 + 24 + 5 + 8);
         for (i, tile) in TILES.iter().enumerate() {
             assert!(tile.entry.starts_with(tile.family), "{}", tile.entry);
             assert!(tile.entry.split('_').any(|part| part == tile.dtype.name()), "{}", tile.entry);

@@ -8,6 +8,7 @@ mod bench;
 mod check;
 mod device;
 mod doctor;
+mod infer;
 mod inspect;
 mod layer;
 mod list;
@@ -52,6 +53,8 @@ enum Command {
     /// Run the layer on files
     #[command(subcommand)]
     Layer(layer::Command),
+    /// Infer the states of a linear Gaussian model
+    Infer(infer::Arguments),
     /// Say what this machine has, what it lacks, and how to get it
     Doctor(doctor::Arguments),
     /// List the kernels
@@ -73,6 +76,7 @@ pub fn main() -> ExitCode {
         None => main_job::run(&arguments.main_job),
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Layer(command)) => layer::run(&command),
+        Some(Command::Infer(arguments)) => infer::run(&arguments),
         Some(Command::Doctor(arguments)) => doctor::run(&arguments),
         Some(Command::List(arguments)) => list::run(&arguments),
         Some(Command::Inspect(arguments)) => inspect::run(&arguments),

@@ -16,6 +16,7 @@
 //! ```
 
 mod activation_norm;
+mod active_inference;
 mod blend_backward;
 mod blend_forward;
 mod gradient_clip;
@@ -27,6 +28,7 @@ mod tally;
 mod telemetry_reduce;
 mod time;
 mod units;
+mod vectors;
 
 use std::sync::Arc;
 
@@ -60,6 +62,8 @@ pub fn checks() -> Vec<Check> {
         gradient_clip::checks(),
         activation_norm::checks(),
         reduction::checks(),
+        active_inference::checks(),
+        vectors::checks(),
     ]
     .into_iter()
     .flatten()

@@ -1,0 +1,571 @@
+//! Free energy and belief steps of linear Gaussian models in one launch: one step, steps until they converge, and the
+//! power iteration that bounds the step.
+//!
+//! # Math
+//! r = o − b − J·μ. Complexity Σ ½[s/v0 + (μ − m0)²/v0 − 1 − ln(s/v0)], s clamped to 1e-10; plug-in accuracy
+//! −½Σ[π·r² + ln(2π/π_i)]; the expected one subtracts ½Σ_i π_i Σ_j J_ij² s_j. Step: μ ← μ + κ·g with
+//! g = Jᵀ(π·r) − (μ − m0)/v0. The free energy is that at the μ before the step. `infer_until_converged`: at each μ the
+//! free energy and √(Σ v0·g²), which is no less than the distance to the posterior mean in prior standard deviations;
+//! it ends where that is within the tolerance or not finite, or at the last step, with the free energy at the μ that it
+//! leaves. `curvature`: v ← H·v/‖H·v‖ with H = JᵀΠJ + V0⁻¹; λ = vᵀH·v, until its relative change is within the
+//! tolerance. `_f32` instances have J in f32; vectors, arithmetic and sums are in f64 in all of them.
+//!
+//! # Layout
+//! As [`ActiveInference`] says: J `[models, observations, stride]` with rows of a multiple of 16 bytes, zeros beyond the
+//! states; vectors f64, `[models, stride]` or `[models, observations]`.
+//!
+//! # Traffic
+//! Reads J once a step: 8·m·n bytes in f64, four operations an element. Bound by memory where J is larger than L2, by
+//! latency below: a launch, two passes through L2 and one barrier of the grid. n = m = 4096: 134 MB, 32 µs at
+//! 4.2 TB/s, and about 4 µs for barrier and column sums; n = m = 1024: 8.4 MB from L2, about 7 µs; n = m = 64: one
+//! block, no barrier of the grid, about 4 µs. Column sums: parts · n f64 written and read in L2. In
+//! `infer_until_converged` J stays in registers where a team has no more than four rows. Measured: see
+//! `docs/performance.md`, `active_inference`.
+//!
+//! # Launch
+//! Blocks of 512 threads, `parts` for a model; a cooperative launch where `parts` is above 1. `_c256`, `_c1024` and
+//! `_c4096` give a row to a team of 1, 4 or 16 warps, for as many states at most; `_wide` takes any number and reads J
+//! a second time from L2. Dynamic shared memory: 32 KiB, 64 KiB for `_c4096`, none for `_wide`.
+//!
+//! # Determinism
+//! Bitwise for the same `parts`: rows by team and turn, threads' columns by butterfly and warp, teams, then blocks in
+//! their order.
+//!
+//! # Source
+//! K. Friston et al., "Variational free energy and the Laplace approximation", 2007; the bound is original. Reference:
+//! `kasmina_reference::information::{belief_step, infer, largest_curvature}`.
+
+use kasmina_device::global::{Load, Store};
+use kasmina_device::reduce::{block_fold, warp_fold};
+use kasmina_device::vector::{LoadHint, StoreHint, Vector};
+use kasmina_device::{grid, kernel, math, shared_array, thread, unroll, warp};
+use kasmina_types::active_inference::{BLOCK_SUMS, TRACE_FIGURES, VARIANCE_FLOOR};
+use kasmina_types::{ActiveInference, In, InferenceFigures, Out};
+
+use super::active_inference_sweep::{BLOCK, Pass, Share, Sweep, Teams, WARPS, Wide};
+
+/// What a kernel does: one step, steps until they converge, or the power iteration.
+const STEP: u32 = 0;
+const INFER: u32 = 1;
+const CURVATURE: u32 = 2;
+
+/// Columns that a block adds up at a time.
+const STRIPE: usize = 32;
+
+/// Parts' sums that a thread has in flight.
+const IN_FLIGHT: usize = 8;
+
+/// Where the sums of the second half of a step are among a block's.
+const MOVED: usize = 4;
+
+/// Eight-byte words of the figures.
+const FIGURE_WORDS: usize = size_of::<InferenceFigures>() / 8;
+
+/// Figures of nothing.
+const NONE: InferenceFigures = InferenceFigures {
+    complexity: 0.0,
+    accuracy_plugin: 0.0,
+    accuracy_expected: 0.0,
+    distance_bound: 0.0,
+    steps: 0,
+    converged: 0,
+    curvature: 0.0,
+};
+
+/// What threads, blocks and parts add up.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Sums {
+    /// Σ π·r².
+    misfit: f64,
+    /// Σ ln(2π/π_i).
+    logs: f64,
+    /// Σ π_i J_ij² s_j.
+    spread: f64,
+    /// Twice the complexity.
+    complexity: f64,
+}
+
+/// What threads, blocks and parts add up where they move μ.
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Moved {
+    /// Σ v0·g², or vᵀH·v.
+    first: f64,
+    /// ‖H·v‖².
+    second: f64,
+}
+
+impl Sums {
+    const ZERO: Self = Self { misfit: 0.0, logs: 0.0, spread: 0.0, complexity: 0.0 };
+
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        Self {
+            misfit: self.misfit + other.misfit,
+            logs: self.logs + other.logs,
+            spread: self.spread + other.spread,
+            complexity: self.complexity + other.complexity,
+        }
+    }
+
+    /// Complexity, plug-in and expected accuracy.
+    #[inline(always)]
+    fn figures(self) -> InferenceFigures {
+        let accuracy_plugin = -0.5 * (self.misfit + self.logs);
+        let accuracy_expected = accuracy_plugin - 0.5 * self.spread;
+        InferenceFigures {
+            complexity: 0.5 * self.complexity,
+            accuracy_plugin,
+            accuracy_expected,
+            ..NONE
+        }
+    }
+}
+
+impl Moved {
+    const ZERO: Self = Self { first: 0.0, second: 0.0 };
+
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        Self { first: self.first + other.first, second: self.second + other.second }
+    }
+}
+
+/// A step of one model, as far as a column needs to know.
+#[derive(Clone, Copy)]
+struct Move {
+    /// Where the model's states begin.
+    base: usize,
+    kappa: f64,
+    scale: f64,
+    from: Out<f64>,
+    to: Out<f64>,
+}
+
+/// What a state's move needs beside the sum: x, m0 and v0.
+#[derive(Clone, Copy)]
+struct Column {
+    x: f64,
+    prior_mean: f64,
+    prior_var: f64,
+}
+
+/// Reads what the move of state `j` needs.
+///
+/// # Safety
+/// `j` is a state of the model, and nobody writes it meanwhile.
+#[inline(always)]
+unsafe fn look_up(p: &ActiveInference, step: &Move, j: usize) -> Column {
+    let at = step.base + j;
+    // Loads that the compiler leaves where they are: ahead of a barrier, not behind it.
+    let here = |view: &In<f64>| Out::new(view.as_ptr().cast_mut(), view.len());
+    // SAFETY: the caller's contract; nothing is written through the views.
+    unsafe {
+        Column {
+            x: step.from.load(at),
+            prior_mean: here(&p.prior_mean).load(at),
+            prior_var: here(&p.prior_var).load(at),
+        }
+    }
+}
+
+/// Moves one column.
+///
+/// # Safety
+/// `j` is a state of the model, and this thread's alone.
+#[inline(always)]
+unsafe fn move_column<const MODE: u32>(
+    step: &Move,
+    j: usize,
+    column: Column,
+    sum: f64,
+    moved: Moved,
+) -> Moved {
+    let at = step.base + j;
+    let Column { x, prior_mean, prior_var: v0 } = column;
+    // SAFETY: the caller's contract.
+    unsafe {
+        if MODE == CURVATURE {
+            let x = step.scale * x;
+            let next = x / v0 - sum;
+            step.to.store(at, next);
+            let first = math::fma_f64(x, next, moved.first);
+            return Moved { first, second: math::fma_f64(next, next, moved.second) };
+        }
+        let direction = sum - (x - prior_mean) / v0;
+        step.to.store(at, math::fma_f64(step.kappa, direction, x));
+        Moved { first: math::fma_f64(v0 * direction, direction, moved.first), ..moved }
+    }
+}
+
+/// All models of a block's group.
+///
+/// # Safety
+/// As [`ActiveInference`] says; every thread of the block calls it.
+#[inline(always)]
+unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
+    let scratch = shared_array![u32; WARPS * 8];
+    let tid = thread::thread_idx_x() as usize;
+    let (block, parts) = (thread::block_idx_x() as usize, p.parts as usize);
+    let groups = thread::grid_dim_x() as usize / parts;
+    let (group, part) = (block / parts, block % parts);
+    let (observations, stride, states) =
+        (p.observations as usize, p.stride as usize, p.states as usize);
+    // The columns that this block moves, and whose complexity it counts.
+    let per_part = stride.div_ceil(parts).next_multiple_of(2);
+    let first_column = if part * per_part < states { part * per_part } else { states };
+    let last_column =
+        if first_column + per_part < states { first_column + per_part } else { states };
+    let share_of = |part: usize| observations * part / parts;
+
+    // SAFETY: every thread of the group's blocks arrives, and all are resident at once.
+    let meet = || unsafe {
+        if parts > 1 {
+            grid::barrier(&p.barriers, group, p.parts, part == 0);
+        } else {
+            thread::sync_threads();
+        }
+    };
+
+    let mut model = group;
+    while model < p.models as usize {
+        let share = Share { model, begin: share_of(part), end: share_of(part + 1), slot: block };
+        let base = model * stride;
+        // SAFETY: one κ for each model.
+        let kappa = if MODE == CURVATURE { 0.0 } else { unsafe { p.kappa.load(model) } };
+        let mut held = S::nothing();
+        // What does not change from step to step, in the thread that found it.
+        let mut fixed = Sums::ZERO;
+        let (mut from, mut to) = (p.mean, if MODE == STEP { p.mean } else { p.other_mean });
+        let (mut steps, mut scale, mut last) = (0_u32, 1.0_f64, 0.0_f64);
+        loop {
+            let first = steps == 0;
+            let pass = Pass { mean: from, scale, first, observes: MODE != CURVATURE };
+            let step = Move { base, kappa, scale, from, to };
+            // SAFETY: the share is inside the model; every thread is here.
+            unsafe { S::hold(&p, &share, &pass, &mut held) };
+            let mut own = Sums::ZERO;
+            if MODE != CURVATURE {
+                let mut j = first_column + tid;
+                while j < last_column {
+                    // SAFETY: a state of the model.
+                    unsafe {
+                        let v0 = p.prior_var.load(base + j);
+                        let d = from.load(base + j) - p.prior_mean.load(base + j);
+                        own.complexity += d * d / v0;
+                        if first {
+                            let s = p.variance.load(base + j);
+                            let ratio = if s > VARIANCE_FLOOR { s } else { VARIANCE_FLOOR } / v0;
+                            fixed.complexity += ratio - 1.0 - math::log_f64(ratio);
+                        }
+                    }
+                    j += BLOCK;
+                }
+                let mut i = share.begin + tid;
+                while first && i < share.end {
+                    // SAFETY: a row of the model.
+                    let precision = unsafe { p.obs_precision.load(model * observations + i) };
+                    fixed.logs += math::log_f64(core::f64::consts::TAU / precision);
+                    i += BLOCK;
+                }
+            }
+            let mut moved = Moved::ZERO;
+            let emit = |column: usize, sum: f64| {
+                // SAFETY: each column is one thread's; the slot is the block's.
+                unsafe {
+                    if parts > 1 {
+                        p.partials.store(share.slot * stride + column, sum);
+                    } else {
+                        let found = look_up(&p, &step, column);
+                        moved = move_column::<MODE>(&step, column, found, sum, moved);
+                    }
+                }
+            };
+            // SAFETY: the share is inside the model; every thread is here.
+            own.misfit = unsafe { S::pass(&p, &share, &pass, &mut held, &mut fixed.spread, emit) };
+            let mut total = None;
+            if MODE != CURVATURE {
+                total = block_fold::<_, WARPS, _>(own.plus(fixed), &scratch, Sums::plus);
+                if parts > 1 {
+                    if let (Some(Sums { misfit, logs, spread, complexity }), 0) = (total, tid) {
+                        let at = block * BLOCK_SUMS;
+                        let pairs = [Vector([misfit, logs]), Vector([spread, complexity])];
+                        // SAFETY: the slot is the block's.
+                        unsafe {
+                            p.sums.store_vector(at, pairs[0], StoreHint::Cached);
+                            p.sums.store_vector(at + 2, pairs[1], StoreHint::Cached);
+                        }
+                    }
+                    total = None;
+                }
+            }
+            if parts > 1 {
+                // The first stripe's states, in warp 0, while the others come.
+                let lane = thread::lane_idx() as usize;
+                let ahead = (thread::warp_idx() == 0 && first_column + lane < last_column)
+                    // SAFETY: a state of the model.
+                    .then(|| unsafe { look_up(&p, &step, first_column + lane) });
+                meet();
+                if MODE != CURVATURE && part == 0 && thread::warp_idx() == 1 {
+                    // SAFETY: all parts of the group have left their sums; the warp is whole.
+                    total = Some(unsafe { total_sums(&p, group * parts) });
+                }
+                let slots = group * parts;
+                // SAFETY: all parts of the group have left their columns' sums.
+                moved =
+                    unsafe { gather::<MODE>(&p, &step, slots, first_column, last_column, ahead) };
+            }
+            if MODE == STEP {
+                if let (Some(sums), 0) = (total, thread::lane_idx()) {
+                    // SAFETY: one thread of the group writes the model's figures.
+                    unsafe { leave(&p, model, InferenceFigures { steps: 1, ..sums.figures() }) };
+                }
+                break;
+            }
+            // Warp 0 has read the scratch.
+            thread::sync_threads();
+            if let (Some(moved), 0) = (block_fold::<_, WARPS, _>(moved, &scratch, Moved::plus), tid)
+            {
+                // SAFETY: the slot is the block's.
+                unsafe {
+                    let pair = Vector([moved.first, moved.second]);
+                    p.sums.store_vector(block * BLOCK_SUMS + MOVED, pair, StoreHint::Cached);
+                }
+            }
+            meet();
+            // SAFETY: all parts of the group have left what they moved; every warp is whole.
+            let moved = unsafe { total_moved(&p, group * parts) };
+            if MODE == CURVATURE {
+                let quotient = moved.first;
+                scale = 1.0 / math::sqrt_f64(moved.second);
+                steps += 1;
+                // The first quotient is of a vector that is not normalised.
+                let change = quotient - last;
+                let settled = steps > 2 && change.abs() <= p.tolerance * quotient;
+                last = quotient;
+                if settled || steps >= p.max_steps || !quotient.is_finite() {
+                    if tid == 0 && part == 0 {
+                        let figures = InferenceFigures {
+                            steps,
+                            converged: u32::from(settled),
+                            curvature: quotient,
+                            ..NONE
+                        };
+                        // SAFETY: one thread of the group writes the model's figures.
+                        unsafe { leave(&p, model, figures) };
+                    }
+                    break;
+                }
+            } else {
+                let bound = math::sqrt_f64(moved.first);
+                let converged = bound <= p.tolerance;
+                let ends = converged || steps == p.max_steps || !bound.is_finite();
+                if let (Some(sums), 0) = (total, thread::lane_idx()) {
+                    let converged = u32::from(converged);
+                    let figures = InferenceFigures {
+                        distance_bound: bound,
+                        steps,
+                        converged,
+                        ..sums.figures()
+                    };
+                    // SAFETY: one thread of the group writes the model's trace and figures.
+                    unsafe {
+                        if steps < p.trace_points {
+                            let point = model * p.trace_points as usize + steps as usize;
+                            leave_parts(&p.trace, point * TRACE_FIGURES, &figures);
+                        }
+                        if ends {
+                            leave(&p, model, figures);
+                        }
+                    }
+                }
+                if ends {
+                    break;
+                }
+                steps += 1;
+            }
+            (from, to) = (to, from);
+        }
+        if MODE == INFER && steps % 2 == 1 {
+            // The last μ is where every other one is.
+            let mut j = first_column + tid;
+            while j < last_column {
+                // SAFETY: a state of the model, which nobody reads or writes any more.
+                unsafe { p.mean.store(base + j, p.other_mean.load(base + j)) };
+                j += BLOCK;
+            }
+        }
+        model += groups;
+        if model < p.models as usize {
+            // What the others still read of this model the next one writes.
+            meet();
+        }
+    }
+}
+
+/// Adds up the parts' shares of some columns, and moves these.
+///
+/// # Safety
+/// Every thread of the block calls it, after all parts of the group left their shares; the columns are the block's, and
+/// `ahead` is what [`look_up`] finds of the first ones, in the lanes of warp 0.
+#[inline(always)]
+unsafe fn gather<const MODE: u32>(
+    p: &ActiveInference,
+    step: &Move,
+    first_slot: usize,
+    begin: usize,
+    end: usize,
+    ahead: Option<Column>,
+) -> Moved {
+    let stripes_smem = shared_array![f64; WARPS * STRIPE];
+    let (lane, warp) = (thread::lane_idx() as usize, thread::warp_idx() as usize);
+    let (parts, stride) = (p.parts as usize, p.stride as usize);
+    let mut moved = Moved::ZERO;
+    let mut stripe = begin;
+    while stripe < end {
+        let column = stripe + lane;
+        let mut sum = 0.0;
+        let mut part = warp;
+        while part < parts && column < end {
+            let mut values = [0.0; IN_FLIGHT];
+            unroll!(i in IN_FLIGHT => {
+                let other = part + i * WARPS;
+                if other < parts {
+                    // SAFETY: the part left it before the barrier.
+                    values[i] = unsafe { p.partials.load((first_slot + other) * stride + column) };
+                }
+            });
+            unroll!(i in IN_FLIGHT => { sum += values[i] });
+            part += IN_FLIGHT * WARPS;
+        }
+        // SAFETY: the place is this thread's.
+        unsafe { stripes_smem.write(warp * STRIPE + lane, sum) };
+        // Orders the warps' sums before warp 0's merge.
+        thread::sync_threads();
+        if warp == 0 && column < end {
+            let mut total = 0.0;
+            let mut other = 0;
+            while other < WARPS {
+                // SAFETY: warp `other` wrote it before the barrier.
+                total += unsafe { stripes_smem.read(other * STRIPE + lane) };
+                other += 1;
+            }
+            // SAFETY: the column is the block's, and in it this thread's.
+            moved = unsafe {
+                let found = match ahead {
+                    Some(found) if stripe == begin => found,
+                    _ => look_up(p, step, column),
+                };
+                move_column::<MODE>(step, column, found, total, moved)
+            };
+        }
+        // Warp 0 has read the sums before the next stripe's.
+        thread::sync_threads();
+        stripe += STRIPE;
+    }
+    moved
+}
+
+/// The group's sums over its parts, in every lane of the warp.
+///
+/// # Safety
+/// Every lane calls it, after all parts left their sums.
+#[inline(always)]
+unsafe fn total_sums(p: &ActiveInference, first_slot: usize) -> Sums {
+    let mut own = Sums::ZERO;
+    let mut part = thread::lane_idx() as usize;
+    while part < p.parts as usize {
+        let at = (first_slot + part) * BLOCK_SUMS;
+        // SAFETY: the part left them before the barrier; places are aligned.
+        let (a, b): (Vector<f64, 2>, Vector<f64, 2>) = unsafe {
+            (p.sums.load_vector(at, LoadHint::Cached), p.sums.load_vector(at + 2, LoadHint::Cached))
+        };
+        let sums = Sums { misfit: a.0[0], logs: a.0[1], spread: b.0[0], complexity: b.0[1] };
+        own = own.plus(sums);
+        part += warp::WARP_SIZE as usize;
+    }
+    warp_fold(own, Sums::plus)
+}
+
+/// As [`total_sums`], of what was moved.
+///
+/// # Safety
+/// As [`total_sums`].
+#[inline(always)]
+unsafe fn total_moved(p: &ActiveInference, first_slot: usize) -> Moved {
+    let mut own = Moved::ZERO;
+    let mut part = thread::lane_idx() as usize;
+    while part < p.parts as usize {
+        let at = (first_slot + part) * BLOCK_SUMS + MOVED;
+        // SAFETY: the part left them before the barrier; places are aligned.
+        let pair: Vector<f64, 2> = unsafe { p.sums.load_vector(at, LoadHint::Cached) };
+        own = own.plus(Moved { first: pair.0[0], second: pair.0[1] });
+        part += warp::WARP_SIZE as usize;
+    }
+    warp_fold(own, Moved::plus)
+}
+
+/// Complexity, both accuracies and the bound, from `at` on.
+///
+/// # Safety
+/// The four places are this thread's.
+#[inline(always)]
+unsafe fn leave_parts(view: &Out<f64>, at: usize, figures: &InferenceFigures) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        view.store(at, figures.complexity);
+        view.store(at + 1, figures.accuracy_plugin);
+        view.store(at + 2, figures.accuracy_expected);
+        view.store(at + 3, figures.distance_bound);
+    }
+}
+
+/// A model's figures.
+///
+/// # Safety
+/// The model's place is this thread's.
+#[inline(always)]
+unsafe fn leave(p: &ActiveInference, model: usize, figures: InferenceFigures) {
+    let view: Out<f64> = p.figures.cast();
+    let counts: Out<u32> = p.figures.cast();
+    let at = model * FIGURE_WORDS;
+    // SAFETY: the caller's contract; two counts lie behind the four parts, λ behind them.
+    unsafe {
+        leave_parts(&view, at, &figures);
+        counts.store(2 * at + 8, figures.steps);
+        counts.store(2 * at + 9, figures.converged);
+        view.store(at + 5, figures.curvature);
+    }
+}
+
+macro_rules! instance {
+    ($step:ident, $infer:ident, $curvature:ident, $element:ty, $dtype:ident, $lanes:literal,
+     $sweep:ident, $team:literal, $group:literal, $columns:literal) => {
+        instance!(@one $step, STEP, instance!(@sweep $sweep, $element, $lanes, $team, $group),
+            "One belief step, and the free energy before it.");
+        instance!(@one $infer, INFER, instance!(@sweep $sweep, $element, $lanes, $team, $group),
+            "Belief steps until they converge.");
+        instance!(@one $curvature, CURVATURE, instance!(@sweep $sweep, $element, $lanes, $team, $group),
+            "λmax by power iteration.");
+    };
+    (@sweep Teams, $element:ty, $lanes:literal, $team:literal, $group:literal) => {
+        Teams<$element, $lanes, { 8 / $lanes }, $team, $group>
+    };
+    (@sweep Wide, $element:ty, $lanes:literal, $team:literal, $group:literal) => {
+        Wide<$element, $lanes>
+    };
+    (@one $entry:ident, $mode:ident, $sweep:ty, $doc:literal) => {
+        #[doc = $doc]
+        ///
+        /// # Safety
+        /// As [`ActiveInference`] says; the states are within what the instance is for.
+        #[kernel(block = BLOCK as u32)]
+        pub unsafe fn $entry(p: ActiveInference) {
+            // SAFETY: the entry's contract.
+            unsafe { run::<$sweep, $mode>(p) }
+        }
+    };
+}
+
+kasmina_types::active_inference_tiles!(instance);

@@ -1,0 +1,515 @@
+//! One pass of a block over its rows of J: each row is read once, and gives its residual and its share of Jᵀ(π·r).
+//!
+//! A *team* of whole warps takes a row. A thread holds its columns of [`DEPTH`] rows in registers: one group of rows
+//! is reduced to residuals and added to the thread's columns while the next are on their way. Where a team has no
+//! more than [`DEPTH`] rows, they stay there from one pass to the next.
+
+use kasmina_device::global::{Load, Store};
+use kasmina_device::reduce::warp_fold;
+use kasmina_device::shared::DynamicShared;
+use kasmina_device::vector::{LoadHint, Vector};
+use kasmina_device::{math, shared_array, thread, unroll, warp};
+use kasmina_types::active_inference::VARIANCE_FLOOR;
+use kasmina_types::{ActiveInference, In, Out};
+
+use super::scalar::Scalar;
+
+/// Threads of a block.
+pub const BLOCK: usize = kasmina_types::tiles::ACTIVE_INFERENCE_BLOCK_THREADS as usize;
+/// Warps of a block.
+pub const WARPS: usize = BLOCK / warp::WARP_SIZE as usize;
+/// Rows that a thread holds its columns of.
+pub const DEPTH: usize = 4;
+/// Columns that a thread holds.
+pub const COLUMNS: usize = 8;
+/// Turns whose numbers a warp holds: one a lane.
+const WINDOW: usize = warp::WARP_SIZE as usize;
+/// Rows that a wide block reduces together.
+const WIDE_ROWS: usize = 2;
+
+/// [`kasmina_device::unroll!`] up to four turns: nested, the copies multiply.
+macro_rules! unroll_4 {
+    ($i:ident in $count:expr => $body:block) => {{
+        const { assert!($count <= 4, "at most four turns are written out") };
+        unroll_4!(@ $i, $count, $body, 0, 1, 2, 3);
+    }};
+    (@ $i:ident, $count:expr, $body:block, $($index:literal),*) => {
+        $(if $index < $count {
+            let $i: usize = $index;
+            $body
+        })*
+    };
+}
+
+/// A block's rows of a model.
+#[derive(Clone, Copy)]
+pub struct Share {
+    /// The model.
+    pub model: usize,
+    /// The first row.
+    pub begin: usize,
+    /// The row after the last.
+    pub end: usize,
+    /// The block's place in the scratch.
+    pub slot: usize,
+}
+
+/// What a pass is for.
+#[derive(Clone, Copy)]
+pub struct Pass {
+    /// The μ, or the vector, that J is multiplied by.
+    pub mean: Out<f64>,
+    /// What it is scaled by first.
+    pub scale: f64,
+    /// Whether it is the model's first.
+    pub first: bool,
+    /// Whether r is o − b − J·μ, and not −J·μ.
+    pub observes: bool,
+}
+
+/// A way to pass over rows: [`Teams`] or [`Wide`].
+pub trait Sweep {
+    /// What a thread keeps from one pass to the next.
+    type Held;
+
+    /// Nothing kept.
+    fn nothing() -> Self::Held;
+
+    /// Begins to fetch what the pass needs first, so that it is on its way while other things are done.
+    ///
+    /// # Safety
+    /// As [`Self::pass`], which it comes before.
+    unsafe fn hold(p: &ActiveInference, share: &Share, pass: &Pass, held: &mut Self::Held);
+
+    /// One pass. `emit` gets Σ π_i r_i J_ij over the share for each column j, each in one thread. Answers the
+    /// thread's part of Σ π·r², and in a first pass adds its part of Σ π_i J_ij² s_j to `spread`.
+    ///
+    /// # Safety
+    /// Every thread of the block calls it, from one place; the views are as [`ActiveInference`] says, the share's
+    /// rows are the model's, and nobody writes `pass.mean` meanwhile but `emit`.
+    unsafe fn pass(
+        p: &ActiveInference,
+        share: &Share,
+        pass: &Pass,
+        held: &mut Self::Held,
+        spread: &mut f64,
+        emit: impl FnMut(usize, f64),
+    ) -> f64;
+}
+
+/// Teams of `TEAM` warps, `GROUP` rows reduced together; `P` vectors of `L` elements a thread, together
+/// [`COLUMNS`]. For models of up to `TEAM` · 32 · [`COLUMNS`] states.
+pub struct Teams<T, const L: usize, const P: usize, const TEAM: usize, const GROUP: usize>(
+    core::marker::PhantomData<T>,
+);
+
+/// What a thread keeps: its columns of some rows, and one row's numbers of the next 32.
+pub struct Held<T, const L: usize, const P: usize> {
+    rows: [[Vector<T, L>; P]; DEPTH],
+    /// π and o − b of turn 32·w + lane, for the window w that the team is in.
+    numbers: [f64; 2],
+}
+
+impl<T: Scalar, const L: usize, const P: usize, const TEAM: usize, const GROUP: usize>
+    Teams<T, L, P, TEAM, GROUP>
+{
+    const TEAM_THREADS: usize = TEAM * WINDOW;
+    const TEAMS: usize = WARPS / TEAM;
+
+    /// The thread's team, and its place there.
+    #[inline(always)]
+    fn place() -> (usize, usize) {
+        let tid = thread::thread_idx_x() as usize;
+        (tid / Self::TEAM_THREADS, tid % Self::TEAM_THREADS)
+    }
+
+    /// Rows that the team takes: begin + team, begin + team + teams, …
+    #[inline(always)]
+    fn count(share: &Share, team: usize) -> usize {
+        let rows = share.end - share.begin;
+        if rows > team { (rows - team).div_ceil(Self::TEAMS) } else { 0 }
+    }
+
+    /// The row of a turn, among those of all models.
+    #[inline(always)]
+    fn row(p: &ActiveInference, share: &Share, team: usize, turn: usize) -> usize {
+        share.model * p.observations as usize + share.begin + team + turn * Self::TEAMS
+    }
+
+    /// The thread's columns of a turn's row.
+    ///
+    /// # Safety
+    /// As [`Sweep::pass`]; the team has that turn.
+    #[inline(always)]
+    unsafe fn fetch(
+        p: &ActiveInference,
+        share: &Share,
+        team: usize,
+        t: usize,
+        turn: usize,
+    ) -> [Vector<T, L>; P] {
+        let jacobian: In<T> = p.jacobian.cast();
+        let stride = p.stride as usize;
+        let row = Self::row(p, share, team, turn) * stride;
+        let mut columns = [Vector::splat(T::ZERO); P];
+        unroll_4!(v in P => {
+            let column = (v * Self::TEAM_THREADS + t) * L;
+            if column < stride {
+                // SAFETY: the row is the model's, the vector inside it and aligned, as rows are.
+                columns[v] = unsafe { jacobian.load_vector(row + column, LoadHint::Streaming) };
+            }
+        });
+        columns
+    }
+
+    /// π and o − b of one of the 32 turns from `first` on, in the lane of its number.
+    ///
+    /// # Safety
+    /// As [`Sweep::pass`].
+    #[inline(always)]
+    unsafe fn numbers(
+        p: &ActiveInference,
+        share: &Share,
+        pass: &Pass,
+        team: usize,
+        first: usize,
+    ) -> [f64; 2] {
+        let turn = first + thread::lane_idx() as usize;
+        if turn >= Self::count(share, team) {
+            return [0.0; 2];
+        }
+        let row = Self::row(p, share, team, turn);
+        // SAFETY: a row of the model.
+        unsafe { [p.obs_precision.load(row), if pass.observes { p.target.load(row) } else { 0.0 }] }
+    }
+}
+
+impl<T: Scalar, const L: usize, const P: usize, const TEAM: usize, const GROUP: usize> Sweep
+    for Teams<T, L, P, TEAM, GROUP>
+{
+    type Held = Held<T, L, P>;
+
+    #[inline(always)]
+    fn nothing() -> Self::Held {
+        Held { rows: [[Vector::splat(T::ZERO); P]; DEPTH], numbers: [0.0; 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn hold(p: &ActiveInference, share: &Share, pass: &Pass, held: &mut Self::Held) {
+        let (team, t) = Self::place();
+        let count = Self::count(share, team);
+        if pass.first || count > DEPTH {
+            unroll_4!(d in DEPTH => {
+                if d < count {
+                    // SAFETY: the caller's contract; the team has the turn.
+                    held.rows[d] = unsafe { Self::fetch(p, share, team, t, d) };
+                }
+            });
+        }
+        if pass.first || count > WINDOW {
+            // SAFETY: as above.
+            held.numbers = unsafe { Self::numbers(p, share, pass, team, 0) };
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn pass(
+        p: &ActiveInference,
+        share: &Share,
+        pass: &Pass,
+        held: &mut Self::Held,
+        spread: &mut f64,
+        mut emit: impl FnMut(usize, f64),
+    ) -> f64 {
+        const { assert!(L * P == COLUMNS && DEPTH.is_multiple_of(GROUP) && WARPS.is_multiple_of(TEAM)) };
+        let (team_threads, teams) = (Self::TEAM_THREADS, Self::TEAMS);
+        let capacity = team_threads * COLUMNS;
+        let tid = thread::thread_idx_x() as usize;
+        let (team, t) = Self::place();
+        let (stride, states) = (p.stride as usize, p.states as usize);
+        let count = Self::count(share, team);
+
+        let staged = DynamicShared::<f64>::whole();
+        // All have left what the last pass had there.
+        thread::sync_threads();
+        let mut j = tid;
+        while j < capacity {
+            let inside = j < stride;
+            let place = share.model * stride + if inside { j } else { 0 };
+            // SAFETY: below the models' states; each place of shared memory is one thread's.
+            unsafe {
+                staged.write(j, if inside { pass.scale * pass.mean.load(place) } else { 0.0 });
+                if pass.first && pass.observes {
+                    let s = if inside { p.variance.load(place) } else { 0.0 };
+                    staged.write(capacity + j, if s > VARIANCE_FLOOR { s } else { VARIANCE_FLOOR });
+                }
+            }
+            j += BLOCK;
+        }
+        // Orders the staged vectors before all reads of them.
+        thread::sync_threads();
+
+        let dots_smem = shared_array![f64; 2 * WARPS * DEPTH];
+        let mut sums = [0.0_f64; COLUMNS];
+        let (mut misfit, mut parity, mut k) = (0.0, 0, 0);
+        while k < count {
+            unroll_4!(g in DEPTH / GROUP => {
+                // The same for the whole team.
+                if k + g * GROUP < count {
+                    let mut dots = [0.0_f64; GROUP];
+                    let mut spreads = [0.0_f64; GROUP];
+                    unroll_4!(q in COLUMNS / 2 => {
+                        // Two columns of one vector.
+                        let (v, l) = (2 * q / L, 2 * q % L);
+                        let at = (v * team_threads + t) * L + l;
+                        // SAFETY: inside what was staged; even, as vectors are.
+                        let x = unsafe { staged.read_vector::<2>(at) }.0;
+                        unroll_4!(r in GROUP => {
+                            let j = held.rows[g * GROUP + r][v].0;
+                            dots[r] = math::fma_f64(j[l].wide(), x[0], dots[r]);
+                            dots[r] = math::fma_f64(j[l + 1].wide(), x[1], dots[r]);
+                        });
+                        if pass.first && pass.observes {
+                            // SAFETY: as above.
+                            let s = unsafe { staged.read_vector::<2>(capacity + at) }.0;
+                            unroll_4!(r in GROUP => {
+                                let j = held.rows[g * GROUP + r][v].0;
+                                let (a, b) = (j[l].wide(), j[l + 1].wide());
+                                spreads[r] = math::fma_f64(a * a, s[0], spreads[r]);
+                                spreads[r] = math::fma_f64(b * b, s[1], spreads[r]);
+                            });
+                        }
+                    });
+                    unroll_4!(r in GROUP => { dots[r] = warp_fold(dots[r], |a, b| a + b) });
+                    if TEAM > 1 {
+                        let (lane, member) = (thread::lane_idx(), t / warp::WARP_SIZE as usize);
+                        let base = ((parity * teams + team) * GROUP) * TEAM;
+                        if lane == 0 {
+                            unroll_4!(r in GROUP => {
+                                // SAFETY: one lane a warp; the reads of the group before last lie before the
+                                // last barrier.
+                                unsafe { dots_smem.write(base + r * TEAM + member, dots[r]) };
+                            });
+                        }
+                        // Orders the team's dots before its reads; the next group uses the other half.
+                        thread::sync_team(1 + team as u32, team_threads as u32);
+                        unroll_4!(r in GROUP => {
+                            let mut total = 0.0;
+                            let mut i = 0;
+                            while i < TEAM {
+                                // SAFETY: every warp of the team wrote its place before the barrier.
+                                let pair = unsafe {
+                                    dots_smem.read_vector::<2>(base + r * TEAM + i)
+                                }.0;
+                                total += pair[0] + pair[1];
+                                i += 2;
+                            }
+                            dots[r] = total;
+                        });
+                        parity ^= 1;
+                    }
+                    unroll_4!(r in GROUP => {
+                        let turn = k + g * GROUP + r;
+                        let source = (turn % WINDOW) as u32;
+                        let [weight, target]: [f64; 2] =
+                            warp::shuffle(warp::FULL_MASK, held.numbers, source);
+                        // Beyond the team's last turn the weight is 0.
+                        let residual = target - dots[r];
+                        let weighted = weight * residual;
+                        if t == 0 {
+                            misfit = math::fma_f64(weighted, residual, misfit);
+                        }
+                        *spread = math::fma_f64(weight, spreads[r], *spread);
+                        unroll!(c in COLUMNS => {
+                            let j = held.rows[g * GROUP + r][c / L].0[c % L].wide();
+                            sums[c] = math::fma_f64(weighted, j, sums[c]);
+                        });
+                        if turn + DEPTH < count {
+                            // SAFETY: the caller's contract; the team has the turn.
+                            held.rows[g * GROUP + r] =
+                                unsafe { Self::fetch(p, share, team, t, turn + DEPTH) };
+                        }
+                    });
+                }
+            });
+            k += DEPTH;
+            if k % WINDOW == 0 && k < count {
+                // SAFETY: the caller's contract.
+                held.numbers = unsafe { Self::numbers(p, share, pass, team, k) };
+            }
+        }
+
+        if TEAM == WARPS {
+            unroll!(c in COLUMNS => {
+                let column = (c / L * team_threads + t) * L + c % L;
+                if column < states {
+                    emit(column, sums[c]);
+                }
+            });
+        } else {
+            // All have read the staged vectors, whose place the teams' sums take.
+            thread::sync_threads();
+            unroll!(c in COLUMNS => {
+                let column = (c / L * team_threads + t) * L + c % L;
+                // SAFETY: the column is this thread's in its team.
+                unsafe { staged.write(team * capacity + column, sums[c]) };
+            });
+            // Orders the teams' sums before their merge.
+            thread::sync_threads();
+            let mut column = tid;
+            while column < states {
+                let mut total = 0.0;
+                let mut other = 0;
+                while other < teams {
+                    // SAFETY: written by team `other` before the barrier.
+                    total += unsafe { staged.read(other * capacity + column) };
+                    other += 1;
+                }
+                emit(column, total);
+                column += BLOCK;
+            }
+        }
+        misfit
+    }
+}
+
+/// The block as one team that reads its rows twice, the second time from the cache, and has its column sums in
+/// memory: for any number of states.
+pub struct Wide<T, const L: usize>(core::marker::PhantomData<T>);
+
+impl<T: Scalar, const L: usize> Sweep for Wide<T, L> {
+    type Held = ();
+
+    #[inline(always)]
+    fn nothing() -> Self::Held {}
+
+    #[inline(always)]
+    unsafe fn hold(_: &ActiveInference, _: &Share, _: &Pass, _: &mut Self::Held) {}
+
+    #[inline(always)]
+    unsafe fn pass(
+        p: &ActiveInference,
+        share: &Share,
+        pass: &Pass,
+        _held: &mut Self::Held,
+        spread: &mut f64,
+        mut emit: impl FnMut(usize, f64),
+    ) -> f64 {
+        let tid = thread::thread_idx_x() as usize;
+        let (stride, states) = (p.stride as usize, p.states as usize);
+        let (vectors, zero) = (stride / L, share.model * stride);
+        let jacobian: In<T> = p.jacobian.cast();
+        let row_zero = share.model * p.observations as usize;
+        let dots_smem = shared_array![f64; WIDE_ROWS * WARPS];
+        let mut misfit = 0.0;
+        let mut row = share.begin;
+        while row < share.end {
+            let second = row + 1 < share.end;
+            let places =
+                [(row_zero + row) * stride, (row_zero + row + usize::from(second)) * stride];
+            let mut weights = [0.0; WIDE_ROWS];
+            let mut targets = [0.0; WIDE_ROWS];
+            unroll_4!(r in WIDE_ROWS => {
+                if r == 0 || second {
+                    // SAFETY: a row of the model.
+                    unsafe {
+                        weights[r] = p.obs_precision.load(row_zero + row + r);
+                        targets[r] =
+                            if pass.observes { p.target.load(row_zero + row + r) } else { 0.0 };
+                    }
+                }
+            });
+            let mut dots = [0.0; WIDE_ROWS];
+            let mut vector = tid;
+            while vector < vectors {
+                unroll_4!(r in WIDE_ROWS => {
+                    // SAFETY: inside a row of the model; rows and vectors are aligned.
+                    let j: Vector<T, L> = unsafe {
+                        jacobian.load_vector(places[r] + vector * L, LoadHint::Streaming)
+                    };
+                    unroll_4!(l in L => {
+                        let column = zero + vector * L + l;
+                        // SAFETY: below the models' states.
+                        let x = unsafe { pass.mean.load(column) } * pass.scale;
+                        dots[r] = math::fma_f64(j.0[l].wide(), x, dots[r]);
+                        if pass.first && pass.observes {
+                            // SAFETY: as above.
+                            let s = unsafe { p.variance.load(column) };
+                            let s = if s > VARIANCE_FLOOR { s } else { VARIANCE_FLOOR };
+                            let square = j.0[l].wide() * j.0[l].wide();
+                            *spread = math::fma_f64(square * weights[r], s, *spread);
+                        }
+                    });
+                });
+                vector += BLOCK;
+            }
+            unroll_4!(r in WIDE_ROWS => { dots[r] = warp_fold(dots[r], |a, b| a + b) });
+            // The last rows' dots have been read.
+            thread::sync_threads();
+            if thread::lane_idx() == 0 {
+                unroll_4!(r in WIDE_ROWS => {
+                    // SAFETY: one lane a warp writes its place.
+                    unsafe {
+                        dots_smem.write(r * WARPS + thread::warp_idx() as usize, dots[r]);
+                    }
+                });
+            }
+            // Orders the warps' dots before all reads of them.
+            thread::sync_threads();
+            let mut weighted = [0.0; WIDE_ROWS];
+            unroll_4!(r in WIDE_ROWS => {
+                let mut total = 0.0;
+                let mut i = 0;
+                while i < WARPS {
+                    // SAFETY: every warp wrote its place before the barrier.
+                    total += unsafe { dots_smem.read(r * WARPS + i) };
+                    i += 1;
+                }
+                let residual = targets[r] - total;
+                weighted[r] = weights[r] * residual;
+                if tid == 0 {
+                    misfit = math::fma_f64(weighted[r], residual, misfit);
+                }
+            });
+            let mut vector = tid;
+            while vector < vectors {
+                let mut sums = [0.0; L];
+                let own = share.slot * stride + vector * L;
+                if row > share.begin {
+                    unroll_4!(l in L => {
+                        // SAFETY: the slot and the column are this thread's, which wrote it.
+                        sums[l] = unsafe { p.partials.load(own + l) };
+                    });
+                }
+                unroll_4!(r in WIDE_ROWS => {
+                    // SAFETY: as above.
+                    let j: Vector<T, L> = unsafe {
+                        jacobian.load_vector(places[r] + vector * L, LoadHint::Streaming)
+                    };
+                    unroll_4!(l in L => {
+                        sums[l] = math::fma_f64(weighted[r], j.0[l].wide(), sums[l]);
+                    });
+                });
+                unroll_4!(l in L => {
+                    // SAFETY: the slot and the column are this thread's.
+                    unsafe { p.partials.store(own + l, sums[l]) };
+                });
+                vector += BLOCK;
+            }
+            row += WIDE_ROWS;
+        }
+        // A wide block has rows: its columns' sums are all there, each in the thread that asks.
+        let mut vector = tid;
+        while vector < vectors {
+            unroll_4!(l in L => {
+                let column = vector * L + l;
+                if column < states {
+                    // SAFETY: this thread wrote it.
+                    emit(column, unsafe { p.partials.load(share.slot * stride + column) });
+                }
+            });
+            vector += BLOCK;
+        }
+        misfit
+    }
+}

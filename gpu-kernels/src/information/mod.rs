@@ -1,0 +1,8 @@
+//! Information and inference.
+
+pub mod active_inference;
+pub mod active_inference_infer;
+pub mod active_inference_sweep;
+pub mod axpby;
+pub mod gemv;
+pub mod scalar;
