@@ -99,14 +99,29 @@ pub struct ActiveInference {
     pub parts: u32,
     /// μ whose figures are kept.
     pub trace_points: u32,
-    #[doc(hidden)]
-    pub _padding: [u32; 3],
+    /// Rows of a part: `observations / parts`; the first `observations mod parts` have one more.
+    pub part_rows: u32,
+    /// Parts that have one more.
+    pub longer_parts: u32,
+    /// States that a part moves, at most: a multiple of 2, times `parts` no less than `stride`.
+    pub part_states: u32,
+}
+
+impl ActiveInference {
+    /// The rows of a part: the first, and the one after the last.
+    #[inline(always)]
+    pub fn rows_of(&self, part: u32) -> (u32, u32) {
+        let before = if part < self.longer_parts { part } else { self.longer_parts };
+        let begin = part * self.part_rows + before;
+        (begin, begin + self.part_rows + (part < self.longer_parts) as u32)
+    }
 }
 
 crate::assert_layout!(ActiveInference, size = 272, align = 16, {
     jacobian: 0, target: 16, obs_precision: 32, prior_mean: 48, prior_var: 64, variance: 80, kappa: 96, mean: 112,
     other_mean: 128, partials: 144, sums: 160, barriers: 176, figures: 192, trace: 208, tolerance: 224,
     max_steps: 232, models: 236, observations: 240, states: 244, stride: 248, parts: 252, trace_points: 256,
+    part_rows: 260, longer_parts: 264, part_states: 268,
 });
 
 /// What `fused_kl_complexity_*`, `fused_accuracy_pipeline_*` and `fused_belief_update_*` take; each uses the arrays

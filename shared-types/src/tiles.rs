@@ -176,11 +176,11 @@ macro_rules! active_inference_tiles {
     ($instance:ident) => {
         $instance! { belief_step_f64_c256, infer_until_converged_f64_c256, curvature_f64_c256, f64, F64, 2, Teams, 1, 4, 256 }
         $instance! { belief_step_f64_c1024, infer_until_converged_f64_c1024, curvature_f64_c1024, f64, F64, 2, Teams, 4, 2, 1024 }
-        $instance! { belief_step_f64_c4096, infer_until_converged_f64_c4096, curvature_f64_c4096, f64, F64, 2, Teams, 16, 1, 4096 }
+        $instance! { belief_step_f64_c4096, infer_until_converged_f64_c4096, curvature_f64_c4096, f64, F64, 2, Teams, 16, 2, 4096 }
         $instance! { belief_step_f64_wide, infer_until_converged_f64_wide, curvature_f64_wide, f64, F64, 2, Wide, 16, 2, 0 }
         $instance! { belief_step_f32_c256, infer_until_converged_f32_c256, curvature_f32_c256, f32, F32, 4, Teams, 1, 4, 256 }
         $instance! { belief_step_f32_c1024, infer_until_converged_f32_c1024, curvature_f32_c1024, f32, F32, 4, Teams, 4, 2, 1024 }
-        $instance! { belief_step_f32_c4096, infer_until_converged_f32_c4096, curvature_f32_c4096, f32, F32, 4, Teams, 16, 1, 4096 }
+        $instance! { belief_step_f32_c4096, infer_until_converged_f32_c4096, curvature_f32_c4096, f32, F32, 4, Teams, 16, 2, 4096 }
         $instance! { belief_step_f32_wide, infer_until_converged_f32_wide, curvature_f32_wide, f32, F32, 4, Wide, 16, 2, 0 }
     };
 }

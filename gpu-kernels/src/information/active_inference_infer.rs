@@ -36,13 +36,14 @@
 //! `kasmina_reference::information::{belief_step, infer, largest_curvature}`.
 
 use kasmina_device::global::{Load, Store};
-use kasmina_device::reduce::{block_fold, warp_fold};
+use kasmina_device::reduce::warp_fold;
+use kasmina_device::shared::Shared;
 use kasmina_device::vector::{LoadHint, StoreHint, Vector};
 use kasmina_device::{grid, kernel, math, shared_array, thread, unroll, warp};
 use kasmina_types::active_inference::{BLOCK_SUMS, TRACE_FIGURES, VARIANCE_FLOOR};
 use kasmina_types::{ActiveInference, In, InferenceFigures, Out};
 
-use super::active_inference_sweep::{BLOCK, Pass, Share, Sweep, Teams, WARPS, Wide};
+use super::active_inference_sweep::{BLOCK, Pass, Share, Sweep, Teams, WARPS, Wide, lane_sum};
 
 /// What a kernel does: one step, steps until they converge, or the power iteration.
 const STEP: u32 = 0;
@@ -54,6 +55,9 @@ const STRIPE: usize = 32;
 
 /// Parts' sums that a thread has in flight.
 const IN_FLIGHT: usize = 8;
+
+/// Numbers of [`Sums`].
+const SUMS: usize = 4;
 
 /// Where the sums of the second half of a step are among a block's.
 const MOVED: usize = 4;
@@ -132,6 +136,38 @@ impl Moved {
     }
 }
 
+/// A block's sums, in every thread of warp 0: lanes by butterfly, then warps by butterfly. The scratch may be used again
+/// after the next barrier.
+#[inline(always)]
+fn fold(own: Sums, scratch: &Shared<f64, { WARPS * SUMS }>) -> Option<Sums> {
+    let lane_sums = |sums: Sums, width| Sums {
+        misfit: lane_sum(sums.misfit, width),
+        logs: lane_sum(sums.logs, width),
+        spread: lane_sum(sums.spread, width),
+        complexity: lane_sum(sums.complexity, width),
+    };
+    let warps = lane_sums(own, warp::WARP_SIZE);
+    let (lane, warp) = (thread::lane_idx() as usize, thread::warp_idx() as usize);
+    if lane == 0 {
+        // SAFETY: one lane a warp writes its places.
+        unsafe {
+            scratch.write_vector(warp * SUMS, Vector([warps.misfit, warps.logs]));
+            scratch.write_vector(warp * SUMS + 2, Vector([warps.spread, warps.complexity]));
+        }
+    }
+    // Orders the warps' sums before warp 0 reads them.
+    thread::sync_threads();
+    if warp != 0 {
+        return None;
+    }
+    // A warp's sums a lane, over and over.
+    let at = lane % WARPS * SUMS;
+    // SAFETY: every warp wrote its places before the barrier.
+    let (a, b) = unsafe { (scratch.read_vector::<2>(at).0, scratch.read_vector::<2>(at + 2).0) };
+    let sums = Sums { misfit: a[0], logs: a[1], spread: b[0], complexity: b[1] };
+    Some(lane_sums(sums, WARPS as u32))
+}
+
 /// A step of one model, as far as a column needs to know.
 #[derive(Clone, Copy)]
 struct Move {
@@ -205,19 +241,26 @@ unsafe fn move_column<const MODE: u32>(
 /// As [`ActiveInference`] says; every thread of the block calls it.
 #[inline(always)]
 unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
-    let scratch = shared_array![u32; WARPS * 8];
+    let scratch = shared_array![f64; WARPS * SUMS];
     let tid = thread::thread_idx_x() as usize;
-    let (block, parts) = (thread::block_idx_x() as usize, p.parts as usize);
-    let groups = thread::grid_dim_x() as usize / parts;
-    let (group, part) = (block / parts, block % parts);
+    let block = thread::block_idx_x();
+    // 32-bit divisions, and none where a block has a model: they would be the longest part of a small launch.
+    let (group, part, groups) = if p.parts > 1 {
+        (block / p.parts, block % p.parts, thread::grid_dim_x() / p.parts)
+    } else {
+        (block, 0, thread::grid_dim_x())
+    };
+    let (begin, end) = p.rows_of(part);
+    let (begin, end) = (begin as usize, end as usize);
+    let (block, parts) = (block as usize, p.parts as usize);
+    let (group, part, groups) = (group as usize, part as usize, groups as usize);
     let (observations, stride, states) =
         (p.observations as usize, p.stride as usize, p.states as usize);
     // The columns that this block moves, and whose complexity it counts.
-    let per_part = stride.div_ceil(parts).next_multiple_of(2);
+    let per_part = p.part_states as usize;
     let first_column = if part * per_part < states { part * per_part } else { states };
     let last_column =
         if first_column + per_part < states { first_column + per_part } else { states };
-    let share_of = |part: usize| observations * part / parts;
 
     // SAFETY: every thread of the group's blocks arrives, and all are resident at once.
     let meet = || unsafe {
@@ -230,7 +273,7 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
 
     let mut model = group;
     while model < p.models as usize {
-        let share = Share { model, begin: share_of(part), end: share_of(part + 1), slot: block };
+        let share = Share { model, begin, end, slot: block };
         let base = model * stride;
         // SAFETY: one κ for each model.
         let kappa = if MODE == CURVATURE { 0.0 } else { unsafe { p.kappa.load(model) } };
@@ -262,7 +305,8 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
                     }
                     j += BLOCK;
                 }
-                let mut i = share.begin + tid;
+                // The other end of the block, while this one counts complexity.
+                let mut i = share.begin + (BLOCK - 1 - tid);
                 while first && i < share.end {
                     // SAFETY: a row of the model.
                     let precision = unsafe { p.obs_precision.load(model * observations + i) };
@@ -286,7 +330,7 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
             own.misfit = unsafe { S::pass(&p, &share, &pass, &mut held, &mut fixed.spread, emit) };
             let mut total = None;
             if MODE != CURVATURE {
-                total = block_fold::<_, WARPS, _>(own.plus(fixed), &scratch, Sums::plus);
+                total = fold(own.plus(fixed), &scratch);
                 if parts > 1 {
                     if let (Some(Sums { misfit, logs, spread, complexity }), 0) = (total, tid) {
                         let at = block * BLOCK_SUMS;
@@ -325,8 +369,10 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
             }
             // Warp 0 has read the scratch.
             thread::sync_threads();
-            if let (Some(moved), 0) = (block_fold::<_, WARPS, _>(moved, &scratch, Moved::plus), tid)
-            {
+            let folded =
+                fold(Sums { misfit: moved.first, logs: moved.second, ..Sums::ZERO }, &scratch);
+            if let (Some(folded), 0) = (folded, tid) {
+                let moved = Moved { first: folded.misfit, second: folded.logs };
                 // SAFETY: the slot is the block's.
                 unsafe {
                     let pair = Vector([moved.first, moved.second]);

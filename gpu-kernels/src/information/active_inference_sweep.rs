@@ -5,7 +5,6 @@
 //! more than [`DEPTH`] rows, they stay there from one pass to the next.
 
 use kasmina_device::global::{Load, Store};
-use kasmina_device::reduce::warp_fold;
 use kasmina_device::shared::DynamicShared;
 use kasmina_device::vector::{LoadHint, Vector};
 use kasmina_device::{math, shared_array, thread, unroll, warp};
@@ -39,6 +38,18 @@ macro_rules! unroll_4 {
             $body
         })*
     };
+}
+
+/// The sum over each group of `width` lanes, in every lane of it. An addition has the same bits either way round, so
+/// that the butterfly needs no order.
+#[inline(always)]
+pub fn lane_sum(value: f64, width: u32) -> f64 {
+    let (mut sum, mut step) = (value, width / 2);
+    while step > 0 {
+        sum += warp::shuffle_xor(warp::FULL_MASK, sum, step);
+        step /= 2;
+    }
+    sum
 }
 
 /// A block's rows of a model.
@@ -257,6 +268,8 @@ impl<T: Scalar, const L: usize, const P: usize, const TEAM: usize, const GROUP: 
                 // The same for the whole team.
                 if k + g * GROUP < count {
                     let mut dots = [0.0_f64; GROUP];
+                    // Beside them, for chains of half the length.
+                    let mut odds = [0.0_f64; GROUP];
                     let mut spreads = [0.0_f64; GROUP];
                     unroll_4!(q in COLUMNS / 2 => {
                         // Two columns of one vector.
@@ -267,7 +280,7 @@ impl<T: Scalar, const L: usize, const P: usize, const TEAM: usize, const GROUP: 
                         unroll_4!(r in GROUP => {
                             let j = held.rows[g * GROUP + r][v].0;
                             dots[r] = math::fma_f64(j[l].wide(), x[0], dots[r]);
-                            dots[r] = math::fma_f64(j[l + 1].wide(), x[1], dots[r]);
+                            odds[r] = math::fma_f64(j[l + 1].wide(), x[1], odds[r]);
                         });
                         if pass.first && pass.observes {
                             // SAFETY: as above.
@@ -280,7 +293,9 @@ impl<T: Scalar, const L: usize, const P: usize, const TEAM: usize, const GROUP: 
                             });
                         }
                     });
-                    unroll_4!(r in GROUP => { dots[r] = warp_fold(dots[r], |a, b| a + b) });
+                    unroll_4!(r in GROUP => {
+                        dots[r] = lane_sum(dots[r] + odds[r], warp::WARP_SIZE);
+                    });
                     if TEAM > 1 {
                         let (lane, member) = (thread::lane_idx(), t / warp::WARP_SIZE as usize);
                         let base = ((parity * teams + team) * GROUP) * TEAM;
@@ -294,16 +309,18 @@ impl<T: Scalar, const L: usize, const P: usize, const TEAM: usize, const GROUP: 
                         // Orders the team's dots before its reads; the next group uses the other half.
                         thread::sync_team(1 + team as u32, team_threads as u32);
                         unroll_4!(r in GROUP => {
-                            let mut total = 0.0;
-                            let mut i = 0;
+                            let (mut total, mut other, mut i) = (0.0, 0.0, 0);
                             while i < TEAM {
                                 // SAFETY: every warp of the team wrote its place before the barrier.
-                                let pair = unsafe {
+                                let pair: [f64; 2] = unsafe {
                                     dots_smem.read_vector::<2>(base + r * TEAM + i)
-                                }.0;
-                                total += pair[0] + pair[1];
+                                }
+                                .0;
+                                total += pair[0];
+                                other += pair[1];
                                 i += 2;
                             }
+                            let total = total + other;
                             dots[r] = total;
                         });
                         parity ^= 1;
@@ -443,7 +460,7 @@ impl<T: Scalar, const L: usize> Sweep for Wide<T, L> {
                 });
                 vector += BLOCK;
             }
-            unroll_4!(r in WIDE_ROWS => { dots[r] = warp_fold(dots[r], |a, b| a + b) });
+            unroll_4!(r in WIDE_ROWS => { dots[r] = lane_sum(dots[r], warp::WARP_SIZE) });
             // The last rows' dots have been read.
             thread::sync_threads();
             if thread::lane_idx() == 0 {

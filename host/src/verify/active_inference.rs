@@ -90,11 +90,12 @@ fn cases(device: &Device, source: &Source, dtype: DType) -> Vec<Case> {
         }
         &Inputs::Random(_) => {
             let limits = Limits::of(device);
-            let (rows, columns) = match device {
-                Device::Simt(_) => (150, 90),
-                _ => (limits.batch / 2, 1200),
+            let (cases, rows, columns) = match device {
+                Device::Simt(_) => (3, 100, 50),
+                Device::Cpu => (6, 500, 300),
+                Device::Cuda(_) => (8, limits.batch / 2, 1200),
             };
-            (0..limits.cases / 2)
+            (0..cases)
                 .map(|_| {
                     let models = 1 + units.below(3);
                     let (m, n) = (1 + units.below(rows), 1 + units.below(columns));

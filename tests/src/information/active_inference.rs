@@ -155,9 +155,10 @@ fn bits(beliefs: &[Belief]) -> Vec<u64> {
 pub fn check_inferences(device: &Device, case: Case, tolerance: f64) {
     let (models, beliefs) = models(&case);
     let runs = [(0, None), (1, None), (4, None), (7, None), (4000, Some(tolerance))];
+    let options = InferenceOptions { trace_points: 5, ..InferenceOptions::default() };
+    let (mut one, mut twin) =
+        (inference(device, &case, options), inference(device, &case, options));
     for (max_steps, tolerance) in runs {
-        let options = InferenceOptions { trace_points: 5, ..InferenceOptions::default() };
-        let mut one = inference(device, &case, options);
         let run = |inference: &mut ActiveInference| {
             match tolerance {
                 None => inference.infer(max_steps),
@@ -165,8 +166,11 @@ pub fn check_inferences(device: &Device, case: Case, tolerance: f64) {
             }
             .unwrap_or_else(|why| panic!("{case:?}: {why}"))
         };
-        let got = run(&mut one);
-        let again = run(&mut inference(device, &case, options));
+        let from_start = |inference: &mut ActiveInference| {
+            inference.set_beliefs(&beliefs).expect("beliefs that fit");
+            run(inference)
+        };
+        let (got, again) = (from_start(&mut one), from_start(&mut twin));
         assert!(got == again, "{case:?}: two runs, two results");
         for (i, (model, got)) in models.iter().zip(&got).enumerate() {
             let what = format!("model {i}, {max_steps} steps of {case:?}");

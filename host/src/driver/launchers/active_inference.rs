@@ -159,7 +159,9 @@ pub(crate) fn launch(
         stride: stride as u32,
         parts: plan.parts as u32,
         trace_points: until.trace_points as u32,
-        _padding: [0; 3],
+        part_rows: (models.observations / plan.parts) as u32,
+        longer_parts: (models.observations % plan.parts) as u32,
+        part_states: stride.div_ceil(plan.parts).next_multiple_of(2) as u32,
     };
     let (kernel, shared) = (plan.instance.kernel, plan.instance.dynamic_shared_bytes);
     let cooperative = plan.parts > 1;
