@@ -9,6 +9,7 @@ use kasmina_types::{
 };
 
 use crate::information::active_inference as inference_stages;
+use crate::information::active_inference_bulk as inference_bulk;
 use crate::information::active_inference_infer as inference_kernels;
 use crate::information::active_inference_sweep as inference_sweep;
 use crate::information::axpby as axpby_kernels;
@@ -359,21 +360,21 @@ pub struct InferInstance {
 
 /// The instance for models of `states` states with J in `dtype`, f64 or f32: the narrowest team that has room.
 pub fn active_inference(op: Infer, dtype: DType, states: usize) -> Option<InferInstance> {
-    use inference_sweep::{COLUMNS, DEPTH, WARPS};
     macro_rules! instance {
         ($step:ident, $infer:ident, $curvature:ident, $element:ty, $dtype:ident, $lanes:literal,
-         $sweep:ident, $team:literal, $group:literal, $columns:literal) => {
+         $vectors:literal, $sweep:ident, $team:literal, $depth:literal, $group:literal,
+         $columns:literal $(, $spills:ident)?) => {
             if dtype == DType::$dtype && ($columns == 0 || states <= $columns) {
-                let teams = WARPS / $team;
+                let teams = inference_sweep::WARPS / $team;
                 // The staged vectors, and in their place the teams' sums.
-                let staged = ($team * 32 * COLUMNS) * if teams > 2 { teams } else { 2 };
+                let staged = ($team * 32 * $lanes * $vectors) * if teams > 2 { teams } else { 2 };
                 return Some(InferInstance {
                     kernel: match op {
                         Infer::Step => inference_kernels::$step::handle(),
                         Infer::UntilConverged => inference_kernels::$infer::handle(),
                         Infer::Curvature => inference_kernels::$curvature::handle(),
                     },
-                    block_rows: teams * if $team == 4 { DEPTH / 2 } else { DEPTH },
+                    block_rows: teams * $depth,
                     dynamic_shared_bytes: if $columns == 0 { 0 } else { staged as u32 * 8 },
                 });
             }
@@ -382,6 +383,35 @@ pub fn active_inference(op: Infer, dtype: DType, states: usize) -> Option<InferI
     kasmina_types::active_inference_tiles!(instance);
     None
 }
+
+/// The instance whose J bulk copies bring, where the states are many enough to be worth it and few enough to have room.
+/// A GPU may be too old for it, or have too little shared memory.
+pub fn active_inference_bulk(op: Infer, dtype: DType, states: usize) -> Option<InferInstance> {
+    if !(BULK_STATES..=inference_bulk::CAPACITY).contains(&states) {
+        return None;
+    }
+    macro_rules! instance {
+        ($step:ident, $infer:ident, $curvature:ident, $element:ty, $dtype:ident, $lanes:literal,
+         $vectors:literal) => {
+            if dtype == DType::$dtype {
+                return Some(InferInstance {
+                    kernel: match op {
+                        Infer::Step => inference_kernels::$step::handle(),
+                        Infer::UntilConverged => inference_kernels::$infer::handle(),
+                        Infer::Curvature => inference_kernels::$curvature::handle(),
+                    },
+                    block_rows: 4,
+                    dynamic_shared_bytes: inference_bulk::SHARED_BYTES as u32,
+                });
+            }
+        };
+    }
+    kasmina_types::active_inference_bulk_tiles!(instance);
+    None
+}
+
+/// States from which on bulk copies bring J: fewer leave most of a place of the ring empty.
+const BULK_STATES: usize = 1025;
 
 /// The stages of a belief step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -169,19 +169,33 @@ macro_rules! single_tiles {
 }
 
 /// Hands each triple of instances of the one-launch kernels of active inference to a macro: `(entry of one step, of
-/// steps until they converge, of the power iteration, element, DType, lanes, sweep, warps of a team, rows of a group,
-/// states at most)`; 0 states: any number. Every block has [`ACTIVE_INFERENCE_BLOCK_THREADS`].
+/// steps until they converge, of the power iteration, element, DType, lanes, vectors of a row that a thread holds, sweep,
+/// warps of a team, rows that a thread holds, rows of a group, states at most)`, and `spills` where some
+/// target's code may, a few bytes beside the loop over rows; 0 states: any number. Every block has
+/// [`ACTIVE_INFERENCE_BLOCK_THREADS`].
 #[macro_export]
 macro_rules! active_inference_tiles {
     ($instance:ident) => {
-        $instance! { belief_step_f64_c256, infer_until_converged_f64_c256, curvature_f64_c256, f64, F64, 2, Teams, 1, 4, 256 }
-        $instance! { belief_step_f64_c1024, infer_until_converged_f64_c1024, curvature_f64_c1024, f64, F64, 2, Teams, 4, 2, 1024 }
-        $instance! { belief_step_f64_c4096, infer_until_converged_f64_c4096, curvature_f64_c4096, f64, F64, 2, Teams, 16, 2, 4096 }
-        $instance! { belief_step_f64_wide, infer_until_converged_f64_wide, curvature_f64_wide, f64, F64, 2, Wide, 16, 2, 0 }
-        $instance! { belief_step_f32_c256, infer_until_converged_f32_c256, curvature_f32_c256, f32, F32, 4, Teams, 1, 4, 256 }
-        $instance! { belief_step_f32_c1024, infer_until_converged_f32_c1024, curvature_f32_c1024, f32, F32, 4, Teams, 4, 2, 1024 }
-        $instance! { belief_step_f32_c4096, infer_until_converged_f32_c4096, curvature_f32_c4096, f32, F32, 4, Teams, 16, 2, 4096 }
-        $instance! { belief_step_f32_wide, infer_until_converged_f32_wide, curvature_f32_wide, f32, F32, 4, Wide, 16, 2, 0 }
+        $instance! { belief_step_f64_c64, infer_until_converged_f64_c64, curvature_f64_c64, f64, F64, 2, 1, Teams, 1, 4, 4, 64, spills }
+        $instance! { belief_step_f64_c256, infer_until_converged_f64_c256, curvature_f64_c256, f64, F64, 2, 4, Teams, 1, 2, 2, 256, spills }
+        $instance! { belief_step_f64_c1024, infer_until_converged_f64_c1024, curvature_f64_c1024, f64, F64, 2, 4, Teams, 4, 2, 2, 1024, spills }
+        $instance! { belief_step_f64_c4096, infer_until_converged_f64_c4096, curvature_f64_c4096, f64, F64, 2, 4, Teams, 16, 3, 1, 4096, spills }
+        $instance! { belief_step_f64_wide, infer_until_converged_f64_wide, curvature_f64_wide, f64, F64, 2, 4, Wide, 16, 3, 1, 0, spills }
+        $instance! { belief_step_f32_c64, infer_until_converged_f32_c64, curvature_f32_c64, f32, F32, 2, 1, Teams, 1, 4, 4, 64, spills }
+        $instance! { belief_step_f32_c256, infer_until_converged_f32_c256, curvature_f32_c256, f32, F32, 4, 2, Teams, 1, 2, 2, 256, spills }
+        $instance! { belief_step_f32_c1024, infer_until_converged_f32_c1024, curvature_f32_c1024, f32, F32, 4, 2, Teams, 4, 2, 2, 1024, spills }
+        $instance! { belief_step_f32_c4096, infer_until_converged_f32_c4096, curvature_f32_c4096, f32, F32, 4, 2, Teams, 16, 3, 1, 4096, spills }
+        $instance! { belief_step_f32_wide, infer_until_converged_f32_wide, curvature_f32_wide, f32, F32, 4, 2, Wide, 16, 3, 1, 0, spills }
+    };
+}
+
+/// Hands each triple of instances whose J bulk copies bring to a macro, as [`active_inference_tiles!`] does: `(entries,
+/// element, DType, lanes, vectors of a row that a thread takes)`. For models of up to 4096 states; compute capability 9.0.
+#[macro_export]
+macro_rules! active_inference_bulk_tiles {
+    ($instance:ident) => {
+        $instance! { belief_step_f64_bulk, infer_until_converged_f64_bulk, curvature_f64_bulk, f64, F64, 2, 8 }
+        $instance! { belief_step_f32_bulk, infer_until_converged_f32_bulk, curvature_f32_bulk, f32, F32, 4, 4 }
     };
 }
 
@@ -465,10 +479,20 @@ const ALL: ([Tile; 256], usize) = {
             inference!(@one $entry, $family, $dtype, $lanes, INFERENCE_STAGE_BLOCK_THREADS);
         };
         ($step:ident, $infer:ident, $curvature:ident, $element:ty, $dtype:ident, $lanes:literal,
-         $sweep:ident, $team:literal, $group:literal, $columns:literal) => {
+         $vectors:literal, $sweep:ident, $team:literal, $depth:literal, $group:literal,
+         $columns:literal $(, $spills:ident)?) => {
             inference!(@launch stringify!($step), "belief_step", $dtype, $lanes);
             inference!(@launch stringify!($infer), "infer_until_converged", $dtype, $lanes);
             inference!(@launch stringify!($curvature), "curvature", $dtype, $lanes);
+        };
+        ($step:ident, $infer:ident, $curvature:ident, $element:ty, $dtype:ident, $lanes:literal,
+         $vectors:literal) => {
+            inference!(@launch stringify!($step), "belief_step", $dtype, $lanes);
+            tiles[used - 1].min_capability = 90;
+            inference!(@launch stringify!($infer), "infer_until_converged", $dtype, $lanes);
+            tiles[used - 1].min_capability = 90;
+            inference!(@launch stringify!($curvature), "curvature", $dtype, $lanes);
+            tiles[used - 1].min_capability = 90;
         };
         ($accuracy:ident, $update:ident, $element:ty, $dtype:ident, $lanes:literal) => {
             inference!(@stage stringify!($accuracy), "fused_accuracy_pipeline", $dtype, $lanes);
@@ -494,6 +518,7 @@ const ALL: ([Tile; 256], usize) = {
         };
     }
     active_inference_tiles!(inference);
+    active_inference_bulk_tiles!(inference);
     inference!(@stage "fused_kl_complexity_f64", "fused_kl_complexity", F64, 1);
     inference_stage_tiles!(inference);
     gemv_tiles!(vectors);
@@ -516,7 +541,7 @@ mod tests {
 
     #[test]
     fn entries_are_named_once_and_after_family_and_dtype() {
-        assert_eq!(TILES.len(), 8 + 6 + 8 + 3 + 50 + 16 + 6 + 4 + 13 + 24 + 5 + 8);
+        assert_eq!(TILES.len(), 8 + 6 + 8 + 3 + 50 + 16 + 6 + 4 + 13 + 30 + 6 + 5 + 8);
         for (i, tile) in TILES.iter().enumerate() {
             assert!(tile.entry.starts_with(tile.family), "{}", tile.entry);
             assert!(tile.entry.split('_').any(|part| part == tile.dtype.name()), "{}", tile.entry);

@@ -17,15 +17,18 @@
 //! # Traffic
 //! Reads J once a step: 8·m·n bytes in f64, four operations an element. Bound by memory where J is larger than L2, by
 //! latency below: a launch, two passes through L2 and one barrier of the grid. n = m = 4096: 134 MB, 32 µs at
-//! 4.2 TB/s, and about 4 µs for barrier and column sums; n = m = 1024: 8.4 MB from L2, about 7 µs; n = m = 64: one
-//! block, no barrier of the grid, about 4 µs. Column sums: parts · n f64 written and read in L2. In
-//! `infer_until_converged` J stays in registers where a team has no more than four rows. Measured: see
+//! 4.2 TB/s, and a launch, a barrier of the grid and the column sums beside it; n = m = 1024: 8.4 MB from L2, latency
+//! alone; n = m = 64: one block, no barrier of the grid. Column sums: parts · n f64 written and read in L2. In
+//! `infer_until_converged` J stays in registers where a team has no more rows than it holds. Measured on an H200 in graph
+//! replay, f64: 3.7, 8.3 and 43 µs for n = m = 64, 1024, 4096. See
 //! `docs/performance.md`, `active_inference`.
 //!
 //! # Launch
-//! Blocks of 512 threads, `parts` for a model; a cooperative launch where `parts` is above 1. `_c256`, `_c1024` and
-//! `_c4096` give a row to a team of 1, 4 or 16 warps, for as many states at most; `_wide` takes any number and reads J
-//! a second time from L2. Dynamic shared memory: 32 KiB, 64 KiB for `_c4096`, none for `_wide`.
+//! Blocks of 512 threads, `parts` for a model; a cooperative launch where `parts` is above 1. `_c64`, `_c256`, `_c1024`
+//! and `_c4096` give a row to a team of 1, 1, 4 or 16 warps, for as many states at most. `_bulk`, for compute capability
+//! 9.0 and up to 4096 states, has two teams of 8 warps whose rows bulk copies bring. `_wide` takes any number of states
+//! and reads J a second time from L2. Dynamic shared memory: 8 KiB for `_c64`, 32 KiB, 64 KiB for `_c4096`, 192 KiB for
+//! `_bulk`, none for `_wide`. Every thread meets every barrier.
 //!
 //! # Determinism
 //! Bitwise for the same `parts`: rows by team and turn, threads' columns by butterfly and warp, teams, then blocks in
@@ -39,16 +42,21 @@ use kasmina_device::global::{Load, Store};
 use kasmina_device::reduce::warp_fold;
 use kasmina_device::shared::Shared;
 use kasmina_device::vector::{LoadHint, StoreHint, Vector};
-use kasmina_device::{grid, kernel, math, shared_array, thread, unroll, warp};
+use kasmina_device::{grid, hint, kernel, math, shared_array, thread, unroll, warp};
 use kasmina_types::active_inference::{BLOCK_SUMS, TRACE_FIGURES, VARIANCE_FLOOR};
 use kasmina_types::{ActiveInference, In, InferenceFigures, Out};
 
-use super::active_inference_sweep::{BLOCK, Pass, Share, Sweep, Teams, WARPS, Wide, lane_sum};
+use super::active_inference_bulk::Bulk;
+use super::active_inference_sweep::{
+    BLOCK, Pass, Share, Sweep, Teams, WARPS, Wide, here, lane_sum,
+};
 
 /// What a kernel does: one step, steps until they converge, or the power iteration.
 const STEP: u32 = 0;
 const INFER: u32 = 1;
 const CURVATURE: u32 = 2;
+
+const WARP: usize = warp::WARP_SIZE as usize;
 
 /// Columns that a block adds up at a time.
 const STRIPE: usize = 32;
@@ -136,10 +144,10 @@ impl Moved {
     }
 }
 
-/// A block's sums, in every thread of warp 0: lanes by butterfly, then warps by butterfly. The scratch may be used again
+/// A block's sums, in every thread of warp 0, nothing in the others: lanes by butterfly, then warps by butterfly. The scratch may be used again
 /// after the next barrier.
 #[inline(always)]
-fn fold(own: Sums, scratch: &Shared<f64, { WARPS * SUMS }>) -> Option<Sums> {
+fn fold(own: Sums, scratch: &Shared<f64, { WARPS * SUMS }>) -> Sums {
     let lane_sums = |sums: Sums, width| Sums {
         misfit: lane_sum(sums.misfit, width),
         logs: lane_sum(sums.logs, width),
@@ -147,7 +155,7 @@ fn fold(own: Sums, scratch: &Shared<f64, { WARPS * SUMS }>) -> Option<Sums> {
         complexity: lane_sum(sums.complexity, width),
     };
     let warps = lane_sums(own, warp::WARP_SIZE);
-    let (lane, warp) = (thread::lane_idx() as usize, thread::warp_idx() as usize);
+    let (lane, warp) = (here() % WARP, here() / WARP);
     if lane == 0 {
         // SAFETY: one lane a warp writes its places.
         unsafe {
@@ -158,21 +166,20 @@ fn fold(own: Sums, scratch: &Shared<f64, { WARPS * SUMS }>) -> Option<Sums> {
     // Orders the warps' sums before warp 0 reads them.
     thread::sync_threads();
     if warp != 0 {
-        return None;
+        return Sums::ZERO;
     }
     // A warp's sums a lane, over and over.
     let at = lane % WARPS * SUMS;
     // SAFETY: every warp wrote its places before the barrier.
     let (a, b) = unsafe { (scratch.read_vector::<2>(at).0, scratch.read_vector::<2>(at + 2).0) };
     let sums = Sums { misfit: a[0], logs: a[1], spread: b[0], complexity: b[1] };
-    Some(lane_sums(sums, WARPS as u32))
+    lane_sums(sums, WARPS as u32)
 }
 
 /// A step of one model, as far as a column needs to know.
 #[derive(Clone, Copy)]
 struct Move {
-    /// Where the model's states begin.
-    base: usize,
+    share: Share,
     kappa: f64,
     scale: f64,
     from: Out<f64>,
@@ -193,7 +200,7 @@ struct Column {
 /// `j` is a state of the model, and nobody writes it meanwhile.
 #[inline(always)]
 unsafe fn look_up(p: &ActiveInference, step: &Move, j: usize) -> Column {
-    let at = step.base + j;
+    let at = step.share.fresh(p).base + j;
     // Loads that the compiler leaves where they are: ahead of a barrier, not behind it.
     let here = |view: &In<f64>| Out::new(view.as_ptr().cast_mut(), view.len());
     // SAFETY: the caller's contract; nothing is written through the views.
@@ -212,13 +219,14 @@ unsafe fn look_up(p: &ActiveInference, step: &Move, j: usize) -> Column {
 /// `j` is a state of the model, and this thread's alone.
 #[inline(always)]
 unsafe fn move_column<const MODE: u32>(
+    p: &ActiveInference,
     step: &Move,
     j: usize,
     column: Column,
     sum: f64,
     moved: Moved,
 ) -> Moved {
-    let at = step.base + j;
+    let at = step.share.fresh(p).base + j;
     let Column { x, prior_mean, prior_var: v0 } = column;
     // SAFETY: the caller's contract.
     unsafe {
@@ -250,34 +258,31 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
     } else {
         (block, 0, thread::grid_dim_x())
     };
-    let (begin, end) = p.rows_of(part);
-    let (begin, end) = (begin as usize, end as usize);
-    let (block, parts) = (block as usize, p.parts as usize);
-    let (group, part, groups) = (group as usize, part as usize, groups as usize);
-    let (observations, stride, states) =
-        (p.observations as usize, p.stride as usize, p.states as usize);
+    let (parts, (begin, end)) = (p.parts, p.rows_of(part));
+    let first_slot = block - part;
     // The columns that this block moves, and whose complexity it counts.
-    let per_part = p.part_states as usize;
-    let first_column = if part * per_part < states { part * per_part } else { states };
-    let last_column =
-        if first_column + per_part < states { first_column + per_part } else { states };
+    let columns = || {
+        let per_part = hint::opaque(p.part_states);
+        let (first, last) = (part * per_part, part * per_part + per_part);
+        let within = |column: u32| if column < p.states { column } else { p.states } as usize;
+        (within(first), within(last))
+    };
 
     // SAFETY: every thread of the group's blocks arrives, and all are resident at once.
     let meet = || unsafe {
         if parts > 1 {
-            grid::barrier(&p.barriers, group, p.parts, part == 0);
+            grid::barrier(&p.barriers, group as usize, parts, part == 0);
         } else {
             thread::sync_threads();
         }
     };
 
+    let mut held = S::nothing();
     let mut model = group;
-    while model < p.models as usize {
+    while model < p.models {
         let share = Share { model, begin, end, slot: block };
-        let base = model * stride;
         // SAFETY: one κ for each model.
-        let kappa = if MODE == CURVATURE { 0.0 } else { unsafe { p.kappa.load(model) } };
-        let mut held = S::nothing();
+        let kappa = if MODE == CURVATURE { 0.0 } else { unsafe { p.kappa.load(model as usize) } };
         // What does not change from step to step, in the thread that found it.
         let mut fixed = Sums::ZERO;
         let (mut from, mut to) = (p.mean, if MODE == STEP { p.mean } else { p.other_mean });
@@ -285,12 +290,13 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
         loop {
             let first = steps == 0;
             let pass = Pass { mean: from, scale, first, observes: MODE != CURVATURE };
-            let step = Move { base, kappa, scale, from, to };
+            let step = Move { share, kappa, scale, from, to };
             // SAFETY: the share is inside the model; every thread is here.
             unsafe { S::hold(&p, &share, &pass, &mut held) };
             let mut own = Sums::ZERO;
             if MODE != CURVATURE {
-                let mut j = first_column + tid;
+                let (base, (first_column, last_column)) = (share.fresh(&p).base, columns());
+                let mut j = first_column + here();
                 while j < last_column {
                     // SAFETY: a state of the model.
                     unsafe {
@@ -306,10 +312,10 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
                     j += BLOCK;
                 }
                 // The other end of the block, while this one counts complexity.
-                let mut i = share.begin + (BLOCK - 1 - tid);
-                while first && i < share.end {
+                let mut i = BLOCK - 1 - here();
+                while first && i < (end - begin) as usize {
                     // SAFETY: a row of the model.
-                    let precision = unsafe { p.obs_precision.load(model * observations + i) };
+                    let precision = unsafe { p.obs_precision.load(share.fresh(&p).row(i)) };
                     fixed.logs += math::log_f64(core::f64::consts::TAU / precision);
                     i += BLOCK;
                 }
@@ -319,51 +325,55 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
                 // SAFETY: each column is one thread's; the slot is the block's.
                 unsafe {
                     if parts > 1 {
-                        p.partials.store(share.slot * stride + column, sum);
+                        p.partials.store(share.fresh(&p).own + column, sum);
                     } else {
                         let found = look_up(&p, &step, column);
-                        moved = move_column::<MODE>(&step, column, found, sum, moved);
+                        moved = move_column::<MODE>(&p, &step, column, found, sum, moved);
                     }
                 }
             };
             // SAFETY: the share is inside the model; every thread is here.
             own.misfit = unsafe { S::pass(&p, &share, &pass, &mut held, &mut fixed.spread, emit) };
-            let mut total = None;
+            // The model's sums, in the thread that leaves them.
+            let (mut total, mut leaves) = (Sums::ZERO, false);
             if MODE != CURVATURE {
                 total = fold(own.plus(fixed), &scratch);
-                if parts > 1 {
-                    if let (Some(Sums { misfit, logs, spread, complexity }), 0) = (total, tid) {
-                        let at = block * BLOCK_SUMS;
-                        let pairs = [Vector([misfit, logs]), Vector([spread, complexity])];
-                        // SAFETY: the slot is the block's.
-                        unsafe {
-                            p.sums.store_vector(at, pairs[0], StoreHint::Cached);
-                            p.sums.store_vector(at + 2, pairs[1], StoreHint::Cached);
-                        }
+                leaves = parts == 1 && tid == 0;
+                if parts > 1 && tid == 0 {
+                    let Sums { misfit, logs, spread, complexity } = total;
+                    let at = block as usize * BLOCK_SUMS;
+                    let pairs = [Vector([misfit, logs]), Vector([spread, complexity])];
+                    // SAFETY: the slot is the block's.
+                    unsafe {
+                        p.sums.store_vector(at, pairs[0], StoreHint::Cached);
+                        p.sums.store_vector(at + 2, pairs[1], StoreHint::Cached);
                     }
-                    total = None;
                 }
             }
             if parts > 1 {
                 // The first stripe's states, in warp 0, while the others come.
                 let lane = thread::lane_idx() as usize;
-                let ahead = (thread::warp_idx() == 0 && first_column + lane < last_column)
+                let (first_column, last_column) = columns();
+                let mut ahead = Column { x: 0.0, prior_mean: 0.0, prior_var: 1.0 };
+                if thread::warp_idx() == 0 && first_column + lane < last_column {
                     // SAFETY: a state of the model.
-                    .then(|| unsafe { look_up(&p, &step, first_column + lane) });
+                    ahead = unsafe { look_up(&p, &step, first_column + lane) };
+                }
                 meet();
                 if MODE != CURVATURE && part == 0 && thread::warp_idx() == 1 {
                     // SAFETY: all parts of the group have left their sums; the warp is whole.
-                    total = Some(unsafe { total_sums(&p, group * parts) });
+                    total = unsafe { total_sums(&p, first_slot) };
+                    leaves = lane == 0;
                 }
-                let slots = group * parts;
                 // SAFETY: all parts of the group have left their columns' sums.
-                moved =
-                    unsafe { gather::<MODE>(&p, &step, slots, first_column, last_column, ahead) };
+                moved = unsafe {
+                    gather::<MODE>(&p, &step, first_slot, first_column, last_column, ahead)
+                };
             }
             if MODE == STEP {
-                if let (Some(sums), 0) = (total, thread::lane_idx()) {
+                if leaves {
                     // SAFETY: one thread of the group writes the model's figures.
-                    unsafe { leave(&p, model, InferenceFigures { steps: 1, ..sums.figures() }) };
+                    unsafe { leave(&p, model, InferenceFigures { steps: 1, ..total.figures() }) };
                 }
                 break;
             }
@@ -371,17 +381,21 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
             thread::sync_threads();
             let folded =
                 fold(Sums { misfit: moved.first, logs: moved.second, ..Sums::ZERO }, &scratch);
-            if let (Some(folded), 0) = (folded, tid) {
+            if tid == 0 {
                 let moved = Moved { first: folded.misfit, second: folded.logs };
                 // SAFETY: the slot is the block's.
                 unsafe {
                     let pair = Vector([moved.first, moved.second]);
-                    p.sums.store_vector(block * BLOCK_SUMS + MOVED, pair, StoreHint::Cached);
+                    p.sums.store_vector(
+                        block as usize * BLOCK_SUMS + MOVED,
+                        pair,
+                        StoreHint::Cached,
+                    );
                 }
             }
             meet();
             // SAFETY: all parts of the group have left what they moved; every warp is whole.
-            let moved = unsafe { total_moved(&p, group * parts) };
+            let moved = unsafe { total_moved(&p, first_slot) };
             if MODE == CURVATURE {
                 let quotient = moved.first;
                 scale = 1.0 / math::sqrt_f64(moved.second);
@@ -407,18 +421,18 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
                 let bound = math::sqrt_f64(moved.first);
                 let converged = bound <= p.tolerance;
                 let ends = converged || steps == p.max_steps || !bound.is_finite();
-                if let (Some(sums), 0) = (total, thread::lane_idx()) {
+                if leaves {
                     let converged = u32::from(converged);
                     let figures = InferenceFigures {
                         distance_bound: bound,
                         steps,
                         converged,
-                        ..sums.figures()
+                        ..total.figures()
                     };
                     // SAFETY: one thread of the group writes the model's trace and figures.
                     unsafe {
                         if steps < p.trace_points {
-                            let point = model * p.trace_points as usize + steps as usize;
+                            let point = model as usize * p.trace_points as usize + steps as usize;
                             leave_parts(&p.trace, point * TRACE_FIGURES, &figures);
                         }
                         if ends {
@@ -435,7 +449,8 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
         }
         if MODE == INFER && steps % 2 == 1 {
             // The last μ is where every other one is.
-            let mut j = first_column + tid;
+            let (base, (first_column, last_column)) = (share.fresh(&p).base, columns());
+            let mut j = first_column + here();
             while j < last_column {
                 // SAFETY: a state of the model, which nobody reads or writes any more.
                 unsafe { p.mean.store(base + j, p.other_mean.load(base + j)) };
@@ -443,7 +458,7 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
             }
         }
         model += groups;
-        if model < p.models as usize {
+        if model < p.models {
             // What the others still read of this model the next one writes.
             meet();
         }
@@ -459,17 +474,19 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
 unsafe fn gather<const MODE: u32>(
     p: &ActiveInference,
     step: &Move,
-    first_slot: usize,
+    first_slot: u32,
     begin: usize,
     end: usize,
-    ahead: Option<Column>,
+    ahead: Column,
 ) -> Moved {
     let stripes_smem = shared_array![f64; WARPS * STRIPE];
-    let (lane, warp) = (thread::lane_idx() as usize, thread::warp_idx() as usize);
-    let (parts, stride) = (p.parts as usize, p.stride as usize);
+    let (lane, warp) = (here() % WARP, here() / WARP);
+    let parts = p.parts as usize;
     let mut moved = Moved::ZERO;
     let mut stripe = begin;
     while stripe < end {
+        let (first_slot, stride) =
+            (hint::opaque(first_slot) as usize, hint::opaque(p.stride) as usize);
         let column = stripe + lane;
         let mut sum = 0.0;
         let mut part = warp;
@@ -499,11 +516,8 @@ unsafe fn gather<const MODE: u32>(
             }
             // SAFETY: the column is the block's, and in it this thread's.
             moved = unsafe {
-                let found = match ahead {
-                    Some(found) if stripe == begin => found,
-                    _ => look_up(p, step, column),
-                };
-                move_column::<MODE>(step, column, found, total, moved)
+                let found = if stripe == begin { ahead } else { look_up(p, step, column) };
+                move_column::<MODE>(p, step, column, found, total, moved)
             };
         }
         // Warp 0 has read the sums before the next stripe's.
@@ -518,11 +532,11 @@ unsafe fn gather<const MODE: u32>(
 /// # Safety
 /// Every lane calls it, after all parts left their sums.
 #[inline(always)]
-unsafe fn total_sums(p: &ActiveInference, first_slot: usize) -> Sums {
+unsafe fn total_sums(p: &ActiveInference, first_slot: u32) -> Sums {
     let mut own = Sums::ZERO;
-    let mut part = thread::lane_idx() as usize;
+    let mut part = here() % WARP;
     while part < p.parts as usize {
-        let at = (first_slot + part) * BLOCK_SUMS;
+        let at = (first_slot as usize + part) * BLOCK_SUMS;
         // SAFETY: the part left them before the barrier; places are aligned.
         let (a, b): (Vector<f64, 2>, Vector<f64, 2>) = unsafe {
             (p.sums.load_vector(at, LoadHint::Cached), p.sums.load_vector(at + 2, LoadHint::Cached))
@@ -539,11 +553,11 @@ unsafe fn total_sums(p: &ActiveInference, first_slot: usize) -> Sums {
 /// # Safety
 /// As [`total_sums`].
 #[inline(always)]
-unsafe fn total_moved(p: &ActiveInference, first_slot: usize) -> Moved {
+unsafe fn total_moved(p: &ActiveInference, first_slot: u32) -> Moved {
     let mut own = Moved::ZERO;
-    let mut part = thread::lane_idx() as usize;
+    let mut part = here() % WARP;
     while part < p.parts as usize {
-        let at = (first_slot + part) * BLOCK_SUMS + MOVED;
+        let at = (first_slot as usize + part) * BLOCK_SUMS + MOVED;
         // SAFETY: the part left them before the barrier; places are aligned.
         let pair: Vector<f64, 2> = unsafe { p.sums.load_vector(at, LoadHint::Cached) };
         own = own.plus(Moved { first: pair.0[0], second: pair.0[1] });
@@ -572,10 +586,10 @@ unsafe fn leave_parts(view: &Out<f64>, at: usize, figures: &InferenceFigures) {
 /// # Safety
 /// The model's place is this thread's.
 #[inline(always)]
-unsafe fn leave(p: &ActiveInference, model: usize, figures: InferenceFigures) {
+unsafe fn leave(p: &ActiveInference, model: u32, figures: InferenceFigures) {
     let view: Out<f64> = p.figures.cast();
     let counts: Out<u32> = p.figures.cast();
-    let at = model * FIGURE_WORDS;
+    let at = model as usize * FIGURE_WORDS;
     // SAFETY: the caller's contract; two counts lie behind the four parts, λ behind them.
     unsafe {
         leave_parts(&view, at, &figures);
@@ -587,26 +601,32 @@ unsafe fn leave(p: &ActiveInference, model: usize, figures: InferenceFigures) {
 
 macro_rules! instance {
     ($step:ident, $infer:ident, $curvature:ident, $element:ty, $dtype:ident, $lanes:literal,
-     $sweep:ident, $team:literal, $group:literal, $columns:literal) => {
-        instance!(@one $step, STEP, instance!(@sweep $sweep, $element, $lanes, $team, $group),
-            "One belief step, and the free energy before it.");
-        instance!(@one $infer, INFER, instance!(@sweep $sweep, $element, $lanes, $team, $group),
-            "Belief steps until they converge.");
-        instance!(@one $curvature, CURVATURE, instance!(@sweep $sweep, $element, $lanes, $team, $group),
-            "λmax by power iteration.");
+     $vectors:literal, $sweep:ident, $team:literal, $depth:literal, $group:literal,
+     $columns:literal $(, $spills:ident)?) => {
+        instance!(@one $step, STEP,
+            instance!(@sweep $sweep, $element, $lanes, $vectors, $team, $depth, $group),
+            "One belief step, and the free energy before it." $(, $spills)?);
+        instance!(@one $infer, INFER,
+            instance!(@sweep $sweep, $element, $lanes, $vectors, $team, $depth, $group),
+            "Belief steps until they converge." $(, $spills)?);
+        instance!(@one $curvature, CURVATURE,
+            instance!(@sweep $sweep, $element, $lanes, $vectors, $team, $depth, $group),
+            "λmax by power iteration." $(, $spills)?);
     };
-    (@sweep Teams, $element:ty, $lanes:literal, $team:literal, $group:literal) => {
-        Teams<$element, $lanes, { 8 / $lanes }, $team, $group>
+    (@sweep Teams, $element:ty, $lanes:literal, $vectors:literal, $team:literal, $depth:literal,
+     $group:literal) => {
+        Teams<$element, $lanes, $vectors, $team, $depth, $group>
     };
-    (@sweep Wide, $element:ty, $lanes:literal, $team:literal, $group:literal) => {
+    (@sweep Wide, $element:ty, $lanes:literal, $vectors:literal, $team:literal, $depth:literal,
+     $group:literal) => {
         Wide<$element, $lanes>
     };
-    (@one $entry:ident, $mode:ident, $sweep:ty, $doc:literal) => {
+    (@one $entry:ident, $mode:ident, $sweep:ty, $doc:literal $(, $spills:ident)?) => {
         #[doc = $doc]
         ///
         /// # Safety
         /// As [`ActiveInference`] says; the states are within what the instance is for.
-        #[kernel(block = BLOCK as u32)]
+        #[kernel(block = BLOCK as u32 $(, $spills)?)]
         pub unsafe fn $entry(p: ActiveInference) {
             // SAFETY: the entry's contract.
             unsafe { run::<$sweep, $mode>(p) }
@@ -615,3 +635,28 @@ macro_rules! instance {
 }
 
 kasmina_types::active_inference_tiles!(instance);
+
+macro_rules! bulk_instance {
+    ($step:ident, $infer:ident, $curvature:ident, $element:ty, $dtype:ident, $lanes:literal,
+     $vectors:literal) => {
+        bulk_instance!(@one $step, STEP, Bulk<$element, $lanes, $vectors>,
+            "One belief step, and the free energy before it; bulk copies bring J.");
+        bulk_instance!(@one $infer, INFER, Bulk<$element, $lanes, $vectors>,
+            "Belief steps until they converge; bulk copies bring J.");
+        bulk_instance!(@one $curvature, CURVATURE, Bulk<$element, $lanes, $vectors>,
+            "λmax by power iteration; bulk copies bring J.");
+    };
+    (@one $entry:ident, $mode:ident, $sweep:ty, $doc:literal) => {
+        #[doc = $doc]
+        ///
+        /// # Safety
+        /// As [`ActiveInference`] says; the states are within what the instance is for.
+        #[kernel(block = BLOCK as u32, arch = 90, spills)]
+        pub unsafe fn $entry(p: ActiveInference) {
+            // SAFETY: the entry's contract.
+            unsafe { run::<$sweep, $mode>(p) }
+        }
+    };
+}
+
+kasmina_types::active_inference_bulk_tiles!(bulk_instance);

@@ -1,13 +1,13 @@
 //! One pass of a block over its rows of J: each row is read once, and gives its residual and its share of Jᵀ(π·r).
 //!
-//! A *team* of whole warps takes a row. A thread holds its columns of [`DEPTH`] rows in registers: one group of rows
+//! A *team* of whole warps takes a row. A thread holds its columns of `DEPTH` rows in registers: one group of rows
 //! is reduced to residuals and added to the thread's columns while the next are on their way. Where a team has no
-//! more than [`DEPTH`] rows, they stay there from one pass to the next.
+//! more than `DEPTH` rows, they stay there from one pass to the next.
 
 use kasmina_device::global::{Load, Store};
 use kasmina_device::shared::DynamicShared;
 use kasmina_device::vector::{LoadHint, Vector};
-use kasmina_device::{math, shared_array, thread, unroll, warp};
+use kasmina_device::{hint, math, shared_array, thread, unroll, warp};
 use kasmina_types::active_inference::VARIANCE_FLOOR;
 use kasmina_types::{ActiveInference, In, Out};
 
@@ -17,12 +17,10 @@ use super::scalar::Scalar;
 pub const BLOCK: usize = kasmina_types::tiles::ACTIVE_INFERENCE_BLOCK_THREADS as usize;
 /// Warps of a block.
 pub const WARPS: usize = BLOCK / warp::WARP_SIZE as usize;
-/// Rows that a thread holds its columns of.
-pub const DEPTH: usize = 4;
-/// Columns that a thread holds.
-pub const COLUMNS: usize = 8;
-/// Turns whose numbers a warp holds: one a lane.
-const WINDOW: usize = warp::WARP_SIZE as usize;
+/// Turns whose numbers a warp holds, one a lane: a multiple of every depth.
+pub const WINDOW: usize = 24;
+/// The most rows of a group.
+const MOST_ROWS: usize = 4;
 /// Rows that a wide block reduces together.
 const WIDE_ROWS: usize = 2;
 
@@ -38,6 +36,13 @@ macro_rules! unroll_4 {
             $body
         })*
     };
+}
+
+/// The thread's place in its block, of which the compiler knows nothing: addresses are computed where they are used.
+/// What it computed of the place before the loop over models and steps would stay in registers all along.
+#[inline(always)]
+pub fn here() -> usize {
+    hint::opaque(thread::thread_idx_x()) as usize
 }
 
 /// The sum over each group of `width` lanes, in every lane of it. An addition has the same bits either way round, so
@@ -56,13 +61,54 @@ pub fn lane_sum(value: f64, width: u32) -> f64 {
 #[derive(Clone, Copy)]
 pub struct Share {
     /// The model.
-    pub model: usize,
+    pub model: u32,
     /// The first row.
-    pub begin: usize,
+    pub begin: u32,
     /// The row after the last.
-    pub end: usize,
+    pub end: u32,
     /// The block's place in the scratch.
-    pub slot: usize,
+    pub slot: u32,
+}
+
+/// Numbers that addresses are computed from, as [`here`] has the thread's place: fresh ones for each use.
+#[derive(Clone, Copy)]
+pub struct Fresh {
+    /// The first row of the model, among those of all.
+    first_row: usize,
+    /// The first row of the share, in the model.
+    begin: usize,
+    /// The share's rows.
+    rows: usize,
+    /// Where the model's states begin.
+    pub base: usize,
+    /// Where the block's column sums begin.
+    pub own: usize,
+    /// States of a model, with padding.
+    pub stride: usize,
+}
+
+impl Fresh {
+    /// A row of the share, among those of all models.
+    #[inline(always)]
+    pub fn row(&self, within: usize) -> usize {
+        self.first_row + self.begin + within
+    }
+}
+
+impl Share {
+    /// The share's numbers, afresh.
+    #[inline(always)]
+    pub fn fresh(&self, p: &ActiveInference) -> Fresh {
+        let (model, stride) = (hint::opaque(self.model), hint::opaque(p.stride));
+        Fresh {
+            first_row: (model * p.observations) as usize,
+            begin: self.begin as usize,
+            rows: (self.end - self.begin) as usize,
+            base: (model * stride) as usize,
+            own: self.slot as usize * stride as usize,
+            stride: stride as usize,
+        }
+    }
 }
 
 /// What a pass is for.
@@ -78,12 +124,107 @@ pub struct Pass {
     pub observes: bool,
 }
 
-/// A way to pass over rows: [`Teams`] or [`Wide`].
+/// Rows that one of `teams` teams takes: begin + team, begin + team + teams, …
+#[inline(always)]
+pub fn turns(share: &Share, teams: usize, team: usize) -> u32 {
+    let (rows, team) = (share.end - share.begin, team as u32);
+    if rows > team { (rows - team).div_ceil(teams as u32) } else { 0 }
+}
+
+/// The row of a team's turn, among those of all models.
+#[inline(always)]
+pub fn row_of(p: &ActiveInference, share: &Share, teams: usize, team: usize, turn: u32) -> usize {
+    share.fresh(p).row(team + turn as usize * teams)
+}
+
+/// π and o − b of a team's turns from `first` on, one a lane.
+///
+/// # Safety
+/// As [`Sweep::pass`].
+#[inline(always)]
+pub unsafe fn numbers(
+    p: &ActiveInference,
+    share: &Share,
+    pass: &Pass,
+    teams: usize,
+    team: usize,
+    first: u32,
+) -> [f64; 2] {
+    let turn = first + thread::lane_idx();
+    if turn >= turns(share, teams, team) {
+        return [0.0; 2];
+    }
+    let row = row_of(p, share, teams, team, turn);
+    // SAFETY: a row of the model.
+    unsafe { [p.obs_precision.load(row), if pass.observes { p.target.load(row) } else { 0.0 }] }
+}
+
+/// Puts the vectors that J's rows are multiplied by into shared memory, zeros behind them: x first, from `capacity` on
+/// s, where it is asked for. Ends with a barrier.
+///
+/// # Safety
+/// As [`Sweep::pass`]; the memory has room for two vectors of `capacity`.
+#[inline(always)]
+pub unsafe fn stage(
+    p: &ActiveInference,
+    share: &Share,
+    pass: &Pass,
+    staged: &DynamicShared<f64>,
+    capacity: usize,
+) {
+    let fresh = share.fresh(p);
+    // All have left what the last pass had there.
+    thread::sync_threads();
+    let mut j = here();
+    while j < capacity {
+        let inside = j < fresh.stride;
+        let place = fresh.base + if inside { j } else { 0 };
+        // SAFETY: below the models' states; each place of shared memory is one thread's.
+        unsafe {
+            staged.write(j, if inside { pass.scale * pass.mean.load(place) } else { 0.0 });
+            if pass.first && pass.observes {
+                let s = if inside { p.variance.load(place) } else { 0.0 };
+                staged.write(capacity + j, if s > VARIANCE_FLOOR { s } else { VARIANCE_FLOOR });
+            }
+        }
+        j += BLOCK;
+    }
+    // Orders the staged vectors before all reads of them.
+    thread::sync_threads();
+}
+
+/// Adds up the column sums that `teams` teams left in shared memory, `capacity` apart.
+///
+/// # Safety
+/// Every thread of the block calls it, after a barrier behind the teams' writes.
+#[inline(always)]
+pub unsafe fn merge(
+    p: &ActiveInference,
+    staged: &DynamicShared<f64>,
+    teams: usize,
+    capacity: usize,
+    mut emit: impl FnMut(usize, f64),
+) {
+    let mut column = here();
+    while column < p.states as usize {
+        let mut total = 0.0;
+        let mut other = 0;
+        while other < teams {
+            // SAFETY: written by team `other` before the barrier.
+            total += unsafe { staged.read(other * capacity + column) };
+            other += 1;
+        }
+        emit(column, total);
+        column += BLOCK;
+    }
+}
+
+/// A way to pass over rows: [`Teams`], [`Wide`], or by bulk copies.
 pub trait Sweep {
     /// What a thread keeps from one pass to the next.
     type Held;
 
-    /// Nothing kept.
+    /// Nothing kept. Every thread of the block calls it, once.
     fn nothing() -> Self::Held;
 
     /// Begins to fetch what the pass needs first, so that it is on its way while other things are done.
@@ -108,43 +249,45 @@ pub trait Sweep {
     ) -> f64;
 }
 
-/// Teams of `TEAM` warps, `GROUP` rows reduced together; `P` vectors of `L` elements a thread, together
-/// [`COLUMNS`]. For models of up to `TEAM` · 32 · [`COLUMNS`] states.
-pub struct Teams<T, const L: usize, const P: usize, const TEAM: usize, const GROUP: usize>(
-    core::marker::PhantomData<T>,
-);
+/// Teams of `TEAM` warps. A thread holds `P` vectors of `L` elements of each of `DEPTH` rows, and `GROUP` rows are
+/// reduced together. For models of up to `TEAM` · 32 · `L` · `P` states.
+///
+/// A driver's own compiler may need some registers more than the newest: the depth leaves it room.
+pub struct Teams<
+    T,
+    const L: usize,
+    const P: usize,
+    const TEAM: usize,
+    const DEPTH: usize,
+    const GROUP: usize,
+>(core::marker::PhantomData<T>);
 
-/// What a thread keeps: its columns of some rows, and one row's numbers of the next 32.
-pub struct Held<T, const L: usize, const P: usize> {
+/// What a thread keeps: its columns of some rows, and the numbers of the rows of some turns.
+pub struct Held<T, const L: usize, const P: usize, const DEPTH: usize> {
     rows: [[Vector<T, L>; P]; DEPTH],
-    /// π and o − b of turn 32·w + lane, for the window w that the team is in.
+    /// π and o − b of turn [`WINDOW`]·w + lane, for the window w that the team is in.
     numbers: [f64; 2],
 }
 
-impl<T: Scalar, const L: usize, const P: usize, const TEAM: usize, const GROUP: usize>
-    Teams<T, L, P, TEAM, GROUP>
+impl<
+    T: Scalar,
+    const L: usize,
+    const P: usize,
+    const TEAM: usize,
+    const DEPTH: usize,
+    const GROUP: usize,
+> Teams<T, L, P, TEAM, DEPTH, GROUP>
 {
-    const TEAM_THREADS: usize = TEAM * WINDOW;
+    const TEAM_THREADS: usize = TEAM * warp::WARP_SIZE as usize;
+    /// States that a team has room for.
+    const CAPACITY: usize = Self::TEAM_THREADS * L * P;
     const TEAMS: usize = WARPS / TEAM;
 
     /// The thread's team, and its place there.
     #[inline(always)]
     fn place() -> (usize, usize) {
-        let tid = thread::thread_idx_x() as usize;
+        let tid = here();
         (tid / Self::TEAM_THREADS, tid % Self::TEAM_THREADS)
-    }
-
-    /// Rows that the team takes: begin + team, begin + team + teams, …
-    #[inline(always)]
-    fn count(share: &Share, team: usize) -> usize {
-        let rows = share.end - share.begin;
-        if rows > team { (rows - team).div_ceil(Self::TEAMS) } else { 0 }
-    }
-
-    /// The row of a turn, among those of all models.
-    #[inline(always)]
-    fn row(p: &ActiveInference, share: &Share, team: usize, turn: usize) -> usize {
-        share.model * p.observations as usize + share.begin + team + turn * Self::TEAMS
     }
 
     /// The thread's columns of a turn's row.
@@ -157,11 +300,11 @@ impl<T: Scalar, const L: usize, const P: usize, const TEAM: usize, const GROUP: 
         share: &Share,
         team: usize,
         t: usize,
-        turn: usize,
+        turn: u32,
     ) -> [Vector<T, L>; P] {
         let jacobian: In<T> = p.jacobian.cast();
-        let stride = p.stride as usize;
-        let row = Self::row(p, share, team, turn) * stride;
+        let stride = hint::opaque(p.stride) as usize;
+        let row = row_of(p, share, Self::TEAMS, team, turn) * stride;
         let mut columns = [Vector::splat(T::ZERO); P];
         unroll_4!(v in P => {
             let column = (v * Self::TEAM_THREADS + t) * L;
@@ -172,33 +315,18 @@ impl<T: Scalar, const L: usize, const P: usize, const TEAM: usize, const GROUP: 
         });
         columns
     }
-
-    /// π and o − b of one of the 32 turns from `first` on, in the lane of its number.
-    ///
-    /// # Safety
-    /// As [`Sweep::pass`].
-    #[inline(always)]
-    unsafe fn numbers(
-        p: &ActiveInference,
-        share: &Share,
-        pass: &Pass,
-        team: usize,
-        first: usize,
-    ) -> [f64; 2] {
-        let turn = first + thread::lane_idx() as usize;
-        if turn >= Self::count(share, team) {
-            return [0.0; 2];
-        }
-        let row = Self::row(p, share, team, turn);
-        // SAFETY: a row of the model.
-        unsafe { [p.obs_precision.load(row), if pass.observes { p.target.load(row) } else { 0.0 }] }
-    }
 }
 
-impl<T: Scalar, const L: usize, const P: usize, const TEAM: usize, const GROUP: usize> Sweep
-    for Teams<T, L, P, TEAM, GROUP>
+impl<
+    T: Scalar,
+    const L: usize,
+    const P: usize,
+    const TEAM: usize,
+    const DEPTH: usize,
+    const GROUP: usize,
+> Sweep for Teams<T, L, P, TEAM, DEPTH, GROUP>
 {
-    type Held = Held<T, L, P>;
+    type Held = Held<T, L, P, DEPTH>;
 
     #[inline(always)]
     fn nothing() -> Self::Held {
@@ -208,18 +336,18 @@ impl<T: Scalar, const L: usize, const P: usize, const TEAM: usize, const GROUP: 
     #[inline(always)]
     unsafe fn hold(p: &ActiveInference, share: &Share, pass: &Pass, held: &mut Self::Held) {
         let (team, t) = Self::place();
-        let count = Self::count(share, team);
-        if pass.first || count > DEPTH {
+        let count = turns(share, Self::TEAMS, team);
+        if pass.first || count > DEPTH as u32 {
             unroll_4!(d in DEPTH => {
-                if d < count {
+                if (d as u32) < count {
                     // SAFETY: the caller's contract; the team has the turn.
-                    held.rows[d] = unsafe { Self::fetch(p, share, team, t, d) };
+                    held.rows[d] = unsafe { Self::fetch(p, share, team, t, d as u32) };
                 }
             });
         }
-        if pass.first || count > WINDOW {
+        if pass.first || count > WINDOW as u32 {
             // SAFETY: as above.
-            held.numbers = unsafe { Self::numbers(p, share, pass, team, 0) };
+            held.numbers = unsafe { numbers(p, share, pass, Self::TEAMS, team, 0) };
         }
     }
 
@@ -230,48 +358,34 @@ impl<T: Scalar, const L: usize, const P: usize, const TEAM: usize, const GROUP: 
         pass: &Pass,
         held: &mut Self::Held,
         spread: &mut f64,
-        mut emit: impl FnMut(usize, f64),
+        emit: impl FnMut(usize, f64),
     ) -> f64 {
-        const { assert!(L * P == COLUMNS && DEPTH.is_multiple_of(GROUP) && WARPS.is_multiple_of(TEAM)) };
+        const {
+            assert!(DEPTH.is_multiple_of(GROUP) && WINDOW.is_multiple_of(DEPTH));
+            assert!(L * P <= 8 && GROUP <= MOST_ROWS && WARPS.is_multiple_of(TEAM));
+        };
         let (team_threads, teams) = (Self::TEAM_THREADS, Self::TEAMS);
-        let capacity = team_threads * COLUMNS;
-        let tid = thread::thread_idx_x() as usize;
+        let capacity = Self::CAPACITY;
         let (team, t) = Self::place();
-        let (stride, states) = (p.stride as usize, p.states as usize);
-        let count = Self::count(share, team);
+        let count = turns(share, Self::TEAMS, team);
 
         let staged = DynamicShared::<f64>::whole();
-        // All have left what the last pass had there.
-        thread::sync_threads();
-        let mut j = tid;
-        while j < capacity {
-            let inside = j < stride;
-            let place = share.model * stride + if inside { j } else { 0 };
-            // SAFETY: below the models' states; each place of shared memory is one thread's.
-            unsafe {
-                staged.write(j, if inside { pass.scale * pass.mean.load(place) } else { 0.0 });
-                if pass.first && pass.observes {
-                    let s = if inside { p.variance.load(place) } else { 0.0 };
-                    staged.write(capacity + j, if s > VARIANCE_FLOOR { s } else { VARIANCE_FLOOR });
-                }
-            }
-            j += BLOCK;
-        }
-        // Orders the staged vectors before all reads of them.
-        thread::sync_threads();
+        // SAFETY: the caller's contract; the launch has room for both vectors.
+        unsafe { stage(p, share, pass, &staged, capacity) };
 
-        let dots_smem = shared_array![f64; 2 * WARPS * DEPTH];
-        let mut sums = [0.0_f64; COLUMNS];
-        let (mut misfit, mut parity, mut k) = (0.0, 0, 0);
+        let dots_smem = shared_array![f64; 2 * WARPS * MOST_ROWS];
+        let mut sums = [[0.0_f64; L]; P];
+        let (mut misfit, mut parity) = (0.0, 0);
+        let (mut k, mut window) = (0_u32, 0_u32);
         while k < count {
             unroll_4!(g in DEPTH / GROUP => {
                 // The same for the whole team.
-                if k + g * GROUP < count {
+                if k + ((g * GROUP) as u32) < count {
                     let mut dots = [0.0_f64; GROUP];
                     // Beside them, for chains of half the length.
                     let mut odds = [0.0_f64; GROUP];
                     let mut spreads = [0.0_f64; GROUP];
-                    unroll_4!(q in COLUMNS / 2 => {
+                    unroll_4!(q in L * P / 2 => {
                         // Two columns of one vector.
                         let (v, l) = (2 * q / L, 2 * q % L);
                         let at = (v * team_threads + t) * L + l;
@@ -326,8 +440,8 @@ impl<T: Scalar, const L: usize, const P: usize, const TEAM: usize, const GROUP: 
                         parity ^= 1;
                     }
                     unroll_4!(r in GROUP => {
-                        let turn = k + g * GROUP + r;
-                        let source = (turn % WINDOW) as u32;
+                        let turn = k + (g * GROUP + r) as u32;
+                        let source = turn - window;
                         let [weight, target]: [f64; 2] =
                             warp::shuffle(warp::FULL_MASK, held.numbers, source);
                         // Beyond the team's last turn the weight is 0.
@@ -337,55 +451,39 @@ impl<T: Scalar, const L: usize, const P: usize, const TEAM: usize, const GROUP: 
                             misfit = math::fma_f64(weighted, residual, misfit);
                         }
                         *spread = math::fma_f64(weight, spreads[r], *spread);
-                        unroll!(c in COLUMNS => {
+                        unroll!(c in L * P => {
                             let j = held.rows[g * GROUP + r][c / L].0[c % L].wide();
-                            sums[c] = math::fma_f64(weighted, j, sums[c]);
+                            sums[c / L][c % L] =
+                                math::fma_f64(weighted, j, sums[c / L][c % L]);
                         });
-                        if turn + DEPTH < count {
+                        if turn + (DEPTH as u32) < count {
                             // SAFETY: the caller's contract; the team has the turn.
                             held.rows[g * GROUP + r] =
-                                unsafe { Self::fetch(p, share, team, t, turn + DEPTH) };
+                                unsafe { Self::fetch(p, share, team, t, turn + DEPTH as u32) };
                         }
                     });
                 }
             });
-            k += DEPTH;
-            if k % WINDOW == 0 && k < count {
+            k += DEPTH as u32;
+            if k - window == WINDOW as u32 && k < count {
+                window = k;
                 // SAFETY: the caller's contract.
-                held.numbers = unsafe { Self::numbers(p, share, pass, team, k) };
+                held.numbers = unsafe { numbers(p, share, pass, teams, team, k) };
             }
         }
 
-        if TEAM == WARPS {
-            unroll!(c in COLUMNS => {
-                let column = (c / L * team_threads + t) * L + c % L;
-                if column < states {
-                    emit(column, sums[c]);
-                }
-            });
-        } else {
-            // All have read the staged vectors, whose place the teams' sums take.
-            thread::sync_threads();
-            unroll!(c in COLUMNS => {
-                let column = (c / L * team_threads + t) * L + c % L;
-                // SAFETY: the column is this thread's in its team.
-                unsafe { staged.write(team * capacity + column, sums[c]) };
-            });
-            // Orders the teams' sums before their merge.
-            thread::sync_threads();
-            let mut column = tid;
-            while column < states {
-                let mut total = 0.0;
-                let mut other = 0;
-                while other < teams {
-                    // SAFETY: written by team `other` before the barrier.
-                    total += unsafe { staged.read(other * capacity + column) };
-                    other += 1;
-                }
-                emit(column, total);
-                column += BLOCK;
-            }
-        }
+        // All have read the staged vectors, whose place the teams' sums take.
+        thread::sync_threads();
+        let (team, t) = Self::place();
+        unroll!(c in L * P => {
+            let column = (c / L * team_threads + t) * L + c % L;
+            // SAFETY: the column is this thread's in its team.
+            unsafe { staged.write(team * capacity + column, sums[c / L][c % L]) };
+        });
+        // Orders the teams' sums before their merge.
+        thread::sync_threads();
+        // SAFETY: every thread is here, behind the barrier.
+        unsafe { merge(p, &staged, teams, capacity, emit) };
         misfit
     }
 }
@@ -412,16 +510,17 @@ impl<T: Scalar, const L: usize> Sweep for Wide<T, L> {
         spread: &mut f64,
         mut emit: impl FnMut(usize, f64),
     ) -> f64 {
-        let tid = thread::thread_idx_x() as usize;
-        let (stride, states) = (p.stride as usize, p.states as usize);
-        let (vectors, zero) = (stride / L, share.model * stride);
+        let tid = here();
+        let fresh = share.fresh(p);
+        let (stride, states, zero) = (fresh.stride, p.states as usize, fresh.base);
+        let (vectors, row_zero) = (stride / L, fresh.first_row);
         let jacobian: In<T> = p.jacobian.cast();
-        let row_zero = share.model * p.observations as usize;
         let dots_smem = shared_array![f64; WIDE_ROWS * WARPS];
         let mut misfit = 0.0;
-        let mut row = share.begin;
-        while row < share.end {
-            let second = row + 1 < share.end;
+        let (begin, end) = (fresh.begin, fresh.begin + fresh.rows);
+        let mut row = begin;
+        while row < end {
+            let second = row + 1 < end;
             let places =
                 [(row_zero + row) * stride, (row_zero + row + usize::from(second)) * stride];
             let mut weights = [0.0; WIDE_ROWS];
@@ -491,8 +590,8 @@ impl<T: Scalar, const L: usize> Sweep for Wide<T, L> {
             let mut vector = tid;
             while vector < vectors {
                 let mut sums = [0.0; L];
-                let own = share.slot * stride + vector * L;
-                if row > share.begin {
+                let own = fresh.own + vector * L;
+                if row > begin {
                     unroll_4!(l in L => {
                         // SAFETY: the slot and the column are this thread's, which wrote it.
                         sums[l] = unsafe { p.partials.load(own + l) };
@@ -522,7 +621,7 @@ impl<T: Scalar, const L: usize> Sweep for Wide<T, L> {
                 let column = vector * L + l;
                 if column < states {
                     // SAFETY: this thread wrote it.
-                    emit(column, unsafe { p.partials.load(share.slot * stride + column) });
+                    emit(column, unsafe { p.partials.load(fresh.own + column) });
                 }
             });
             vector += BLOCK;

@@ -1,6 +1,7 @@
 //! Information and inference.
 
 pub mod active_inference;
+pub mod active_inference_bulk;
 pub mod active_inference_infer;
 pub mod active_inference_sweep;
 pub mod axpby;

@@ -127,6 +127,7 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
             let (_, states) = tile.entry.rsplit_once('_')?;
             let states = match states.strip_prefix('c') {
                 Some(most) => format!("up to {most} states"),
+                None if states == "bulk" => "up to 4096 states, brought by bulk copies".into(),
                 None => "any number of states".into(),
             };
             Some(format!("{what}, {states}"))

@@ -73,13 +73,19 @@ impl Plan {
         op: Infer,
         models: &Models,
     ) -> Result<Self, Error> {
-        let instance = instances::active_inference(op, models.dtype, models.states)
-            .expect("a wide instance takes any number of states");
+        let bulk = instances::active_inference_bulk(op, models.dtype, models.states)
+            .filter(|i| kernels.has_room(i.kernel, i.dynamic_shared_bytes));
+        let instance = bulk.unwrap_or_else(|| {
+            instances::active_inference(op, models.dtype, models.states)
+                .expect("a wide instance takes any number of states")
+        });
         let shared = instance.dynamic_shared_bytes;
         let resident =
             kernels.resident_blocks_with_shared(instance.kernel, shared)?.max(1) as usize;
         let wanted = models.observations.div_ceil(instance.block_rows).min(models.observations);
-        let parts = wanted.min((resident / models.models).max(1));
+        let most = wanted.min((resident / models.models).max(1));
+        // The fewest that have no more rows each than with the most: as quick, and less to add up.
+        let parts = models.observations.div_ceil(models.observations.div_ceil(most));
         let groups = models.models.min((resident / parts).max(1));
         let slots = groups * parts;
         let other = if op == Infer::Step { 0 } else { models.mean.len() };

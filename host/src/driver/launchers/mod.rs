@@ -84,6 +84,18 @@ impl<'a> KernelDevice<'a> {
         }
     }
 
+    /// Whether the device has the kernel, and a block's worth of shared memory for it.
+    pub(crate) fn has_room<P: Copy + Send + Sync>(
+        self,
+        kernel: &Kernel<P>,
+        dynamic_shared_bytes: u32,
+    ) -> bool {
+        self.supports(kernel)
+            && self
+                .resident_blocks_with_shared(kernel, dynamic_shared_bytes)
+                .is_ok_and(|blocks| blocks > 0)
+    }
+
     /// Launches `grid` blocks.
     ///
     /// # Safety
