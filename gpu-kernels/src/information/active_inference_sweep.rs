@@ -4,7 +4,7 @@
 //! is reduced to residuals and added to the thread's columns while the next are on their way. Where a team has no
 //! more than `DEPTH` rows, they stay there from one pass to the next.
 
-use kasmina_device::global::{Load, Store};
+use kasmina_device::global::Load;
 use kasmina_device::shared::DynamicShared;
 use kasmina_device::vector::{LoadHint, Vector};
 use kasmina_device::{hint, math, shared_array, thread, unroll, warp};
@@ -21,8 +21,6 @@ pub const WARPS: usize = BLOCK / warp::WARP_SIZE as usize;
 pub const WINDOW: usize = 24;
 /// The most rows of a group.
 const MOST_ROWS: usize = 4;
-/// Rows that a wide block reduces together.
-const WIDE_ROWS: usize = 2;
 
 /// [`kasmina_device::unroll!`] up to four turns: nested, the copies multiply.
 macro_rules! unroll_4 {
@@ -74,11 +72,11 @@ pub struct Share {
 #[derive(Clone, Copy)]
 pub struct Fresh {
     /// The first row of the model, among those of all.
-    first_row: usize,
+    pub first_row: usize,
     /// The first row of the share, in the model.
-    begin: usize,
+    pub begin: usize,
     /// The share's rows.
-    rows: usize,
+    pub rows: usize,
     /// Where the model's states begin.
     pub base: usize,
     /// Where the block's column sums begin.
@@ -219,7 +217,7 @@ pub unsafe fn merge(
     }
 }
 
-/// A way to pass over rows: [`Teams`], [`Wide`], or by bulk copies.
+/// A way to pass over rows.
 pub trait Sweep {
     /// What a thread keeps from one pass to the next.
     type Held;
@@ -484,148 +482,6 @@ impl<
         thread::sync_threads();
         // SAFETY: every thread is here, behind the barrier.
         unsafe { merge(p, &staged, teams, capacity, emit) };
-        misfit
-    }
-}
-
-/// The block as one team that reads its rows twice, the second time from the cache, and has its column sums in
-/// memory: for any number of states.
-pub struct Wide<T, const L: usize>(core::marker::PhantomData<T>);
-
-impl<T: Scalar, const L: usize> Sweep for Wide<T, L> {
-    type Held = ();
-
-    #[inline(always)]
-    fn nothing() -> Self::Held {}
-
-    #[inline(always)]
-    unsafe fn hold(_: &ActiveInference, _: &Share, _: &Pass, _: &mut Self::Held) {}
-
-    #[inline(always)]
-    unsafe fn pass(
-        p: &ActiveInference,
-        share: &Share,
-        pass: &Pass,
-        _held: &mut Self::Held,
-        spread: &mut f64,
-        mut emit: impl FnMut(usize, f64),
-    ) -> f64 {
-        let tid = here();
-        let fresh = share.fresh(p);
-        let (stride, states, zero) = (fresh.stride, p.states as usize, fresh.base);
-        let (vectors, row_zero) = (stride / L, fresh.first_row);
-        let jacobian: In<T> = p.jacobian.cast();
-        let dots_smem = shared_array![f64; WIDE_ROWS * WARPS];
-        let mut misfit = 0.0;
-        let (begin, end) = (fresh.begin, fresh.begin + fresh.rows);
-        let mut row = begin;
-        while row < end {
-            let second = row + 1 < end;
-            let places =
-                [(row_zero + row) * stride, (row_zero + row + usize::from(second)) * stride];
-            let mut weights = [0.0; WIDE_ROWS];
-            let mut targets = [0.0; WIDE_ROWS];
-            unroll_4!(r in WIDE_ROWS => {
-                if r == 0 || second {
-                    // SAFETY: a row of the model.
-                    unsafe {
-                        weights[r] = p.obs_precision.load(row_zero + row + r);
-                        targets[r] =
-                            if pass.observes { p.target.load(row_zero + row + r) } else { 0.0 };
-                    }
-                }
-            });
-            let mut dots = [0.0; WIDE_ROWS];
-            let mut vector = tid;
-            while vector < vectors {
-                unroll_4!(r in WIDE_ROWS => {
-                    // SAFETY: inside a row of the model; rows and vectors are aligned.
-                    let j: Vector<T, L> = unsafe {
-                        jacobian.load_vector(places[r] + vector * L, LoadHint::Streaming)
-                    };
-                    unroll_4!(l in L => {
-                        let column = zero + vector * L + l;
-                        // SAFETY: below the models' states.
-                        let x = unsafe { pass.mean.load(column) } * pass.scale;
-                        dots[r] = math::fma_f64(j.0[l].wide(), x, dots[r]);
-                        if pass.first && pass.observes {
-                            // SAFETY: as above.
-                            let s = unsafe { p.variance.load(column) };
-                            let s = if s > VARIANCE_FLOOR { s } else { VARIANCE_FLOOR };
-                            let square = j.0[l].wide() * j.0[l].wide();
-                            *spread = math::fma_f64(square * weights[r], s, *spread);
-                        }
-                    });
-                });
-                vector += BLOCK;
-            }
-            unroll_4!(r in WIDE_ROWS => { dots[r] = lane_sum(dots[r], warp::WARP_SIZE) });
-            // The last rows' dots have been read.
-            thread::sync_threads();
-            if thread::lane_idx() == 0 {
-                unroll_4!(r in WIDE_ROWS => {
-                    // SAFETY: one lane a warp writes its place.
-                    unsafe {
-                        dots_smem.write(r * WARPS + thread::warp_idx() as usize, dots[r]);
-                    }
-                });
-            }
-            // Orders the warps' dots before all reads of them.
-            thread::sync_threads();
-            let mut weighted = [0.0; WIDE_ROWS];
-            unroll_4!(r in WIDE_ROWS => {
-                let mut total = 0.0;
-                let mut i = 0;
-                while i < WARPS {
-                    // SAFETY: every warp wrote its place before the barrier.
-                    total += unsafe { dots_smem.read(r * WARPS + i) };
-                    i += 1;
-                }
-                let residual = targets[r] - total;
-                weighted[r] = weights[r] * residual;
-                if tid == 0 {
-                    misfit = math::fma_f64(weighted[r], residual, misfit);
-                }
-            });
-            let mut vector = tid;
-            while vector < vectors {
-                let mut sums = [0.0; L];
-                let own = fresh.own + vector * L;
-                if row > begin {
-                    unroll_4!(l in L => {
-                        // SAFETY: the slot and the column are this thread's, which wrote it.
-                        sums[l] = unsafe { p.partials.load(own + l) };
-                    });
-                }
-                unroll_4!(r in WIDE_ROWS => {
-                    // SAFETY: as above.
-                    let j: Vector<T, L> = unsafe {
-                        jacobian.load_vector(places[r] + vector * L, LoadHint::Streaming)
-                    };
-                    unroll_4!(l in L => {
-                        sums[l] = math::fma_f64(weighted[r], j.0[l].wide(), sums[l]);
-                    });
-                });
-                unroll_4!(l in L => {
-                    // SAFETY: the slot and the column are this thread's.
-                    unsafe { p.partials.store(own + l, sums[l]) };
-                });
-                vector += BLOCK;
-            }
-            row += WIDE_ROWS;
-        }
-        // A wide block has rows: its columns' sums are all there, each in the thread that asks.
-        let mut vector = tid;
-        while vector < vectors {
-            unroll_4!(l in L => {
-                let column = vector * L + l;
-                if column < states {
-                    // SAFETY: this thread wrote it.
-                    emit(column, unsafe { p.partials.load(fresh.own + column) });
-                }
-            });
-            vector += BLOCK;
-        }
         misfit
     }
 }
