@@ -112,6 +112,23 @@ impl<T: Pod> Buffer<T> {
         Ok(())
     }
 
+    /// As [`Self::copy_range_from_slice`], of a range that nothing queued or captured touches yet: it waits for nothing,
+    /// and is no part of a capture. On a GPU it is done on the stream `beside`.
+    pub(crate) fn copy_unused_range_from_slice(
+        &mut self,
+        start: usize,
+        values: &[T],
+        beside: Option<&Stream>,
+    ) -> Result<(), Error> {
+        match (&mut self.storage, beside) {
+            (Storage::Cuda(_, buffer), Some(stream)) => {
+                change(|s| s.copies_in += 1);
+                Ok(buffer.copy_unused_range_from_slice(start, values, stream)?)
+            }
+            _ => self.copy_range_from_slice(start, values),
+        }
+    }
+
     /// `len` elements from `start` on, once everything queued before is done.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use kasmina_simt::LaunchError;
 
 use crate::driver::{ComputeCapability, DriverError};
-use crate::information::InferenceError;
+use crate::information::{InferenceError, TransferEntropyError};
 use crate::kasmina::{ConfigError, LayerError, StateError, Variant};
 use crate::normalization::NormalizationError;
 
@@ -26,6 +26,9 @@ pub enum Error {
     /// Models, beliefs or options of active inference that mean nothing.
     #[error(transparent)]
     Inference(#[from] InferenceError),
+    /// Series or options of which no transfer entropy can be estimated.
+    #[error(transparent)]
+    TransferEntropy(#[from] TransferEntropyError),
     /// A command or an input that a layer refuses.
     #[error(transparent)]
     Layer(#[from] LayerError),

@@ -22,6 +22,7 @@
 //! | [`kasmina`](mod@kasmina) | the morphogenetic layer |
 //! | [`normalization`] | activations with layer norm and RMS norm |
 //! | [`reduction`] | sums, extremes, means and variances |
+//! | [`information`] | transfer entropy between time series |
 //! | [`verify`] | every kernel against the f64 reference |
 //! | [`bench`](mod@bench) | how long the kernels take |
 //! | [`profile`] | how long the parts of a program take, and traces of them |
@@ -38,8 +39,8 @@ pub mod driver;
 mod error;
 pub mod information;
 pub mod kasmina;
+mod macroeconomy;
 pub mod normalization;
-mod plot;
 pub mod profile;
 pub mod reduction;
 pub mod verify;
@@ -63,4 +64,6 @@ mod documents {
     mod tuning {}
     #[doc = include_str!("../../docs/integration.md")]
     mod integration {}
+    #[doc = include_str!("../../docs/transfer-entropy.md")]
+    mod transfer_entropy {}
 }

@@ -104,7 +104,7 @@ fn defaults_and_the_plot() {
     let model =
         write(folder.path(), &json!({ "J": case["J"], "observation": case["observation"] }));
     let plot = folder.path().join("plot.svg");
-    let arguments = format!("--device simt --tolerance 1e-3 --json - --plot {}", plot.display());
+    let arguments = format!("--device simt --tolerance 1e-3 --json - --svg {}", plot.display());
     let output = infer(&model, &arguments);
     let found = report(&output);
     assert!(found["steps"].as_u64() > Some(0) && found["converged"] == true, "{found}");

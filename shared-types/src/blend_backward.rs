@@ -8,6 +8,7 @@
 
 use crate::blend_forward::BlendGeometry;
 use crate::layer::{LayerArrays, LayerPass, Numerical};
+use crate::parameter_gradients::LayerGradients;
 use crate::tensor_map::TensorMapHandle;
 use crate::view::{In, Out};
 
@@ -42,8 +43,12 @@ pub struct BlendBackward {
     pub layer: LayerArrays,
     /// Flags of the adaptive numerical mode, `[num_seeds]`.
     pub unstable: In<u8>,
-    /// What the parameters' gradients are made from.
+    /// What the parameters' gradients are made from; where
+    /// [`finishes_seeds`](BlendGeometry::finishes_seeds), instead what each seed adds to ∂w, and to ∂s in the first of
+    /// its extras.
     pub sums: BatchSums,
+    /// The figures of seeds that train are written where the pass finishes them.
+    pub gradients: LayerGradients,
     /// How the work is cut.
     pub geometry: BlendGeometry,
     /// What happens to ∂x of active seeds.
@@ -58,9 +63,9 @@ pub struct BlendBackward {
     pub _padding: u32,
 }
 
-crate::assert_layout!(BlendBackward, size = 272, align = 16, {
-    input: 0, grad_output: 16, grad_input: 32, layer: 48, unstable: 160, sums: 176, geometry: 208,
-    numerical: 240, batch: 256, num_seeds: 260, chunk_size: 264,
+crate::assert_layout!(BlendBackward, size = 368, align = 16, {
+    input: 0, grad_output: 16, grad_input: 32, layer: 48, unstable: 160, sums: 176, gradients: 208, geometry: 304,
+    numerical: 336, batch: 352, num_seeds: 356, chunk_size: 360,
 });
 
 /// What the `blend_backward_tma_*` kernels take: as [`BlendForwardTma`](crate::BlendForwardTma), with a map for each
@@ -77,8 +82,8 @@ pub struct BlendBackwardTma {
     pub input_map: TensorMapHandle,
 }
 
-crate::assert_layout!(BlendBackwardTma, size = 288, align = 16, {
-    backward: 0, grad_output_map: 272, input_map: 280,
+crate::assert_layout!(BlendBackwardTma, size = 384, align = 16, {
+    backward: 0, grad_output_map: 368, input_map: 376,
 });
 
 impl LayerPass for BlendBackward {

@@ -69,6 +69,12 @@ impl BlendGeometry {
         self.slabs * self.chunk_strips
     }
 
+    /// Whether a block sees whole seeds in all rows, each seed's vectors side by side in a warp: then the backward
+    /// pass finishes their gradients itself.
+    pub const fn finishes_seeds(&self) -> bool {
+        self.parts() == 1 && self.chunk_vectors.is_power_of_two() && self.chunk_vectors <= 32
+    }
+
     /// Groups of seeds whose parts are merged together.
     pub const fn groups(&self) -> u32 {
         self.strips / self.chunk_strips

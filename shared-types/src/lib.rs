@@ -25,6 +25,7 @@ pub mod telemetry;
 pub mod telemetry_reduce;
 pub mod tensor_map;
 pub mod tiles;
+pub mod transfer_entropy;
 pub mod view;
 
 pub use activation::Activation;
@@ -50,6 +51,7 @@ pub use telemetry::{SeedTelemetry, TelemetryPartial};
 pub use telemetry_reduce::{ReductionStrategy, TelemetryReduce};
 pub use tensor_map::{SimtTensorMap, TensorMapBytes, TensorMapHandle};
 pub use tiles::Tile;
+pub use transfer_entropy::{DistanceKth, SurrogateRows, TePoints, TeProblem, TeReduction};
 pub use view::{In, Out};
 
 /// Asserts a struct's size, alignment and field offsets at compile time.

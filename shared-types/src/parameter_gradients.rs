@@ -58,12 +58,13 @@ pub struct ParameterGradients {
     pub chunk_size: u32,
     /// Blueprints, 'none' among them.
     pub num_blueprints: u32,
-    /// Keeps the struct at a multiple of 16 bytes.
-    pub _padding: u32,
+    /// Whether the pass over the batch has finished the seeds:
+    /// [`finishes_seeds`](crate::blend_forward::BlendGeometry::finishes_seeds).
+    pub finished: u32,
 }
 
 crate::assert_layout!(ParameterGradients, size = 320, align = 16, {
     layer: 0, sums: 112, gradients: 144, parts: 240, part_scales: 256, arrivals: 272, slabs: 288,
     chunk_vectors: 292, max_parts: 296, part_seeds: 300, num_seeds: 304, chunk_size: 308,
-    num_blueprints: 312,
+    num_blueprints: 312, finished: 316,
 });

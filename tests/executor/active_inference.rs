@@ -2,11 +2,11 @@
 
 use kasmina::Device;
 use kasmina::types::DType;
+use kasmina_tests::information::active_inference::stages::{
+    check_gemv, check_stages, check_vectors,
+};
 use kasmina_tests::information::active_inference::{
     Case, check_curvature, check_inferences, check_published, check_refusals, check_steps,
-};
-use kasmina_tests::information::active_inference_stages::{
-    check_gemv, check_stages, check_vectors,
 };
 use proptest::prelude::*;
 

@@ -13,6 +13,7 @@ mod layer;
 mod reduce;
 mod state_update;
 mod telemetry_reduce;
+mod transfer_entropy;
 
 use kasmina::{Device, Executor};
 

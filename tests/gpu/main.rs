@@ -3,15 +3,15 @@
 
 use half::{bf16, f16};
 use kasmina::driver::Graph;
+use kasmina::information::TransferEntropy;
 use kasmina::kasmina::{
     BlendBackward, BlendForward, BlendOptions, GradientBuffers, LayerState, Variant,
 };
 use kasmina::reduction::{Reduce, SegmentOffsets, Segments};
 use kasmina::types::DType;
 use kasmina::{Buffer, Device, Error};
-use kasmina_tests::information::{
-    active_inference as inference, active_inference_stages as stages,
-};
+use kasmina_tests::information::active_inference::{self as inference, stages};
+use kasmina_tests::information::transfer_entropy as te;
 use kasmina_tests::kasmina::blend_backward as backward;
 use kasmina_tests::kasmina::blend_forward::{self as blend, Case};
 use kasmina_tests::kasmina::layer::blueprints::{self, InFlight};
@@ -68,6 +68,14 @@ fn main() {
         trial("active_inference::stages", inference_stages),
         trial("active_inference::vectors", inference_vectors),
         trial("active_inference::refusals", inference::check_refusals),
+        trial("transfer_entropy::values_of_the_case", te::check_case),
+        trial("transfer_entropy::random_options", |device| te::check_random(device, 0..40, 3000)),
+        trial("transfer_entropy::many_dimensions", |device| {
+            te::check_many_dimensions(device, 2000)
+        }),
+        trial("transfer_entropy::batches", |device| te::check_batches(device, 1500)),
+        trial("transfer_entropy::refusals", te::check_refusals),
+        trial("transfer_entropy::large", te_large),
         trial("reduce::whole", reduce_whole),
         trial("reduce::ragged_segments", reduce_segments),
         trial("reduce::rows", reduce_rows),
@@ -307,19 +315,33 @@ fn backward_tma_maps(device: &Device) {
     }
 }
 
-/// A captured pass replays on what the buffers then hold.
+/// A captured pass replays on what the buffers then hold. It may be the first one: tensor maps are made inside.
 fn backward_graph(device: &Device) {
+    for (variant, first) in [(Variant::Plain, false), (Variant::Tma, false), (Variant::Tma, true)] {
+        let options = BlendOptions { variant, ..BlendOptions::default() };
+        if BlendBackward::<f32>::has_variant(device, 100, 64, variant) {
+            backward_in_a_graph(device, options, first);
+        }
+    }
+}
+
+fn backward_in_a_graph(device: &Device, options: BlendOptions, first: bool) {
     let Device::Cuda(gpu) = device else { unreachable!("a GPU's test") };
     let case = Case { batch: 32, num_seeds: 100, chunk_size: 64, seed: 6, broken_inputs: false };
     let state = LayerState::new(device, blend::mixed_states(case)).expect("a valid state");
     let elements = 32 * 100 * 64;
     let input = Buffer::from_slice(device, &vec![1.0_f32; elements]).expect("memory");
+    let ones = Buffer::from_slice(device, &vec![1.0_f32; elements]).expect("memory");
     let mut grad_output = Buffer::from_slice(device, &vec![1.0_f32; elements]).expect("memory");
     let mut grad_input = Buffer::<f32>::zeroed(device, elements).expect("memory");
     let mut gradients = GradientBuffers::new(device, &state).expect("memory");
-    let mut pass = BlendBackward::<f32>::new(device, 32, 100, 64).expect("a plan");
-    pass.run(&state, &input, &grad_output, &mut grad_input, &mut gradients).expect("a run");
+    let plan = || BlendBackward::<f32>::with_options(device, 32, 100, 64, options).expect("a plan");
+    let (mut once, mut pass) = (plan(), plan());
+    once.run(&state, &input, &ones, &mut grad_input, &mut gradients).expect("a run");
     let once = gradients.read().expect("a result").grad_weights;
+    if !first {
+        pass.run(&state, &input, &grad_output, &mut grad_input, &mut gradients).expect("a run");
+    }
     let graph = Graph::capture::<Error>(gpu.stream(), |_| {
         pass.run(&state, &input, &grad_output, &mut grad_input, &mut gradients)
     });
@@ -557,5 +579,16 @@ fn inference_vectors(device: &Device) {
         stages::check_gemv::<f32>(device, rows, columns, 5);
         stages::check_vectors::<f64>(device, rows, 6);
         stages::check_vectors::<f32>(device, columns, 6);
+    }
+}
+
+/// Enough points for many slabs, and for the pruned variant by itself.
+fn te_large(device: &Device) {
+    for history in [1, 3, 4] {
+        let options = TransferEntropy::new().target_history(history).source_history(history);
+        te::check(
+            device,
+            &te::Case { samples: 20_100, seed: 3, ties: false, options, conditions: 0 },
+        );
     }
 }

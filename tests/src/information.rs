@@ -1,4 +1,4 @@
 //! The comparisons of information and inference.
 
 pub mod active_inference;
-pub mod active_inference_stages;
+pub mod transfer_entropy;

@@ -1,11 +1,7 @@
-//! Information and inference.
+//! Measures of information between time series, Gaussian active inference, and the vector operations beside it.
 
 pub mod active_inference;
-pub mod active_inference_bulk;
-pub mod active_inference_infer;
-pub mod active_inference_sums;
-pub mod active_inference_sweep;
-pub mod active_inference_wide;
 pub mod axpby;
 pub mod gemv;
 pub mod scalar;
+pub mod transfer_entropy;

@@ -6,8 +6,9 @@
 //! for bit. For a seed that trains (TRAINING with a = 1, GRAFTING, FINE_TUNING) ∂w, ∂s and ∂α follow from
 //! sums over the batch: Σ g of a RESIDUAL_BLOCK, Σ g·x of the others, of an MLP_EXPANSION where x·w > 0 and
 //! everywhere, Σᵢ gᵢ₊ⱼ·xᵢ of a CONV_FILTER's tap j. They are summed here slab by slab, in f32, a group of
-//! rows before it is added to the thread's sum, and taken up by `parameter_gradients`. Where the numerical mode is strict, an active seed's ∂x is 0 for NaN and
-//! |∂x| < 1e-8, else clamped to the bounds.
+//! rows before it is added to the thread's sum, and taken up by `parameter_gradients`; where a block has whole seeds
+//! (`BlendGeometry::finishes_seeds`), here, by its formulas. Where the numerical mode is strict, an active seed's ∂x is 0
+//! for NaN and |∂x| < 1e-8, else clamped to the bounds.
 //!
 //! # Layout
 //! | buffer | shape | type | access |
@@ -16,6 +17,7 @@
 //! | `grad_input` | as they are | as they are | out |
 //! | `layer` | as in `blend_forward` | | in |
 //! | `sums` | as at `BatchSums` | f32 | out, of seeds that train |
+//! | `gradients` | as in `parameter_gradients` | f32 | out, ∂α and statistics of seeds that it finishes |
 //!
 //! # Traffic
 //! Reads g, and x of the seeds whose gradients need it; writes ∂x: at most 3 · batch · hidden · size bytes,
@@ -81,7 +83,7 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
 
         // SAFETY: a working thread's seed and columns are inside the strip, and the strip inside the
         // row; every thread of the block is here.
-        let (role, sums) = unsafe {
+        let (role, log_partition, sums) = unsafe {
             // The first rows are on their way while the seed's parameters are fetched.
             let first = if works { walk.first_group() } else { walk.nothing() };
             let role = if works { Role::of(&p, seed as usize) } else { None };
@@ -98,7 +100,7 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
                 (false, true) => walk.run(first, &c),
                 (false, false) => Sums::ZERO,
             };
-            (role, sums)
+            (role, normaliser, sums)
         };
         let p = anew(after);
         let slab = hint::opaque(tile) / p.geometry.strips;
@@ -109,7 +111,15 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
             // SAFETY: every thread of the block is here.
             unsafe {
                 column_sums::leave::<_, L, W>(
-                    WholeBlock, &p, slab, lane_row, role, place, sums, &shared,
+                    WholeBlock,
+                    &p,
+                    slab,
+                    lane_row,
+                    role,
+                    log_partition,
+                    place,
+                    sums,
+                    &shared,
                 );
             }
             // The sums' readers are done before the next tile writes there.

@@ -1,13 +1,17 @@
-//! The sums over a slab's rows, as the backward pass leaves them for the parameters' gradients.
+//! The sums over a slab's rows, as the backward pass leaves them for the parameters' gradients: as they are, or, where
+//! a seed has no others and its threads are neighbours in a warp, as what the seed adds to its blueprint's.
 
+use kasmina_device::global::Load;
 use kasmina_device::global::Store;
 use kasmina_device::shared::Shared;
 use kasmina_device::vector::{StoreHint, Vector};
-use kasmina_device::{thread, unroll};
-use kasmina_types::BlendBackward;
+use kasmina_device::{hint, math, thread, unroll, warp};
 use kasmina_types::blend_backward::EXTRA_SUMS;
 use kasmina_types::blueprint::CONV_TAPS;
+use kasmina_types::{BlendBackward, BlueprintType};
 
+use super::coefficients::Blueprint;
+use super::seed_finish::{self, Finishing, LaneTeams, Vectors};
 use super::slopes::{Role, Sums};
 use super::strip::BLOCK;
 use super::team::Team;
@@ -19,7 +23,8 @@ pub(crate) const SUM_WORDS: usize = 8 + CONV_TAPS;
 pub(crate) type Scratch = Shared<u32, { BLOCK * SUM_WORDS }>;
 
 /// Folds the rows that a team covers side by side and leaves the slab's sums in memory, for the seeds
-/// that train. `place` is the thread's first column in the row.
+/// that train, or finishes them. `place` is the thread's first column in the row; `log_partition` is that of an
+/// ATTENTION_HEAD.
 ///
 /// # Safety
 /// Every thread of the team calls it, after a barrier; `role` is `None` for a thread that has no columns.
@@ -31,6 +36,7 @@ pub(crate) unsafe fn leave<M: Team, const L: usize, const W: usize>(
     slab: u32,
     lane_row: u32,
     role: Option<Role>,
+    log_partition: f32,
     place: u32,
     sums: Sums<L>,
     shared: &Scratch,
@@ -69,25 +75,102 @@ pub(crate) unsafe fn leave<M: Team, const L: usize, const W: usize>(
             }
         }
     }
-    let Some(role) = role else { return };
-    if lane_row != 0 || !role.trains {
+    let role = role.filter(|role| lane_row == 0 && role.trains);
+    let hidden = p.num_seeds as usize * p.chunk_size as usize;
+    if p.geometry.finishes_seeds() {
+        if warp::any(warp::FULL_MASK, role.is_some()) {
+            // SAFETY: whole warps are here, with all vectors of their seeds; there is one slab.
+            unsafe { finish::<L, W>(p, role, log_partition, place as usize, sums) };
+        }
         return;
     }
-    let hidden = p.num_seeds as usize * p.chunk_size as usize;
+    let Some(role) = role else { return };
     let first = slab as usize * hidden + place as usize;
-    // SAFETY: the slab's columns are this thread's alone; they are a multiple of `L` elements in.
+    // SAFETY: the slab's columns are this thread's alone.
     unsafe {
-        unroll!(v in 2 => {
-            if v * W < L {
-                let mut part = Vector([0.0; W]);
-                unroll!(l in W => { part.0[l] = sums.columns[(v * W + l) % L]; });
-                p.sums.columns.store_vector(first + v * W, part, StoreHint::Cached);
-            }
-        });
+        store::<L, W>(p, first, sums.columns);
         if role.needs_extras() {
             let [a, b, c] = sums.extras;
             let at = first / L * EXTRA_SUMS;
             p.sums.extras.store_vector(at, Vector([a, b, c, 0.0]), StoreHint::Cached);
+        }
+    }
+}
+
+/// Leaves a vector of columns from element `first` on.
+///
+/// # Safety
+/// They are this thread's alone; `first` is a multiple of `L`.
+#[inline(always)]
+unsafe fn store<const L: usize, const W: usize>(p: &BlendBackward, first: usize, values: [f32; L]) {
+    unroll!(v in 2 => {
+        if v * W < L {
+            let mut part = Vector([0.0; W]);
+            unroll!(l in W => { part.0[l] = values[(v * W + l) % L]; });
+            // SAFETY: the caller's contract.
+            unsafe { p.sums.columns.store_vector(first + v * W, part, StoreHint::Cached) };
+        }
+    });
+}
+
+/// Finishes the seeds that a warp has, and leaves what each adds to ∂w in its columns, and to ∂s in its first extra.
+///
+/// # Safety
+/// Every lane of the warp calls it; those of a seed are `chunk_vectors` neighbours, a power of two, and have its sums
+/// over the whole batch.
+#[inline(always)]
+unsafe fn finish<const L: usize, const W: usize>(
+    p: &BlendBackward,
+    role: Option<Role>,
+    log_partition: f32,
+    place: usize,
+    sums: Sums<L>,
+) {
+    let chunk = p.chunk_size as usize;
+    let vectors = p.geometry.chunk_vectors;
+    let column = (thread::lane_idx() & (vectors - 1)) as usize * L;
+    let mut what =
+        Finishing { kind: BlueprintType::ResidualBlock, scale: 0.0, blend: 0.0, active: false };
+    let (mut factor, mut extras, mut offset) = ([0.0; L], [0.0; CONV_TAPS], 0);
+    if let Some(role) = role {
+        let Blueprint { kind, blend, scale, .. } = role.blueprint;
+        what = Finishing { kind, scale, blend, active: role.active };
+        offset = hint::opaque_index(role.blueprint.offset);
+        if role.needs_extras() {
+            extras = sums.extras;
+        }
+        if !matches!(kind, BlueprintType::ConvFilter) {
+            let attends = matches!(kind, BlueprintType::AttentionHead);
+            unroll!(l in L => {
+                // SAFETY: the thread's columns are inside the chunk.
+                let w = unsafe { p.layer.weights.load(offset + column + l) };
+                factor[l] = if attends { math::exp(w - log_partition) } else { w };
+            });
+        }
+    }
+    let end = if role.is_some() { chunk } else { 0 };
+    let own = Vectors { start: column, step: chunk, end, chunk };
+    // SAFETY: the caller's contract; the taps are weights.
+    let result = unsafe {
+        seed_finish::finish::<_, L, false>(
+            LaneTeams(vectors),
+            &p.gradients,
+            place.wrapping_sub(column) / chunk.max(1),
+            what,
+            own,
+            |_| (sums.columns, factor),
+            extras,
+            |j| p.layer.weights.load(offset + j),
+            |_, _| {},
+        )
+    };
+    if role.is_some() {
+        // SAFETY: the columns are this thread's alone, as are its vector's extras.
+        unsafe {
+            store::<L, W>(p, place, result.columns);
+            if column == 0 {
+                p.sums.extras.store(place / L * EXTRA_SUMS, result.extras[0]);
+            }
         }
     }
 }

@@ -13,6 +13,7 @@ pub mod gradient_clip;
 pub mod graft_schedule;
 mod moments;
 pub mod parameter_gradients;
+mod seed_finish;
 mod seed_gradients;
 mod seed_teams;
 mod slopes;

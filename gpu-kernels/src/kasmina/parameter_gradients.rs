@@ -12,7 +12,8 @@
 //! | CONV_FILTER | wⱼ: a·s·Eⱼ | a·Σ Eⱼ·wⱼ | s·Σ Eⱼ·wⱼ − E₀ |
 //! | SCALE | a·s·A | a·Σ A·w | Σ A·(s·w − 1) |
 //!
-//! Norm, population variance and largest magnitude are those of what the seed adds to ∂w. All in f32.
+//! Norm, population variance and largest magnitude are those of what the seed adds to ∂w. All in f32. Where the pass
+//! over the batch has finished the seeds, what they add is there, and is added up.
 //!
 //! # Layout
 //! | buffer | shape | type | access |
@@ -44,10 +45,12 @@
 //! Original. Reference: `kasmina_reference::kasmina::blend_backward`.
 
 use kasmina_device::global::{Load, Store};
-use kasmina_device::vector::{StoreHint, Vector};
+use kasmina_device::shared::Shared;
+use kasmina_device::vector::{LoadHint, StoreHint, Vector};
 use kasmina_device::{grid, kernel, shared_array, thread, unroll};
-use kasmina_types::ParameterGradients;
+use kasmina_types::blend_backward::EXTRA_SUMS;
 use kasmina_types::blueprint::BLUEPRINT_NONE;
+use kasmina_types::{Out, ParameterGradients};
 
 use super::blueprint_seeds::{self, LISTED, trains};
 use super::seed_gradients::{Blueprint, finish_seed, sum_rows};
@@ -163,43 +166,24 @@ unsafe fn take_part<const W: usize, const WIDE: bool>(
     }
     let first = part * seeds;
     let end = if count - first < seeds { count } else { first + seeds };
-    let teams = teams.shared(end - first, p.slabs);
+    let teams = if p.finished == 0 { teams.shared(end - first, p.slabs) } else { teams };
 
-    // SAFETY: the id is a blueprint's; every thread of the block is here.
-    let Some(blueprint) = (unsafe { Blueprint::<W, WIDE>::of(p, id, teams) }) else { return };
     let unit = (id * p.max_parts + part) as usize;
-    // Where the columns beyond each thread's first vector are added up.
-    let (rest, at) = if parts == 1 {
-        (p.gradients.weights, blueprint.offset)
-    } else {
-        (p.parts, unit * p.chunk_size as usize)
-    };
-    let seeds_at_a_time = teams.count() >> teams.share_shift;
-    await_once(awaited);
-    let mut sum = RowSums::<W, 1>::ZERO;
-    let (mut next, mut window) = (first, 0);
-    while next < end {
-        // SAFETY: every thread of the block is here; the list has the seeds from `window` on, and more
-        // than there are teams; each seed is one team's and its fellows'.
-        unsafe {
-            if next + seeds_at_a_time > window + LISTED as u32 {
-                blueprint_seeds::list(p, id, next, &listed);
-                window = next;
-            }
-            let rank = next + (teams.row() >> teams.share_shift);
-            let seed = if rank < end { Some(listed.read((rank - window) as usize)) } else { None };
-            let begins = next == first;
-            sum.add(&finish_seed(p, &blueprint, seed, |i, gradient: &[f32; W]| {
-                unroll!(l in W => {
-                    let before = if begins { 0.0 } else { rest.load(at + i + l) };
-                    rest.store(at + i + l, before + gradient[l]);
-                });
-            }));
-        }
-        next += seeds_at_a_time;
-    }
-    let (start, step) = blueprint.columns();
+    // SAFETY: the id is a blueprint's.
+    let offset = unsafe { p.layer.blueprint_offset.load(id as usize) } as usize;
     let chunk = p.chunk_size as usize;
+    let (start, step) = (teams.member() as usize * W, teams.size() as usize * W);
+    // Where the columns beyond each thread's first vector are added up.
+    let (rest, at) =
+        if parts == 1 { (p.gradients.weights, offset) } else { (p.parts, unit * chunk) };
+    let sum = if !WIDE && p.finished != 0 {
+        // SAFETY: every thread of the block is here.
+        unsafe { add_finished::<W>(p, id, teams, [first, end], &listed, awaited) }
+    } else {
+        let rest = Rest { to: rest, at };
+        // SAFETY: as above.
+        unsafe { finish_part::<W, WIDE>(p, id, teams, [first, end], rest, &listed, awaited) }
+    };
     // SAFETY: every thread of the block is here; the unit's places are this block's, and after the last
     // arrival the blueprint's gradients are.
     unsafe {
@@ -228,7 +212,7 @@ unsafe fn take_part<const W: usize, const WIDE: bool>(
                     sum.columns = total.0;
                 } else {
                     unroll!(l in W => {
-                        p.gradients.weights.store(blueprint.offset + i + l, total.0[l]);
+                        p.gradients.weights.store(offset + i + l, total.0[l]);
                     });
                 }
                 if !WIDE {
@@ -243,13 +227,118 @@ unsafe fn take_part<const W: usize, const WIDE: bool>(
         }
         if teams.row() == 0 && start < chunk {
             unroll!(l in W => {
-                p.gradients.weights.store(blueprint.offset + start + l, sum.columns[l]);
+                p.gradients.weights.store(offset + start + l, sum.columns[l]);
             });
         }
         if teams.row() == 0 && start == 0 {
             p.gradients.scales.store(id as usize, sum.extras[0]);
         }
     }
+}
+
+/// Where a part adds up the columns beyond each thread's first vector: the array, and the chunk's place in it.
+#[derive(Clone, Copy)]
+struct Rest {
+    to: Out<f32>,
+    at: usize,
+}
+
+/// Finishes the seeds from the `first`-th to before the `end`-th, and adds up what they add to the blueprint's
+/// gradients, team by team.
+///
+/// # Safety
+/// Every thread of the block calls it, with the same arguments; the list has the first seeds.
+#[inline(always)]
+unsafe fn finish_part<const W: usize, const WIDE: bool>(
+    p: &ParameterGradients,
+    id: u32,
+    teams: Teams,
+    [first, end]: [u32; 2],
+    Rest { to, at }: Rest,
+    listed: &Shared<u32, LISTED>,
+    awaited: &mut bool,
+) -> RowSums<W, 1> {
+    let mut sum = RowSums::<W, 1>::ZERO;
+    // SAFETY: the id is a blueprint's; every thread of the block is here.
+    let Some(blueprint) = (unsafe { Blueprint::<W, WIDE>::of(p, id, teams) }) else { return sum };
+    let seeds_at_a_time = teams.count() >> teams.share_shift;
+    await_once(awaited);
+    let (mut next, mut window) = (first, 0);
+    while next < end {
+        // SAFETY: every thread of the block is here; the list has the seeds from `window` on, and more
+        // than there are teams; each seed is one team's and its fellows'.
+        unsafe {
+            if next + seeds_at_a_time > window + LISTED as u32 {
+                blueprint_seeds::list(p, id, next, listed);
+                window = next;
+            }
+            let rank = next + (teams.row() >> teams.share_shift);
+            let seed = if rank < end { Some(listed.read((rank - window) as usize)) } else { None };
+            let begins = next == first;
+            sum.add(&finish_seed(p, &blueprint, seed, |i, gradient: &[f32; W]| {
+                unroll!(l in W => {
+                    let before = if begins { 0.0 } else { to.load(at + i + l) };
+                    to.store(at + i + l, before + gradient[l]);
+                });
+            }));
+        }
+        next += seeds_at_a_time;
+    }
+    sum
+}
+
+/// Seeds of a team whose gradients are on their way at a time.
+const AHEAD: usize = 4;
+
+/// Adds up, team by team, what the finished seeds from the `first`-th to before the `end`-th left.
+///
+/// # Safety
+/// As [`finish_part`]; the pass over the batch finished the seeds, and a chunk has no more vectors than a block has
+/// threads.
+#[inline(always)]
+unsafe fn add_finished<const W: usize>(
+    p: &ParameterGradients,
+    id: u32,
+    teams: Teams,
+    [first, end]: [u32; 2],
+    listed: &Shared<u32, LISTED>,
+    awaited: &mut bool,
+) -> RowSums<W, 1> {
+    let chunk = p.chunk_size as usize;
+    let start = teams.member() as usize * W;
+    let extras = (p.chunk_vectors as usize) * EXTRA_SUMS;
+    let mut sum = RowSums::<W, 1>::ZERO;
+    let mut window = 0;
+    let mut next = first;
+    await_once(awaited);
+    while next < end {
+        // What of the list is good for this round.
+        // SAFETY: every thread of the block is here.
+        unsafe {
+            if next + AHEAD as u32 * teams.count() > window + LISTED as u32 {
+                blueprint_seeds::list(p, id, next, listed);
+                window = next;
+            }
+        }
+        let mut group = [RowSums::<W, 1>::ZERO; AHEAD];
+        unroll!(k in AHEAD => {
+            let rank = next + k as u32 * teams.count() + teams.row();
+            if rank < end && start < chunk {
+                // SAFETY: the list has the rank; the seed's places are inside the sums.
+                unsafe {
+                    let seed = listed.read((rank - window) as usize) as usize;
+                    let at = seed * chunk + start;
+                    group[k].columns = p.sums.columns.load_vector(at, LoadHint::Cached).0;
+                    if start == 0 {
+                        group[k].extras[0] = p.sums.extras.load(seed * extras);
+                    }
+                }
+            }
+        });
+        unroll!(k in AHEAD => { sum.add(&group[k]); });
+        next += AHEAD as u32 * teams.count();
+    }
+    sum
 }
 
 macro_rules! instance {

@@ -7,6 +7,7 @@ use kasmina_types::blend_backward::EXTRA_SUMS;
 use kasmina_types::blueprint::CONV_TAPS;
 use kasmina_types::{BlueprintType, Out, ParameterGradients, SeedLifecycle};
 
+use super::seed_finish::{self, Finishing, Folds, Vectors};
 use super::seed_teams::{RowSums, Teams};
 
 /// A blueprint, and what a thread keeps of it for all of its seeds. `WIDE` is whether chunks are wider than the
@@ -125,12 +126,11 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
     p: &ParameterGradients,
     blueprint: &Blueprint<W, WIDE>,
     seed: Option<u32>,
-    mut rest: impl FnMut(usize, &[f32; W]),
+    rest: impl FnMut(usize, &[f32; W]),
 ) -> RowSums<W, 1> {
     let Blueprint { teams, kind, scale, .. } = *blueprint;
     let chunk = p.chunk_size as usize;
     let (start, step) = blueprint.columns();
-    let convolves = matches!(kind, BlueprintType::ConvFilter);
 
     // The seed's sums over the slabs, in the thread's columns.
     let mut own = RowSums::<W, CONV_TAPS>::ZERO;
@@ -151,9 +151,11 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
     let own = unsafe { teams.add_rows(own, teams.shares()) };
     // The first of the teams goes on with the seed; the others go through the same folds with no columns.
     let seed = if teams.row() & (teams.shares() - 1) == 0 { seed } else { None };
-    let (active, a) = role;
-    let columns = if seed.is_some() { chunk } else { 0 };
+    let (active, blend) = role;
     let index = seed.unwrap_or(0) as usize;
+    let what = Finishing { kind, scale, blend, active };
+    let end = if seed.is_some() { chunk } else { 0 };
+    let vectors = Vectors { start, step, end, chunk };
     // A in the columns from `i` on, and what it is multiplied with.
     let totals = |i: usize| {
         if !WIDE || i == start {
@@ -166,125 +168,22 @@ pub(crate) unsafe fn finish_seed<const W: usize, const WIDE: bool>(
         unroll!(l in W => { factor[l] = unsafe { blueprint.factor_of(p, i + l) }; });
         (total.0, factor)
     };
-
-    // ∂α's share of A is linear in what A is multiplied with.
-    let (alpha_gain, alpha_offset) = match kind {
-        BlueprintType::AttentionHead => (1.0, -1.0),
-        BlueprintType::Scale => (scale, -1.0),
-        _ => (scale, 0.0),
-    };
-    // Σ A·w, for an ATTENTION_HEAD Σ A·p, and Σ A times what ∂α has for it.
-    let (mut weighted, mut of_alpha) = (0.0, 0.0);
-    let mut i = start;
-    while i < columns {
-        let (total, factor) = totals(i);
-        unroll!(l in W => {
-            weighted = math::fma(factor[l], total[l], weighted);
-            let alpha = math::fma(alpha_gain, factor[l], alpha_offset);
-            of_alpha = math::fma(alpha, total[l], of_alpha);
-        });
-        if !WIDE {
-            break;
-        }
-        i += step;
-    }
-    // SAFETY: every thread of the block is here.
-    let [weighted, of_alpha] = unsafe { teams.add_up([weighted, of_alpha]) };
-    let mut extras = [0.0; CONV_TAPS];
-    if convolves || matches!(kind, BlueprintType::MlpExpansion) {
-        if seed.is_some() {
-            extras = own.extras;
-        }
-        // SAFETY: as above; the whole block sees the same kind.
-        extras = unsafe { teams.add_up(extras) };
-    }
-
-    let attends = matches!(kind, BlueprintType::AttentionHead);
-    let (gain, shift) = if attends { (a, weighted) } else { (a * scale, 0.0) };
-    let gradient = |i: usize| {
-        let (total, factor) = totals(i);
-        let mut gradient = [0.0; W];
-        unroll!(l in W => {
-            let value = if convolves { tap(&extras, i + l) } else { total[l] - shift };
-            gradient[l] = gain * value * if attends { factor[l] } else { 1.0 };
-        });
-        gradient
-    };
-    let mut result = RowSums::<W, 1>::ZERO;
-    if start < columns {
-        result.columns = gradient(start);
-    }
-    // Sum and largest magnitude.
-    let mut spread = [0.0; 2];
-    let mut i = start;
-    while i < columns {
-        let of_vector = if !WIDE || i == start { result.columns } else { gradient(i) };
-        unroll!(l in W => {
-            spread[0] += of_vector[l];
-            spread[1] = math::max(spread[1], of_vector[l].abs());
-        });
-        if WIDE && i != start {
-            rest(i, &of_vector);
-        }
-        if !WIDE {
-            break;
-        }
-        i += step;
-    }
-    // SAFETY: every thread of the block is here.
-    let [sum, largest] =
-        unsafe { teams.fold(spread, |j, x, y| if j == 0 { x + y } else { math::max(x, y) }) };
-
-    // Scaled by the largest, so that no square overflows.
-    let unit = if largest > 0.0 { 1.0 / largest } else { 1.0 };
-    let mean = sum / chunk as f32;
-    let mut squares = [0.0; 2];
-    let mut i = start;
-    while i < columns {
-        let of_vector = if !WIDE || i == start { result.columns } else { gradient(i) };
-        unroll!(l in W => {
-            let (value, deviation) = (of_vector[l] * unit, (of_vector[l] - mean) * unit);
-            squares[0] = math::fma(value, value, squares[0]);
-            squares[1] = math::fma(deviation, deviation, squares[1]);
-        });
-        if !WIDE {
-            break;
-        }
-        i += step;
-    }
-    // SAFETY: every thread of the block is here.
-    let [squares, deviations] = unsafe { teams.add_up(squares) };
-
-    if seed.is_none() || start != 0 {
-        return result;
-    }
-    let mut taps = weighted;
-    if convolves {
-        taps = 0.0;
-        unroll!(j in CONV_TAPS => {
-            if j < chunk {
-                // SAFETY: the tap is one.
-                taps = math::fma(unsafe { blueprint.weight(p, j) }, extras[j], taps);
-            }
-        });
-    }
-    result.extras[0] = if attends { 0.0 } else { a * taps };
-    let alpha_gradient = match kind {
-        BlueprintType::ConvFilter => math::fma(scale, taps, -extras[0]),
-        BlueprintType::MlpExpansion => of_alpha - extras[0],
-        _ => of_alpha,
-    };
-    // A clipped α is 0 or 1 here.
-    let blends = active && a > 0.0 && a < 1.0;
-    // SAFETY: one thread writes a seed's figures, inside their arrays.
+    let extras = if seed.is_some() { own.extras } else { [0.0; CONV_TAPS] };
+    // SAFETY: every thread of the block is here, and all of them see the same kind. The taps are weights.
     unsafe {
-        p.gradients.alpha.store(index, if blends { alpha_gradient } else { 0.0 });
-        p.gradients.norm.store(index, largest * math::sqrt(squares));
-        let variance = deviations / chunk as f32;
-        p.gradients.variance.store(index, largest * variance * largest);
-        p.gradients.max.store(index, largest);
+        let weight = |j: usize| blueprint.weight(p, j);
+        seed_finish::finish::<_, W, WIDE>(
+            teams,
+            &p.gradients,
+            index,
+            what,
+            vectors,
+            totals,
+            extras,
+            weight,
+            rest,
+        )
     }
-    result
 }
 
 /// A seed's sums over the team's share of the slabs, in the thread's first vector of columns; those of its other
@@ -336,17 +235,6 @@ unsafe fn sum_slabs<const W: usize, const WIDE: bool>(
         }
     }
     sums
-}
-
-/// The extra of tap `i`, 0 beyond the taps.
-#[inline(always)]
-fn tap(extras: &[f32; CONV_TAPS], i: usize) -> f32 {
-    match i {
-        0 => extras[0],
-        1 => extras[1],
-        2 => extras[2],
-        _ => 0.0,
-    }
 }
 
 /// The sum of the vectors at `first`, `first + stride` and so on, four loads on their way at a time.

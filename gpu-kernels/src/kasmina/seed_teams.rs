@@ -4,6 +4,8 @@ use kasmina_device::{shared_array, thread, unroll, warp};
 use kasmina_types::ParameterGradients;
 use kasmina_types::blueprint::CONV_TAPS;
 
+use super::seed_finish::{Folds, LaneTeams};
+
 /// Threads of a block.
 pub(crate) const BLOCK: usize = 256;
 /// Warps of a block.
@@ -64,67 +66,6 @@ impl Teams {
         thread::thread_idx_x() & (self.size() - 1)
     }
 
-    /// Adds up the values of each team in a fixed order; every member gets its team's sums.
-    ///
-    /// # Safety
-    /// Every thread of the block calls it.
-    #[inline(always)]
-    pub(crate) unsafe fn add_up<const N: usize>(self, values: [f32; N]) -> [f32; N] {
-        // SAFETY: the caller's contract.
-        unsafe { self.fold(values, |_, a, b| a + b) }
-    }
-
-    /// Folds each of the values within its team in a fixed order; every member gets the results. The operation
-    /// on values number `j` commutes.
-    ///
-    /// # Safety
-    /// Every thread of the block calls it.
-    #[inline(always)]
-    pub(crate) unsafe fn fold<const N: usize>(
-        self,
-        values: [f32; N],
-        combine: impl Fn(usize, f32, f32) -> f32,
-    ) -> [f32; N] {
-        const {
-            assert!(N <= FOLD_WORDS);
-        }
-        let within = |mut values: [f32; N], lanes: u32| {
-            let mut step = lanes / 2;
-            while step > 0 {
-                unroll!(j in N => {
-                    let other = warp::shuffle_xor(warp::FULL_MASK, values[j], step);
-                    values[j] = combine(j, values[j], other);
-                });
-                step /= 2;
-            }
-            values
-        };
-        let size = self.size();
-        let lanes = if size < warp::WARP_SIZE { size } else { warp::WARP_SIZE };
-        let folded = within(values, lanes);
-        if size <= warp::WARP_SIZE {
-            return folded;
-        }
-        let of_warps = shared_array![u32; WARPS * FOLD_WORDS];
-        let warps = size / warp::WARP_SIZE;
-        let first = thread::warp_idx() & !(warps - 1);
-        // SAFETY: one lane a warp writes its own words; the barriers order these writes before the reads
-        // and the reads before the next fold's writes.
-        unsafe {
-            if thread::lane_idx() == 0 {
-                let own = thread::warp_idx() as usize * FOLD_WORDS;
-                unroll!(j in N => { of_warps.write(own + j, folded[j].to_bits()); });
-            }
-            thread::sync_threads();
-            // Each group of lanes has all the team's warps' values.
-            let other = (first + (thread::lane_idx() & (warps - 1))) as usize * FOLD_WORDS;
-            let mut of_warp = [0.0; N];
-            unroll!(j in N => { of_warp[j] = f32::from_bits(of_warps.read(other + j)); });
-            thread::sync_threads();
-            within(of_warp, warps)
-        }
-    }
-
     /// Adds up what each group of `rows` neighbouring teams, a power of two, has for the same columns; the
     /// first team of the group gets the sum.
     ///
@@ -169,6 +110,52 @@ impl Teams {
         // Read before the next call writes.
         thread::sync_threads();
         sum
+    }
+}
+
+impl Folds for Teams {
+    #[inline(always)]
+    unsafe fn fold<const N: usize>(
+        self,
+        values: [f32; N],
+        combine: impl Fn(usize, f32, f32) -> f32,
+    ) -> [f32; N] {
+        const {
+            assert!(N <= FOLD_WORDS);
+        }
+        // SAFETY: whole warps are here.
+        let within =
+            |values: [f32; N], lanes: u32| unsafe { LaneTeams(lanes).fold(values, &combine) };
+        let size = self.size();
+        let lanes = if size < warp::WARP_SIZE { size } else { warp::WARP_SIZE };
+        let folded = within(values, lanes);
+        if size <= warp::WARP_SIZE {
+            return folded;
+        }
+        let of_warps = shared_array![u32; WARPS * FOLD_WORDS];
+        let warps = size / warp::WARP_SIZE;
+        let first = thread::warp_idx() & !(warps - 1);
+        // SAFETY: one lane a warp writes its own words; the barriers order these writes before the reads
+        // and the reads before the next fold's writes.
+        unsafe {
+            if thread::lane_idx() == 0 {
+                let own = thread::warp_idx() as usize * FOLD_WORDS;
+                unroll!(j in N => { of_warps.write(own + j, folded[j].to_bits()); });
+            }
+            thread::sync_threads();
+            // Each group of lanes has all the team's warps' values.
+            let other = (first + (thread::lane_idx() & (warps - 1))) as usize * FOLD_WORDS;
+            let mut of_warp = [0.0; N];
+            unroll!(j in N => { of_warp[j] = f32::from_bits(of_warps.read(other + j)); });
+            thread::sync_threads();
+            within(of_warp, warps)
+        }
+    }
+
+    /// A block's teams are all of one blueprint, and answer alike.
+    #[inline(always)]
+    fn any(self, predicate: bool) -> bool {
+        predicate
     }
 }
 

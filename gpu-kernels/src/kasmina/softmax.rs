@@ -35,12 +35,12 @@ pub(crate) unsafe fn log_partition<M: Team, const L: usize, const N: usize>(
 ) -> f32 {
     let Columns { strip, local_seed, column, blueprint } = columns;
     let head = blueprint.filter(Blueprint::attends);
-    if !team.sync_or(head.is_some()) {
-        return 0.0;
-    }
     let (weights, count) = (&p.layer().weights, p.chunk_size());
     let vectors = p.geometry().chunk_vectors;
     if vectors.is_power_of_two() && vectors <= warp::WARP_SIZE {
+        if !warp::any(warp::FULL_MASK, head.is_some()) {
+            return 0.0;
+        }
         // A chunk's threads are neighbours in a warp, and have all of its weights.
         let mut own = [f32::NEG_INFINITY; L];
         if let Some(head) = head {
@@ -54,6 +54,9 @@ pub(crate) unsafe fn log_partition<M: Team, const L: usize, const N: usize>(
         let mut sum = 0.0;
         unroll!(l in L => { sum += math::exp(own[l] - largest); });
         return largest + math::log(warp_fold_width(sum, vectors, |a, b| a + b));
+    }
+    if !team.sync_or(head.is_some()) {
+        return 0.0;
     }
     // SAFETY: the strip's seeds are seeds, and have `count` weights; the team's threads are all here.
     unsafe {

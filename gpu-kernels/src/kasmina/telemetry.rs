@@ -37,6 +37,17 @@ pub(crate) unsafe fn merge<M: Team>(
     // Orders the threads' moments before the warps that fold them.
     team.sync();
 
+    let finish = |s: u32, folded: Moments| {
+        let seed = (strip.first_seed + s) as usize;
+        // SAFETY: one lane of one block writes the seed's telemetry and its flag, which the blocks of the group
+        // read before they arrived, or, of one alone, before the barrier above.
+        unsafe {
+            folded.finish(&p.telemetry, seed);
+            if p.numerical.mode == Numerical::ADAPTIVE {
+                p.unstable.store(seed, u8::from(folded.is_unstable()));
+            }
+        }
+    };
     let part = slab * g.chunk_strips + strip.share;
     let seed_vectors = g.chunk_vectors.min(strip.vectors).max(1);
     fold_by_seed(
@@ -49,11 +60,18 @@ pub(crate) unsafe fn merge<M: Team>(
             unsafe { scratch.read_words(thread as usize * MOMENT_WORDS) }
         },
         |s, folded| {
+            if parts == 1 {
+                return finish(s, folded);
+            }
             let place = (strip.first_seed + s) as usize * parts as usize + part as usize;
             // SAFETY: one lane of one block writes the part's place.
             unsafe { folded.store(&p.partials, place) };
         },
     );
+    if parts == 1 {
+        // The scratch's readers are done before the next tile writes there.
+        return team.sync();
+    }
 
     let arrivals = &p.arrivals;
     // SAFETY: every thread arrives; each part of the group arrives once.
@@ -66,17 +84,7 @@ pub(crate) unsafe fn merge<M: Team>(
                 // SAFETY: all parts were stored before their blocks arrived.
                 unsafe { Moments::load(&p.partials, place) }
             },
-            |s, folded| {
-                let seed = (strip.first_seed + s) as usize;
-                // SAFETY: one lane of one block writes the seed's telemetry and its flag, which the blocks
-                // of the group read before they arrived.
-                unsafe {
-                    folded.finish(&p.telemetry, seed);
-                    if p.numerical.mode == Numerical::ADAPTIVE {
-                        p.unstable.store(seed, u8::from(folded.is_unstable()));
-                    }
-                }
-            },
+            finish,
         );
     }
 }

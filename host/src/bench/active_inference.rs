@@ -1,6 +1,6 @@
 //! Free energy and one belief step, and whole inferences, as cases.
 
-use kasmina_reference::information as reference;
+use kasmina_reference::information::active_inference as reference;
 use kasmina_reference::numeric::{Dtype, Tolerance};
 use kasmina_types::DType;
 use ndarray::{Array1, Array2};
@@ -9,7 +9,7 @@ use super::data;
 use super::{BenchError, Prepared, timer, within};
 use crate::device::Device;
 use crate::error::Error;
-use crate::information::{ActiveInference, GaussianModel, InferenceOptions};
+use crate::information::active_inference::{ActiveInference, GaussianModel, InferenceOptions};
 
 /// What is computed of models of which shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -49,7 +49,9 @@ impl Passes {
     fn variant(self) -> Variant {
         match self {
             Self::BackwardTma => Variant::Tma,
-            Self::Backward | Self::Both => Variant::Plain,
+            Self::Backward => Variant::Plain,
+            // What a user gets.
+            Self::Both => Variant::Auto,
         }
     }
 }

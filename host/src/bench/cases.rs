@@ -9,6 +9,7 @@ use super::layer::{self, State};
 use super::record::case_name;
 use super::reduction::{self, Cut};
 use super::timer::{self, Lane};
+use super::transfer_entropy::{self, Of};
 use super::{BenchError, COPY, Prepared};
 use super::{active_inference, normalization, seeds, telemetry};
 use crate::device::{Device, Gpu};
@@ -36,6 +37,7 @@ enum Work {
     Inference(active_inference::Work),
     Seeds([usize; 2], seeds::Work),
     Telemetry([usize; 3], ReductionStrategy),
+    TransferEntropy(transfer_entropy::Work),
 }
 
 impl Case {
@@ -79,6 +81,19 @@ impl Case {
             Work::Telemetry(shape, strategy) => {
                 telemetry::prepare(device, *shape, *strategy).map(Some)
             }
+            Work::TransferEntropy(work) => transfer_entropy::prepare(device, *work).map(Some),
+        }
+    }
+
+    /// What its arithmetic takes at the least on a GPU at its highest clock, where that is the limit.
+    pub(super) fn arithmetic_floor_us(&self, device: &Device) -> Option<f64> {
+        match (device, &self.work) {
+            (Device::Cuda(gpu), Work::TransferEntropy(work)) => {
+                let info = gpu.device().info();
+                let cycles_per_us = f64::from(info.sm_count) * f64::from(info.clock_khz) * 1e-3;
+                Some(work.cycles() / cycles_per_us)
+            }
+            _ => None,
         }
     }
 
@@ -86,6 +101,7 @@ impl Case {
     pub(super) fn lanes(&self, device: &Device, sets: usize) -> Vec<Lane> {
         match self.work {
             Work::Seeds(_, work) => work.lanes(device),
+            Work::TransferEntropy(work) => work.lanes(device),
             _ => timer::lanes(device, sets),
         }
     }
@@ -145,6 +161,18 @@ impl Case {
         }
     }
 
+    fn transfer_entropy(samples: usize, history: usize, of: Of) -> Self {
+        let work = transfer_entropy::Work { samples, history, of };
+        Self {
+            kernel: "transfer_entropy".into(),
+            variant: work.variant(),
+            dtype: DType::F32,
+            shape: work.shape(),
+            bytes: work.bytes(),
+            work: Work::TransferEntropy(work),
+        }
+    }
+
     fn norm(work: normalization::Work, dtype: DType) -> Self {
         Self {
             kernel: work.kernel().into(),
@@ -192,6 +220,7 @@ pub(super) fn all(device: &Device, quick: bool) -> Vec<Case> {
             cases.extend(gpu_norms());
             cases.extend(gpu_seeds());
             cases.extend(gpu_inferences());
+            cases.extend(gpu_transfer_entropies());
             cases
         }
         Device::Cpu => small([256, 100, 64], 1 << if quick { 18 } else { 22 }),
@@ -253,10 +282,16 @@ fn gpu_variants(gpu: &Gpu) -> Vec<Case> {
     }
     let backward = |shape, dtype, state| Case::backward(shape, dtype, state, Passes::BackwardTma);
     cases.extend(shapes.map(|shape| backward(shape, F32, State::Third)));
+    cases.extend(BACKWARD_SMALLER.map(|shape| backward(shape, F32, State::Third)));
     cases.extend([F16, Bf16].map(|dtype| backward([4096, 1000, 64], dtype, State::Third)));
+    cases.push(backward([512, 1000, 64], Bf16, State::Third));
     cases.push(backward([4096, 1000, 64], F32, State::Mixed));
     cases
 }
+
+/// Where one variant of the backward pass overtakes the other.
+const BACKWARD_SMALLER: [[usize; 3]; 4] =
+    [[128, 1000, 64], [256, 1000, 64], [512, 1000, 64], [256, 16, 4096]];
 
 fn gpu_backward() -> Vec<Case> {
     use DType::{Bf16, F16, F32};
@@ -269,6 +304,10 @@ fn gpu_backward() -> Vec<Case> {
         cases.extend(shapes.map(|shape| Case::backward(shape, F32, Third, passes)));
     }
     for (shape, dtype, state) in [
+        ([256, 1000, 64], F32, Third),
+        ([512, 1000, 64], F32, Third),
+        ([256, 16, 4096], F32, Third),
+        ([512, 1000, 64], Bf16, Third),
         ([4096, 1000, 64], F16, Third),
         ([4096, 1000, 64], Bf16, Third),
         ([4096, 1000, 63], F32, Third),
@@ -341,6 +380,24 @@ fn gpu_seeds() -> Vec<Case> {
     cases
 }
 
+/// A long pair by both methods, a pair with surrogates, a matrix.
+fn gpu_transfer_entropies() -> Vec<Case> {
+    [
+        (20_000, 3, Of::Brute),
+        (20_000, 3, Of::Pruned),
+        (20_000, 1, Of::Brute),
+        (4000, 3, Of::Brute),
+        (8000, 3, Of::Brute),
+        (8000, 3, Of::Pruned),
+        (1000, 3, Of::Brute),
+        (2000, 3, Of::Surrogates(200)),
+        (2000, 1, Of::Matrix(64)),
+        (2000, 3, Of::Matrix(64)),
+    ]
+    .map(|(samples, history, of)| Case::transfer_entropy(samples, history, of))
+    .into()
+}
+
 fn seeds_of(shape: [usize; 2]) -> impl Iterator<Item = Case> {
     seeds::Work::ALL.into_iter().map(move |work| Case::seeds(shape, work))
 }
@@ -388,6 +445,9 @@ fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
     let n = (elements / 16).isqrt().min(512);
     let work = active_inference::Work { models: 1, observations: n, states: n, steps: None };
     cases.extend([F64, F32].map(|dtype| Case::inference(work, dtype)));
+    let samples = (elements / 256).clamp(100, 2000);
+    cases.push(Case::transfer_entropy(samples, 1, Of::Brute));
+    cases.push(Case::transfer_entropy(samples, 3, Of::Surrogates(3)));
     cases
 }
 
@@ -403,6 +463,7 @@ mod tests {
         cases.extend(gpu_norms());
         cases.extend(gpu_seeds());
         cases.extend(gpu_inferences());
+        cases.extend(gpu_transfer_entropies());
         let mut names: Vec<_> = cases.iter().map(Case::name).collect();
         assert!(names.contains(&"blend_forward f32 4096x1000x64 v1".into()), "{names:?}");
         assert!(names.contains(&"reduce_sum f32 268435456 whole".into()), "{names:?}");

@@ -21,6 +21,7 @@ mod seeds;
 mod statistics;
 mod telemetry;
 pub mod timer;
+mod transfer_entropy;
 
 pub use cases::Case;
 pub use copy_rate::DeviceCopy;
@@ -84,7 +85,7 @@ pub fn run(
         match measure_case(device, case, copy.as_mut(), plan) {
             Ok(measured) => {
                 copy_rates.extend(measured.copy_gb_per_s);
-                rows.extend(measured.rows(case, peak_gb_per_s));
+                rows.extend(measured.rows(case, peak_gb_per_s, case.arithmetic_floor_us(device)));
             }
             Err(wrong @ BenchError::WrongResult { .. }) => {
                 refused.push(Refused { case: name, reason: wrong.to_string() });
@@ -148,11 +149,17 @@ fn measure_case(
 }
 
 impl Measured {
-    fn rows(&self, case: &Case, peak_gb_per_s: Option<f64>) -> Vec<Row> {
+    fn rows(
+        &self,
+        case: &Case,
+        peak_gb_per_s: Option<f64>,
+        arithmetic_floor_us: Option<f64>,
+    ) -> Vec<Row> {
         let row = |lane: &LaneTimes| {
             let Statistics { samples, median_us, min_us, max_us } = lane.times;
             let gb_per_s = gb_per_s(case.bytes, median_us);
-            let floor_us = peak_gb_per_s.map(|peak| case.bytes as f64 / peak * 1e-3);
+            let memory_floor_us = peak_gb_per_s.map(|peak| case.bytes as f64 / peak * 1e-3);
+            let floor_us = arithmetic_floor_us.or(memory_floor_us);
             Row {
                 kernel: case.kernel.clone(),
                 variant: case.variant.to_owned(),

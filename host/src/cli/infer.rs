@@ -7,11 +7,13 @@ use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
 
 use super::device::Choice;
-use super::output::{Json, write_file};
+use super::output::Json;
+use super::plot::{self, Chart, Line};
 use super::{Failure, Status};
 use crate::error::Error;
-use crate::information::{ActiveInference, Belief, GaussianModel, InferenceOptions, Inferred};
-use crate::plot::{Chart, Line, svg};
+use crate::information::active_inference::{
+    ActiveInference, Belief, GaussianModel, InferenceOptions, Inferred, TracePoint,
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -34,9 +36,9 @@ pub(crate) struct Arguments {
     /// Where to run; without a GPU, `auto` is the CPU
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     device: Choice,
-    /// Write a plot of the convergence to FILE, as SVG
+    /// Write a plot of the convergence to FILE
     #[arg(long, value_name = "FILE")]
-    plot: Option<PathBuf>,
+    svg: Option<PathBuf>,
     #[command(flatten)]
     json: Json,
 }
@@ -100,6 +102,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     if !(tolerance > 0.0 && tolerance.is_finite()) {
         return Err(Failure::usage(Tolerance(tolerance)));
     }
+    if let Some(path) = &arguments.svg {
+        plot::check(path)?;
+    }
     let path = &arguments.model;
     let in_file = |error: anyhow::Error| {
         Failure::usage(error.context(format!("cannot use the model {}", path.display())))
@@ -107,7 +112,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let (model, belief, kappa) = read(path).map_err(in_file)?;
     let device = arguments.device.device()?;
     let max_steps = arguments.steps.unwrap_or(arguments.max_steps) as usize;
-    let trace_points = if arguments.plot.is_some() { TRACE_POINTS.min(max_steps + 1) } else { 0 };
+    let trace_points = if arguments.svg.is_some() { TRACE_POINTS.min(max_steps + 1) } else { 0 };
     let options = InferenceOptions { kappa, trace_points, ..InferenceOptions::default() };
     let prepared = ActiveInference::new(&device, std::slice::from_ref(&model), options)
         .and_then(|mut inference| inference.set_beliefs(&[belief]).map(|()| inference));
@@ -121,13 +126,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     };
     let found = &found[0];
     let converged = found.distance_bound <= tolerance;
-    if let Some(path) = &arguments.plot {
-        let text = plot(found)?;
-        write_file(path, text.as_bytes()).map_err(Failure::usage)?;
+    if let Some(path) = &arguments.svg {
+        plot::write(path, &picture(found)?)?;
     }
     let json = &arguments.json;
     json.say(summary(&model, found, inference.kappas()[0], &device.to_string(), converged))?;
-    if let Some(path) = &arguments.plot {
+    if let Some(path) = &arguments.svg {
         json.say(format!("{}: how it converged", path.display()))?;
     }
     let energy = found.free_energy;
@@ -212,12 +216,12 @@ fn summary(
 }
 
 /// Free energies and the distance to the posterior mean over the steps.
-fn plot(found: &Inferred) -> Result<String, Failure> {
-    let line = |name, value: fn(&crate::information::TracePoint) -> f64| {
+fn picture(found: &Inferred) -> Result<String, Failure> {
+    let line = |name, value: fn(&TracePoint) -> f64| {
         let points = found.trace.iter().enumerate();
         Line { name, points: points.map(|(step, point)| (step as f64, value(point))).collect() }
     };
-    Ok(svg(&[
+    plot::lines(&[
         Chart {
             title: "Free energy",
             x_label: "belief steps",
@@ -235,5 +239,5 @@ fn plot(found: &Inferred) -> Result<String, Failure> {
             log_y: true,
             lines: vec![line("bound", |point| point.distance_bound)],
         },
-    ])?)
+    ])
 }

@@ -139,6 +139,11 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
         "gemv" => Some("α·A·x + β·y".into()),
         "axpby" => Some("α·x + β·y, and projections by tiling".into()),
         "velocity" => Some("(x − y)/dt".into()),
+        "fused_distance_kth" => {
+            Some("distances to the K nearest points, for transfer entropy".into())
+        }
+        "fused_te_reduction" => Some("counts of near points, and transfer entropy of them".into()),
+        "surrogate_rows" => Some("rows of surrogates: permuted, rotated, in blocks".into()),
         "graft_schedule" => Some("one epoch of every seed: α by its schedule".into()),
         "state_update" => Some("checked updates of the seeds' state, a batch".into()),
         "gradient_clip" => {

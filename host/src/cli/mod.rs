@@ -14,7 +14,9 @@ mod layer;
 mod list;
 mod main_job;
 mod output;
+mod plot;
 mod trace;
+mod transfer_entropy;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -65,6 +67,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Profile steps of the layer and write a trace of them for Perfetto
     Trace(trace::Arguments),
+    /// Estimate transfer entropy between columns of a CSV file
+    Te(transfer_entropy::Arguments),
 }
 
 /// Runs the command line of this process.
@@ -82,6 +86,7 @@ pub fn main() -> ExitCode {
         Some(Command::Inspect(arguments)) => inspect::run(&arguments),
         Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Trace(arguments)) => trace::run(&arguments),
+        Some(Command::Te(arguments)) => transfer_entropy::run(&arguments),
     };
     let status = result.unwrap_or_else(|failure| {
         // Nobody may be left to read it.

@@ -153,6 +153,37 @@ impl<T: Pod> CudaBuffer<T> {
         queued.and(waited)
     }
 
+    /// As [`Self::copy_range_from_slice`], on the stream `beside`, and ordered after nothing: also while the home stream
+    /// is captured, where the copy is not captured but done.
+    ///
+    /// # Errors
+    /// [`DriverError::Length`] for a range that is not inside, a capture on `beside`, or a failed call.
+    pub(crate) fn copy_unused_range_from_slice(
+        &mut self,
+        start: usize,
+        values: &[T],
+        beside: &Stream,
+    ) -> Result<(), DriverError> {
+        let offset = self.check_range("copy from a slice to a range", start, values.len())?;
+        beside.same_device("the buffer", self.home().device())?;
+        beside.refuse_capture("a copy from a slice")?;
+        beside.device().bind()?;
+        // SAFETY: the range of `size_of_val(values)` bytes is inside the allocation by `check_range`; the source is
+        // borrowed until the wait below.
+        let queued = unsafe {
+            driver_call!(cuMemcpyHtoDAsync_v2(
+                self.device_address() + offset,
+                values.as_ptr().cast(),
+                size_of_val(values),
+                beside.raw()
+            ))
+        };
+        beside.count_transfer(Direction::HostToDevice, size_of_val(values));
+        // Also where the call failed: what it queued must not outlive the borrow.
+        let waited = beside.synchronize();
+        queued.and(waited)
+    }
+
     /// Copies the elements from `start` on out to `values`; complete on return.
     ///
     /// # Errors

@@ -3,7 +3,8 @@
 //! The key is all that a map says: address, shape, strides, box, element type, options. A map says nothing of who owns the
 //! memory, so one whose buffer was given back stays true, and serves the next buffer of the same address and shape; the
 //! kernel's launcher holds the buffers themselves. The map that was used longest ago makes room for a new one, but never
-//! one that a captured graph has in it, for the graph keeps its address.
+//! one that a captured graph has in it, for the graph keeps its address. Inside a capture only a place that no map had
+//! before takes a new one, which is copied there at once: the graph has the address alone.
 
 use std::collections::HashMap;
 
@@ -27,8 +28,8 @@ const ALIGN_WORDS: usize = align_of::<TensorMapBytes>() / 8;
 pub struct TensorMapCache {
     device: Device,
     memory: Buffer<u64>,
-    /// What is in the memory.
-    mirror: Vec<u64>,
+    /// Where maps are copied while the device's own stream is captured.
+    beside: Option<Stream>,
     /// The first word that is aligned.
     first: usize,
     slots: Vec<Slot>,
@@ -80,13 +81,18 @@ impl TensorMapCache {
     pub fn new(device: &Device, capacity: usize) -> Result<Self, Error> {
         let capacity = capacity.max(1);
         let words = capacity * MAP_WORDS + ALIGN_WORDS;
-        let memory = Buffer::zeroed(device, words)?;
+        // Complete on return, unlike a fill: what is copied beside the stream later comes after it.
+        let memory = Buffer::from_slice(device, &vec![0; words])?;
+        let beside = match device {
+            Device::Cuda(gpu) => Some(Stream::new(gpu.device())?),
+            Device::Cpu | Device::Simt(_) => None,
+        };
         let past = (memory.device_address() / 8) as usize % ALIGN_WORDS;
         Ok(Self {
             device: device.clone(),
             first: (ALIGN_WORDS - past) % ALIGN_WORDS,
             memory,
-            mirror: vec![0; words],
+            beside,
             slots: vec![Slot::default(); capacity],
             by_key: HashMap::new(),
             clock: 0,
@@ -99,20 +105,20 @@ impl TensorMapCache {
     /// lives.
     ///
     /// # Errors
-    /// A rule of the hardware that `spec` breaks, a GPU without tensor maps, a map that is not there yet while the
-    /// device's stream is captured, or a cache that is full of maps of graphs. The cache is unchanged.
+    /// A rule of the hardware that `spec` breaks, a GPU without tensor maps, or no place: every map is of a graph, or,
+    /// while the device's stream is captured, the cache is full. The cache is unchanged.
     pub fn get(&mut self, spec: &TensorMapSpec<'_>) -> Result<TensorMapHandle, Error> {
         spec.check().map_err(super::DriverError::from)?;
         let key = Key::of(spec);
+        let capturing = matches!(&self.device, Device::Cuda(gpu) if gpu.stream().is_capturing());
         let slot = match self.by_key.get(&key) {
             Some(&slot) => {
                 self.statistics.hits += 1;
                 slot
             }
-            None => self.insert(key, spec)?,
+            None => self.insert(key, spec, capturing)?,
         };
         self.clock += 1;
-        let capturing = matches!(&self.device, Device::Cuda(gpu) if gpu.stream().is_capturing());
         let entry = &mut self.slots[slot];
         entry.used = self.clock;
         entry.pinned |= capturing;
@@ -135,8 +141,13 @@ impl TensorMapCache {
         self.memory.release(stream)
     }
 
-    fn insert(&mut self, key: Key, spec: &TensorMapSpec<'_>) -> Result<usize, Error> {
-        let free = |slot: &&(usize, &Slot)| !slot.1.pinned;
+    fn insert(
+        &mut self,
+        key: Key,
+        spec: &TensorMapSpec<'_>,
+        capturing: bool,
+    ) -> Result<usize, Error> {
+        let free = |slot: &&(usize, &Slot)| !slot.1.pinned && (slot.1.key.is_none() || !capturing);
         let slots = self.slots.iter().enumerate().collect::<Vec<_>>();
         let oldest = slots.iter().filter(free).min_by_key(|(_, slot)| slot.used);
         let Some(&(slot, _)) = oldest else {
@@ -147,13 +158,11 @@ impl TensorMapCache {
             Device::Cpu | Device::Simt(_) => bytemuck::cast(key.for_executor()),
         };
         let at = self.word(slot);
-        let before: [u64; MAP_WORDS] =
-            self.mirror[at..at + MAP_WORDS].try_into().expect("a slot has the words of a map");
-        self.mirror[at..at + MAP_WORDS].copy_from_slice(&words);
-        // All at once: the others are written with what they hold. It waits for launches that read them.
-        if let Err(error) = self.memory.copy_from_slice(&self.mirror) {
-            self.mirror[at..at + MAP_WORDS].copy_from_slice(&before);
-            return Err(error);
+        if capturing {
+            self.memory.copy_unused_range_from_slice(at, &words, self.beside.as_ref())?;
+        } else {
+            // It waits for launches that read the old one.
+            self.memory.copy_range_from_slice(at, &words)?;
         }
         self.statistics.misses += 1;
         if let Some(old) = self.slots[slot].key.replace(key.clone()) {

@@ -1,36 +1,12 @@
-//! Information and inference: Gaussian active inference, and the vector operations beside it.
-//!
-//! ```
-//! use kasmina::Device;
-//! use kasmina::information::{ActiveInference, GaussianModel, InferenceOptions};
-//! use ndarray::array;
-//!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let model = GaussianModel::builder(array![[1.0, 0.5], [0.0, 1.0], [0.25, -1.0]])
-//!     .observation(array![1.8, 0.2, 0.75])
-//!     .obs_precision(array![4.0, 2.0, 1.0])
-//!     .build()?;
-//! let mut inference = ActiveInference::new(&Device::auto(), &[model.clone()], InferenceOptions::default())?;
-//! let found = inference.infer_until_converged(1e-10, 10_000)?;
-//! let exact = model.posterior()?;
-//! assert!(found[0].converged);
-//! assert!(found[0].belief.mean.iter().zip(&exact.mean).all(|(a, b)| (a - b).abs() < 1e-8));
-//! # Ok(())
-//! # }
-//! ```
+//! Measures of information between time series, Gaussian active inference, and the vector operations beside it, on any
+//! device.
 
-mod active_inference;
-mod active_inference_error;
-mod active_inference_model;
-mod active_inference_stages;
+pub mod active_inference;
 mod axpby;
 mod gemv;
+pub mod transfer_entropy;
 
-pub use active_inference::{ActiveInference, InferenceOptions, Inferred, TracePoint};
-pub use active_inference_error::InferenceError;
-pub use active_inference_model::{
-    Belief, FreeEnergy, GaussianModel, GaussianModelBuilder, Posterior,
-};
-pub use active_inference_stages::InferenceStages;
+pub use active_inference::{ActiveInference, InferenceError};
 pub use axpby::{axpby, tile_projection, velocity};
 pub use gemv::{gemv, gemv_transposed};
+pub use transfer_entropy::{TransferEntropy, TransferEntropyError};

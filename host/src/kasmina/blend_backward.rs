@@ -23,6 +23,9 @@ use crate::error::Error;
 
 const OP: &str = "blend_backward";
 
+/// Elements of x from which on the copy engine was faster: `docs/performance.md`.
+const TMA_PAYS_FROM: usize = 24_000_000;
+
 /// The backward pass of a layer of one shape and element type on one device: from the gradient at the output
 /// those of the input, of the blueprints and of the blend factors, as far as each seed's state lets them
 /// through.
@@ -74,7 +77,7 @@ impl<T: LayerElement> BlendBackward<T> {
         check_shape(OP, batch, num_seeds, chunk_size)?;
         let numerical = options.numerical.parameters(OP)?;
         device.refuse_capture(OP)?;
-        let variant = choose_variant::<T>(device, num_seeds, chunk_size, options.variant)?;
+        let variant = choose_variant::<T>(device, [batch, num_seeds, chunk_size], options.variant)?;
         let plan = match KernelDevice::of(device) {
             Some(kernels) => {
                 let shape = [batch, num_seeds, chunk_size];
@@ -104,7 +107,7 @@ impl<T: LayerElement> BlendBackward<T> {
         chunk_size: usize,
         variant: Variant,
     ) -> bool {
-        choose_variant::<T>(device, num_seeds, chunk_size, variant).is_ok()
+        choose_variant::<T>(device, [1, num_seeds, chunk_size], variant).is_ok()
     }
 
     /// Computes `grad_input` and `gradients` from the forward pass' `input` and the gradient at its output,
@@ -145,12 +148,13 @@ impl<T: LayerElement> BlendBackward<T> {
                 grad_output,
                 grad_input,
                 sums: &mut plan.sums,
+                gradients,
             },
         )?;
         let launched = parameters_launcher::launch(
             kernels,
             parameters_launcher::Arguments {
-                slabs: plan.pass.geometry.slabs,
+                geometry: plan.pass.geometry,
                 lanes: plan.pass.kernel.lanes(),
                 state,
                 sums: &mut plan.sums,
@@ -226,8 +230,7 @@ impl<T: LayerElement> BlendBackward<T> {
 /// The variant that runs on `device`.
 fn choose_variant<T: Element>(
     device: &Device,
-    num_seeds: usize,
-    chunk_size: usize,
+    [batch, num_seeds, chunk_size]: [usize; 3],
     asked: Variant,
 ) -> Result<Variant, Error> {
     if asked == Variant::TmaBulkStores {
@@ -243,6 +246,8 @@ fn choose_variant<T: Element>(
         supported: kernels.zip(instance).is_some_and(|(device, i)| device.supports(i.kernel)),
         chunk_bytes,
         row_bytes: num_seeds * chunk_bytes,
+        elements: batch * num_seeds * chunk_size,
+        tma_pays_from: Some(TMA_PAYS_FROM),
     };
     variant::choose(asked, facts)
 }

@@ -106,7 +106,7 @@ impl<T: LayerElement> BlendForward<T> {
             _ => None,
         };
         let asked = tuning.as_ref().map_or(options.variant, |tuning| tuning.chosen);
-        let variant = choose_variant::<T>(device, num_seeds, chunk_size, asked)?;
+        let variant = choose_variant::<T>(device, [batch, num_seeds, chunk_size], asked)?;
         let plan = match KernelDevice::of(device) {
             Some(kernels) => Some(Plan::new::<T>(device, kernels, shape, variant, &options)?),
             None => None,
@@ -194,7 +194,7 @@ impl<T: LayerElement> BlendForward<T> {
         chunk_size: usize,
         variant: Variant,
     ) -> bool {
-        choose_variant::<T>(device, num_seeds, chunk_size, variant).is_ok()
+        choose_variant::<T>(device, [1, num_seeds, chunk_size], variant).is_ok()
     }
 
     /// What keeps a pass of this shape from running in a variant on a device.
@@ -204,7 +204,9 @@ impl<T: LayerElement> BlendForward<T> {
         chunk_size: usize,
         variant: Variant,
     ) -> Option<String> {
-        choose_variant::<T>(device, num_seeds, chunk_size, variant).err().map(|why| why.to_string())
+        choose_variant::<T>(device, [1, num_seeds, chunk_size], variant)
+            .err()
+            .map(|why| why.to_string())
     }
 
     /// The kernel that the pass launches; none on the CPU.
@@ -292,8 +294,7 @@ pub(super) fn check_shape(
 /// The variant that runs on `device`.
 fn choose_variant<T: Element>(
     device: &Device,
-    num_seeds: usize,
-    chunk_size: usize,
+    [batch, num_seeds, chunk_size]: [usize; 3],
     asked: Variant,
 ) -> Result<Variant, Error> {
     let instance = instances::blend_forward_tma(T::DTYPE, asked == Variant::TmaBulkStores);
@@ -305,6 +306,8 @@ fn choose_variant<T: Element>(
         supported: kernels.zip(instance).is_some_and(|(device, i)| device.supports(i.kernel)),
         chunk_bytes,
         row_bytes: num_seeds * chunk_bytes,
+        elements: batch * num_seeds * chunk_size,
+        tma_pays_from: None,
     };
     variant::choose(asked, facts)
 }

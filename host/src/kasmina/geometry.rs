@@ -11,6 +11,12 @@ const NARROWEST: u32 = 16;
 /// Waves of blocks no emptier than this are as good as full ones.
 const GOOD_ENOUGH: f64 = 0.95;
 
+/// One wave no emptier than this is better than several whose blocks share seeds.
+const NEARLY_FULL: f64 = 0.9;
+
+/// Groups of rows a thread up to which such a wave is taken: measured at 32 to 4096 rows of 1000 seeds of 64 columns.
+const MOST_GROUPS: u32 = 32;
+
 /// Cuts `[batch, num_seeds · chunk_vectors]` vectors for a grid of `resident` blocks that take `rows`
 /// rows a thread at a time.
 pub(crate) fn cut(
@@ -20,8 +26,7 @@ pub(crate) fn cut(
     rows: u32,
     resident: u32,
 ) -> BlendGeometry {
-    let limits = Limits { widest: BLOCK, several: BLOCK, unit: 1, row_lanes: BLOCK };
-    cut_within(batch, num_seeds, chunk_vectors, rows, resident, limits)
+    cut_within(batch, num_seeds, chunk_vectors, rows, resident, LIMITS)
 }
 
 /// Bytes of a row that the copy engine is to fetch at a time, at least.
@@ -60,6 +65,9 @@ pub(crate) fn cut_into_boxes(
     cut_within(batch, num_seeds, chunk_vectors, rows, resident, limits)
 }
 
+/// Where threads load their vectors, only the block's size limits a strip.
+const LIMITS: Limits = Limits { widest: BLOCK, several: BLOCK, unit: 1, row_lanes: BLOCK };
+
 /// What a strip has to obey.
 #[derive(Clone, Copy)]
 struct Limits {
@@ -81,20 +89,49 @@ fn cut_within(
     resident: u32,
     limits: Limits,
 ) -> BlendGeometry {
+    let one_wave = seeds_of_one_wave([batch, num_seeds, chunk_vectors], rows, resident, limits);
+    let limits = match one_wave {
+        Some(seeds) => Limits { several: seeds * chunk_vectors, ..limits },
+        None => limits,
+    };
     let (strip_vectors, strip_seeds, chunk_strips) = strip(num_seeds, chunk_vectors, limits);
     let row_lanes = (BLOCK / strip_vectors).min(batch.div_ceil(rows)).clamp(1, limits.row_lanes);
     let strips = num_seeds.div_ceil(strip_seeds) * chunk_strips;
     let groups = batch.div_ceil(rows * row_lanes);
+    let slabs = if one_wave.is_some() { 1 } else { slabs(strips, groups, resident) };
     BlendGeometry {
         chunk_vectors,
         strip_vectors,
         strip_seeds,
         chunk_strips,
         strips,
-        slabs: slabs(strips, groups, resident),
+        slabs,
         row_lanes,
         _padding: 0,
     }
+}
+
+/// The most seeds of a strip with which the strips, not cut into slabs, fill the device once and threads with columns
+/// their blocks: then no block waits for another's part. `None` where no number does, and for a batch that is long
+/// enough for wide strips to be worth more.
+fn seeds_of_one_wave(
+    [batch, num_seeds, chunk_vectors]: [u32; 3],
+    rows: u32,
+    resident: u32,
+    limits: Limits,
+) -> Option<u32> {
+    let most = limits.widest.min(limits.several) / chunk_vectors;
+    let good = |&seeds: &u32| {
+        let (strips, vectors) = (num_seeds.div_ceil(seeds), seeds * chunk_vectors);
+        let row_lanes = BLOCK / vectors;
+        let full =
+            |some: u32, all: u32| some <= all && f64::from(some) >= NEARLY_FULL * f64::from(all);
+        full(strips, resident)
+            && full(row_lanes * vectors, BLOCK)
+            && batch <= MOST_GROUPS * rows * row_lanes
+    };
+    let wide_enough = |seeds: &u32| seeds * chunk_vectors >= NARROWEST;
+    (1..=most.min(num_seeds)).rev().take_while(wide_enough).find(good)
 }
 
 /// Vectors and seeds of a strip, and strips of a chunk: whole chunks where several fit a block, else
@@ -201,6 +238,25 @@ mod tests {
         }
         let cut = |reads| cut_into_boxes(4096, 16, 1024, 4, 264, 16, reads);
         assert_eq!(cut(Reads::BySeed), cut(Reads::Everything));
+    }
+
+    /// 1000 seeds of 64 columns in few rows: four seeds a strip make 250 blocks, and none of them waits for another.
+    #[test]
+    fn few_rows_are_one_wave_without_slabs() {
+        for batch in [1, 32, 512] {
+            let g = cut(batch, 1000, 16, 4, 264);
+            assert_eq!((g.strip_seeds, g.strips, g.slabs), (4, 250, 1), "{g:?}");
+            assert!(g.finishes_seeds());
+        }
+        let long = cut(513, 1000, 16, 4, 264);
+        assert!(long.strip_seeds == 16 && long.slabs > 1 && !long.finishes_seeds(), "{long:?}");
+        // No number of seeds makes a wave: too few of them, or too wide.
+        for (seeds, vectors) in [(100, 16), (1000, 128), (16, 1024)] {
+            assert_eq!(seeds_of_one_wave([32, seeds, vectors], 4, 264, LIMITS), None);
+        }
+        for (batch, seeds, vectors) in [(32, 250, 64), (7, 1001, 16), (100, 5000, 3)] {
+            check_cover(cut(batch, seeds, vectors, 4, 264), seeds, vectors);
+        }
     }
 
     #[track_caller]

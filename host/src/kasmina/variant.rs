@@ -14,11 +14,18 @@ pub(crate) struct Facts<'a> {
     pub(crate) chunk_bytes: usize,
     /// Bytes of a row.
     pub(crate) row_bytes: usize,
+    /// Elements of the input.
+    pub(crate) elements: usize,
+    /// Elements of the input from which on [`Variant::Tma`] was measured to be faster, if ever.
+    pub(crate) tma_pays_from: Option<usize>,
 }
 
-/// What [`Variant::Auto`] takes where every variant can run. Measurements decide; until there are any, the plain one.
-fn fastest(_: Facts<'_>) -> Variant {
-    Variant::Plain
+/// What [`Variant::Auto`] takes where every variant can run. Measurements decide.
+fn fastest(facts: Facts<'_>) -> Variant {
+    match facts.tma_pays_from {
+        Some(elements) if facts.elements >= elements => Variant::Tma,
+        _ => Variant::Plain,
+    }
 }
 
 /// The variant that runs: never [`Variant::Auto`]; nor [`Variant::Tuned`], which is as it where nothing is timed.
@@ -56,8 +63,15 @@ mod tests {
     #[test]
     fn what_cannot_run_is_refused_where_it_is_asked_for_and_avoided_elsewhere() {
         let device = Device::simt();
-        let good =
-            Facts { op: "op", device: &device, supported: true, chunk_bytes: 64, row_bytes: 640 };
+        let good = Facts {
+            op: "op",
+            device: &device,
+            supported: true,
+            chunk_bytes: 64,
+            row_bytes: 640,
+            elements: 1600,
+            tma_pays_from: None,
+        };
         assert_eq!(choose(Variant::Tma, good).unwrap(), Variant::Tma);
         assert_eq!(choose(Variant::TmaBulkStores, good).unwrap(), Variant::TmaBulkStores);
         assert_ne!(choose(Variant::Auto, good).unwrap(), Variant::Auto);
@@ -71,6 +85,29 @@ mod tests {
             assert_eq!(choose(Variant::Plain, bad).unwrap(), Variant::Plain);
             let refused = choose(Variant::Tma, bad);
             assert!(matches!(refused, Err(Error::Variant { op: "op", .. })), "{refused:?}");
+        }
+    }
+    #[test]
+    fn auto_takes_the_copy_engine_where_it_pays() {
+        let device = Device::simt();
+        let facts = |elements, tma_pays_from| Facts {
+            op: "op",
+            device: &device,
+            supported: true,
+            chunk_bytes: 64,
+            row_bytes: 640,
+            elements,
+            tma_pays_from,
+        };
+        for (elements, pays_from, expected) in [
+            (999, Some(1000), Variant::Plain),
+            (1000, Some(1000), Variant::Tma),
+            (usize::MAX, Some(1000), Variant::Tma),
+            (usize::MAX, None, Variant::Plain),
+        ] {
+            assert_eq!(choose(Variant::Auto, facts(elements, pays_from)).unwrap(), expected);
+            assert_eq!(choose(Variant::Tuned, facts(elements, pays_from)).unwrap(), expected);
+            assert_eq!(choose(Variant::Plain, facts(elements, pays_from)).unwrap(), Variant::Plain);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `belief_step`, `infer_until_converged` and the stages: rows for J in f64 and in f32. On the digits the model is a
 //! Bayesian linear regression of what an image shows on its pixels.
 
-use kasmina_reference::information::{self as reference, InferOptions};
+use kasmina_reference::information::active_inference::{self as reference, InferOptions};
 use kasmina_reference::numeric::{self, Dtype, Tolerance};
 use kasmina_types::DType;
 use ndarray::{Array1, Array2};
@@ -13,7 +13,7 @@ use super::{Check, Inputs, Source, Timing, reordered, time};
 use crate::device::Device;
 use crate::digits::{PIXELS, WHITE};
 use crate::error::Error;
-use crate::information::{
+use crate::information::active_inference::{
     ActiveInference, Belief, FreeEnergy, GaussianModel, InferenceOptions, InferenceStages, Inferred,
 };
 
@@ -77,8 +77,8 @@ fn cases(device: &Device, source: &Source, dtype: DType) -> Vec<Case> {
                     let model = GaussianModel::builder(jacobian(model))
                         .offset(Array1::from_elem(images, 4.5))
                         .observation(labels.iter().map(|&l| f64::from(l)).collect::<Array1<_>>())
-                        // A weight for the data that does not grow with their number: few steps.
-                        .obs_precision(Array1::from_elem(images, 2.0 / images as f64))
+                        // All data together weigh less than the prior: few steps, which the executor has time for.
+                        .obs_precision(Array1::from_elem(images, 0.05 / images as f64))
                         .build()
                         .expect("the digits make a valid model");
                     let belief = model.prior();

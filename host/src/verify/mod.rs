@@ -27,6 +27,7 @@ mod state_update;
 mod tally;
 mod telemetry_reduce;
 mod time;
+mod transfer_entropy;
 mod units;
 mod vectors;
 
@@ -64,6 +65,7 @@ pub fn checks() -> Vec<Check> {
         reduction::checks(),
         active_inference::checks(),
         vectors::checks(),
+        transfer_entropy::checks(),
     ]
     .into_iter()
     .flatten()

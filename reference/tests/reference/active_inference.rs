@@ -2,11 +2,12 @@
 //! filtering.
 
 use approx::assert_relative_eq;
-use kasmina_reference::information::{
-    ActiveInferenceError, Belief, GaussianModel, InferOptions, accuracy_terms, axpby, belief_step,
-    complexity_terms, default_kappa, distance_bound, free_energy, gemv, gemv_transposed, gradient,
-    infer, largest_curvature, optimum_variance, posterior, residual, tile_projection, velocity,
+use kasmina_reference::information::active_inference::{
+    ActiveInferenceError, Belief, GaussianModel, InferOptions, accuracy_terms, belief_step,
+    complexity_terms, default_kappa, distance_bound, free_energy, gradient, infer,
+    largest_curvature, optimum_variance, posterior, residual,
 };
+use kasmina_reference::information::{axpby, gemv, gemv_transposed, tile_projection, velocity};
 use ndarray::Array2;
 use proptest::prelude::*;
 use serde::Deserialize;

@@ -11,3 +11,4 @@ mod reduce;
 mod state_update;
 mod telemetry;
 mod telemetry_reduce;
+mod transfer_entropy;

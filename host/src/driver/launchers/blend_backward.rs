@@ -9,7 +9,7 @@ use super::{KernelDevice, with_buffers};
 use crate::buffer::{Buffer, check_length};
 use crate::error::Error;
 use crate::kasmina::pass::{Pass, PassKernel, tma_shared_bytes};
-use crate::kasmina::{LayerState, SumBuffers};
+use crate::kasmina::{GradientBuffers, LayerState, SumBuffers};
 
 const OP: &str = "blend_backward";
 
@@ -26,6 +26,8 @@ pub(crate) struct Arguments<'a, T: Element> {
     pub(crate) grad_output: &'a Buffer<T>,
     pub(crate) grad_input: &'a mut Buffer<T>,
     pub(crate) sums: &'a mut SumBuffers,
+    /// They fit the state: `GradientBuffers::check`.
+    pub(crate) gradients: &'a mut GradientBuffers,
 }
 
 /// Checks the contract of `blend_backward_*` and launches it. That the state's codes, ids and offsets are
@@ -34,7 +36,7 @@ pub(crate) fn launch<T: Element>(
     device: KernelDevice<'_>,
     a: Arguments<'_, T>,
 ) -> Result<(), Error> {
-    let Arguments { pass, state, sums, .. } = a;
+    let Arguments { pass, state, sums, gradients, .. } = a;
     let Pass { kernel, geometry, grid } = pass;
     let (geometry, grid) = (*geometry, *grid);
     let (num_seeds, chunk_size) = (state.num_seeds(), state.chunk_size());
@@ -61,6 +63,7 @@ pub(crate) fn launch<T: Element>(
         layer: state.layer_arrays(),
         unstable: state.unstable.view(),
         sums: sums.view_mut(),
+        gradients: gradients.views_mut().0,
         geometry,
         numerical: a.numerical,
         batch: a.batch,
@@ -78,7 +81,8 @@ pub(crate) fn launch<T: Element>(
     };
     kernel.acquire_maps(device)?;
     // SAFETY: every buffer has the length that the kernel's contract names: those of the call and the
-    // sums are checked above, those of the state when it was made; all are aligned to 16 bytes. The geometry
+    // sums are checked above, those of the gradients by `GradientBuffers::check` in the operation, those of the state
+    // when it was made; all are aligned to 16 bytes. The geometry
     // covers each vector once (its test), and the chunk is a multiple of the lanes. Buffers that are written are
     // borrowed mutably, hence disjoint. A tensor map describes its array and a group of this geometry, and the shared
     // memory holds the instance's stages.
@@ -108,6 +112,10 @@ pub(crate) fn launch<T: Element>(
             state.unstable,
             sums.columns,
             sums.extras,
+            gradients.grad_alpha,
+            gradients.gradient_norm,
+            gradients.gradient_variance,
+            gradients.gradient_max,
         ],
         launch()
     );

@@ -15,6 +15,7 @@ pub(crate) mod parameter_gradients;
 pub(crate) mod reduce;
 pub(crate) mod state_update;
 pub(crate) mod telemetry_reduce;
+pub(crate) mod transfer_entropy;
 
 use kasmina_device::Kernel;
 use kasmina_simt::Executor;

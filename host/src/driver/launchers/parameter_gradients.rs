@@ -3,6 +3,7 @@
 use kasmina_kernels::instances;
 use kasmina_types::ParameterGradients;
 use kasmina_types::blend_backward::EXTRA_SUMS;
+use kasmina_types::blend_forward::BlendGeometry;
 
 use super::{KernelDevice, with_buffers};
 use crate::buffer::check_length;
@@ -11,10 +12,13 @@ use crate::kasmina::{GradientBuffers, LayerState, SumBuffers};
 
 const OP: &str = "parameter_gradients";
 
+/// Finished seeds of a part for each that it would have otherwise.
+const FINISHED_SEEDS: u32 = 8;
+
 /// One launch.
 pub(crate) struct Arguments<'a> {
-    /// Slabs of the sums, and the lanes of the instance that left them.
-    pub(crate) slabs: u32,
+    /// How the pass that left the sums was cut, and the lanes of its instance.
+    pub(crate) geometry: BlendGeometry,
     pub(crate) lanes: u32,
     pub(crate) state: &'a LayerState,
     pub(crate) sums: &'a mut SumBuffers,
@@ -26,7 +30,8 @@ pub(crate) struct Arguments<'a> {
 /// the state before that pass has ended, which does not write it, and is borrowed since. That the state's codes, ids and offsets are
 /// right is [`LayerState`]'s to hold.
 pub(crate) fn launch(device: KernelDevice<'_>, a: Arguments<'_>) -> Result<(), Error> {
-    let Arguments { slabs, lanes, state, sums, gradients } = a;
+    let Arguments { geometry, lanes, state, sums, gradients } = a;
+    let (slabs, finished) = (geometry.slabs, geometry.finishes_seeds());
     let (chunk_size, blueprints) = (state.chunk_size(), state.num_blueprints());
     let kernel = instances::parameter_gradients(chunk_size).kernel;
     let (layer_gradients, parts) = gradients.views_mut();
@@ -42,6 +47,14 @@ pub(crate) fn launch(device: KernelDevice<'_>, a: Arguments<'_>) -> Result<(), E
         check_length(OP, buffer, expected, got)?;
     }
 
+    let (part_seeds, max_parts, grid) = if finished {
+        // All that is left of a seed is to be added up: fewer parts, to be merged in the end.
+        let seeds = FINISHED_SEEDS * parts.part_seeds;
+        let most = (state.num_seeds() as u32).div_ceil(seeds).clamp(1, parts.max_parts);
+        (seeds, most, parts.grid.min(blueprints as u32 * most).max(1))
+    } else {
+        (parts.part_seeds, parts.max_parts, parts.grid)
+    };
     let params = ParameterGradients {
         layer: state.layer_arrays(),
         sums: sums.view_mut(),
@@ -51,14 +64,13 @@ pub(crate) fn launch(device: KernelDevice<'_>, a: Arguments<'_>) -> Result<(), E
         arrivals: parts.arrivals.view_mut(),
         slabs,
         chunk_vectors: chunk_size as u32 / lanes,
-        max_parts: parts.max_parts,
-        part_seeds: parts.part_seeds,
+        max_parts,
+        part_seeds,
         num_seeds: state.num_seeds() as u32,
         chunk_size: chunk_size as u32,
         num_blueprints: blueprints as u32,
-        _padding: 0,
+        finished: u32::from(finished),
     };
-    let grid = parts.grid;
     let (g, parts) = (&*gradients, gradients.parts.as_ref().expect("as above"));
     // SAFETY: every buffer has the length that the kernel's contract names: those of the scratch memory are
     // checked above, those of the gradients by `GradientBuffers::check` in the operation, those of the state

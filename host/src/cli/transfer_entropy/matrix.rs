@@ -1,0 +1,114 @@
+//! `kasmina te matrix`.
+
+use std::path::{Path, PathBuf};
+
+use ndarray::{Array2, ArrayView2};
+use serde::Serialize;
+
+use super::input::Table;
+use super::{Options, refusal};
+use crate::cli::plot::{self, Heatmap};
+use crate::cli::{Failure, Status};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Columns to take; otherwise all that hold numbers alone
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    columns: Vec<String>,
+    /// Samples from the newest value of the source's past to the target's next
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    delay: usize,
+    /// File to draw the heatmap into
+    #[arg(long, value_name = "FILE", default_value = "te-matrix.svg")]
+    svg: PathBuf,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// The result for programs: a row for each source, a column for each target, null on the diagonal.
+#[derive(Serialize)]
+struct Record<'a> {
+    series: &'a [String],
+    te_nats: Rows,
+    effective_te_nats: Option<Rows>,
+    p_values: Option<Rows>,
+    ties: Vec<Vec<usize>>,
+    points: usize,
+    k: usize,
+    device: &'static str,
+    svg: &'a Path,
+}
+
+type Rows = Vec<Vec<Option<f64>>>;
+
+pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
+    let Arguments { columns, delay, svg, options } = arguments;
+    let device = options.device.device()?;
+    let table = Table::read(options.input())?;
+    let names: Vec<String> = if columns.is_empty() {
+        table.numeric().into_iter().map(str::to_owned).collect()
+    } else {
+        columns.clone()
+    };
+    let mut series = Array2::zeros((names.len(), table.samples()));
+    for (mut row, name) in series.rows_mut().into_iter().zip(&names) {
+        row.assign(&table.column(name)?);
+    }
+    plot::check(svg)?;
+    let estimate = options.estimate(table.samples()).delay(*delay);
+    let working = options.working(&device);
+    let found = estimate.matrix(&device, series.view());
+    working.finish_and_clear();
+    let found = found.map_err(refusal)?;
+
+    let json = &options.json;
+    let header: Vec<String> =
+        std::iter::once("from \\ to".to_owned()).chain(names.iter().cloned()).collect();
+    let mut shown = json.table([""; 0]);
+    shown.set_header(header);
+    for (name, row) in names.iter().zip(found.te_nats.rows()) {
+        let cells =
+            row.iter().map(|te| if te.is_nan() { String::new() } else { format!("{te:.4}") });
+        shown.add_row(std::iter::once(name.clone()).chain(cells));
+    }
+    json.say(format!(
+        "transfer entropy in nats, {} points, K = {}, on {device}",
+        found.points, found.k
+    ))?;
+    json.say(shown)?;
+    let most = found.ties.iter().max().copied().unwrap_or(0);
+    if most * 100 > found.points {
+        json.say(format!(
+            "warning: of a pair, at up to {most} of {} points distances are tied; --noise 1e-8 with \
+             --precision f64 parts equal values",
+            found.points
+        ))?;
+    }
+    json.write(&Record {
+        series: &names,
+        te_nats: rows(found.te_nats.view()),
+        effective_te_nats: found.effective_te_nats.as_ref().map(|values| rows(values.view())),
+        p_values: found.p_values.as_ref().map(|values| rows(values.view())),
+        ties: found.ties.rows().into_iter().map(|row| row.to_vec()).collect(),
+        points: found.points,
+        k: found.k,
+        device: found.device,
+        svg,
+    })?;
+    let most = found.te_nats.iter().copied().filter(|te| te.is_finite()).fold(0.0, f64::max);
+    let picture = Heatmap {
+        title: &format!("Transfer entropy, up to {most:.4} nats"),
+        from: "source",
+        to: "target",
+        names: &names,
+        values: found.te_nats.view(),
+    };
+    plot::write(svg, &picture.svg()?)?;
+    json.say(format!("{}: the heatmap", svg.display()))?;
+    Ok(Status::Pass)
+}
+
+fn rows(values: ArrayView2<'_, f64>) -> Rows {
+    let finite = |value: &f64| value.is_finite().then_some(*value);
+    values.rows().into_iter().map(|row| row.iter().map(finite).collect()).collect()
+}

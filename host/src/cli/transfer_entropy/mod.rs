@@ -1,0 +1,304 @@
+//! `kasmina te`: transfer entropy between columns of a CSV file.
+
+mod input;
+mod matrix;
+mod scan;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use super::device::Choice;
+use super::output::Json;
+use super::{Failure, Status};
+use crate::device::Device;
+use crate::error::Error;
+use crate::information::TransferEntropy;
+use crate::information::transfer_entropy::{
+    Algorithm, Precision, SurrogateKind, TransferEntropyResult,
+};
+use input::Table;
+
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pair: Pair,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// All ordered pairs of columns, with a heatmap
+    Matrix(matrix::Arguments),
+    /// One pair at many delays, with a line plot
+    Scan(scan::Arguments),
+}
+
+/// From one column to another.
+#[derive(clap::Args)]
+#[group(skip)]
+struct Pair {
+    #[command(flatten)]
+    columns: Columns,
+    /// Samples from the newest value of the source's past to the target's next
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    delay: usize,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// The columns of a pair.
+#[derive(clap::Args)]
+#[group(skip)]
+struct Columns {
+    /// Column whose past may tell something
+    #[arg(long, value_name = "COLUMN", required = true)]
+    source: Option<String>,
+    /// Column that it may tell something of
+    #[arg(long, value_name = "COLUMN", required = true)]
+    target: Option<String>,
+    /// Columns whose last values are given as well, such as `z,w`
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
+    conditions: Vec<String>,
+}
+
+/// What all estimates have.
+#[derive(clap::Args)]
+#[group(skip)]
+struct Options {
+    /// CSV file with a header line and a column for each series
+    #[arg(long, value_name = "FILE", required = true)]
+    input: Option<PathBuf>,
+    /// Neighbours
+    #[arg(long, value_name = "K", default_value_t = 4)]
+    k: usize,
+    /// Values of the target's past
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    target_history: usize,
+    /// Values of the source's past
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    source_history: usize,
+    /// Points up to so many samples before or after a point are no neighbours of it
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    theiler: usize,
+    /// Estimator of Kraskov, Stögbauer and Grassberger
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=2), default_value_t = 1)]
+    algorithm: u8,
+    /// Surrogates to compare with
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    surrogates: u32,
+    /// How the rows of the source's past are mixed in a surrogate
+    #[arg(long, value_enum, default_value_t = Kind::Permute)]
+    surrogate_kind: Kind,
+    /// Seed of surrogates and noise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// What distances are taken in
+    #[arg(long, value_enum, default_value_t = Distances::F32)]
+    precision: Distances,
+    /// Bring each series to mean 0 and standard deviation 1 first
+    #[arg(long)]
+    standardize: bool,
+    /// Add Gaussian noise of so many standard deviations of each series, such as 1e-8
+    #[arg(long, value_name = "AMPLITUDE")]
+    noise: Option<f64>,
+    /// Where to run; without a GPU, `auto` is the CPU
+    #[arg(long, value_enum, default_value_t = Choice::Auto)]
+    device: Choice,
+    #[command(flatten)]
+    json: Json,
+}
+
+/// What `--surrogate-kind` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Each row goes anywhere
+    Permute,
+    /// All rows rotate together
+    Rotate,
+    /// Blocks of √points rows go anywhere
+    Block,
+}
+
+/// What `--precision` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Distances {
+    /// Single precision
+    F32,
+    /// Double precision
+    F64,
+}
+
+/// The result of a pair for programs; what surrogates say is null without them.
+#[derive(Serialize)]
+struct Record {
+    te_nats: f64,
+    points: usize,
+    k: usize,
+    effective_te_nats: Option<f64>,
+    p_value: Option<f64>,
+    surrogate_mean: Option<f64>,
+    /// Null for one surrogate, too.
+    surrogate_std: Option<f64>,
+    ties: usize,
+    device: &'static str,
+}
+
+impl Record {
+    fn new(found: &TransferEntropyResult) -> Self {
+        let said = found.significance.as_ref();
+        Self {
+            te_nats: found.te_nats,
+            points: found.points,
+            k: found.k,
+            effective_te_nats: said.map(|said| said.effective_te_nats),
+            p_value: said.map(|said| said.p_value),
+            surrogate_mean: said.map(|said| said.mean),
+            surrogate_std: said.map(|said| said.std).filter(|std| std.is_finite()),
+            ties: found.ties,
+            device: found.device,
+        }
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
+    match &arguments.command {
+        Some(Command::Matrix(arguments)) => matrix::run(arguments),
+        Some(Command::Scan(arguments)) => scan::run(arguments),
+        None => run_pair(&arguments.pair),
+    }
+}
+
+fn run_pair(arguments: &Pair) -> Result<Status, Failure> {
+    let Pair { columns, delay, options } = arguments;
+    let device = options.device.device()?;
+    let table = Table::read(options.input())?;
+    let series = columns.of(&table)?;
+    let estimate = columns.condition(options.estimate(table.samples()).delay(*delay));
+    let working = options.working(&device);
+    let found = estimate.estimate_given(&device, series.target, series.source, &series.conditions);
+    working.finish_and_clear();
+    let found = found.map_err(refusal)?;
+
+    let (json, source, target) = (&options.json, columns.source(), columns.target());
+    let conditions = &columns.conditions;
+    let given = if conditions.is_empty() {
+        String::new()
+    } else {
+        format!(" given {}", conditions.join(", "))
+    };
+    json.say(format!(
+        "{source} → {target}{given}: {:.6} nats, {} points, K = {}, on {device}",
+        found.te_nats, found.points, found.k
+    ))?;
+    if let Some(said) = &found.significance {
+        json.say(format!(
+            "{} surrogates: mean {:.6}, standard deviation {:.6}; effective {:.6} nats, p = {:.4}",
+            options.surrogates, said.mean, said.std, said.effective_te_nats, said.p_value
+        ))?;
+    }
+    options.warn_of_ties(&found)?;
+    json.write(&Record::new(&found))?;
+    Ok(Status::Pass)
+}
+
+/// Series and options that do not fit are the caller's; all else is a failure.
+fn refusal(error: Error) -> Failure {
+    match error {
+        error @ (Error::TransferEntropy(_) | Error::TooLarge { .. }) => Failure::usage(error),
+        error => error.into(),
+    }
+}
+
+/// The series of a pair.
+struct PairSeries<'a> {
+    target: ndarray::ArrayView1<'a, f64>,
+    source: ndarray::ArrayView1<'a, f64>,
+    conditions: Vec<ndarray::ArrayView1<'a, f64>>,
+}
+
+/// What clap requires, but for a subcommand, which has its own.
+const REQUIRED: &str = "the command line has it";
+
+impl Columns {
+    fn source(&self) -> &str {
+        self.source.as_deref().expect(REQUIRED)
+    }
+
+    fn target(&self) -> &str {
+        self.target.as_deref().expect(REQUIRED)
+    }
+
+    fn of<'a>(&self, table: &'a Table) -> Result<PairSeries<'a>, Failure> {
+        let conditions = self.conditions.iter().map(|name| table.column(name));
+        Ok(PairSeries {
+            target: table.column(self.target())?,
+            source: table.column(self.source())?,
+            conditions: conditions.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The options with a condition for each column: its last value before the target's next.
+    fn condition(&self, options: TransferEntropy) -> TransferEntropy {
+        self.conditions.iter().fold(options, |options, _| options.condition(1, 1))
+    }
+}
+
+impl Options {
+    fn input(&self) -> &Path {
+        self.input.as_deref().expect(REQUIRED)
+    }
+
+    fn estimate(&self, samples: usize) -> TransferEntropy {
+        let options = TransferEntropy::new()
+            .k(self.k)
+            .target_history(self.target_history)
+            .source_history(self.source_history)
+            .theiler(self.theiler)
+            .algorithm(if self.algorithm == 2 { Algorithm::Two } else { Algorithm::One })
+            .surrogates(self.surrogates)
+            .seed(self.seed)
+            .standardize(self.standardize)
+            .precision(match self.precision {
+                Distances::F32 => Precision::F32,
+                Distances::F64 => Precision::F64,
+            });
+        let options = match self.noise {
+            Some(amplitude) => options.noise(amplitude),
+            None => options,
+        };
+        let kind = match self.surrogate_kind {
+            Kind::Permute => SurrogateKind::Permute,
+            Kind::Rotate => SurrogateKind::Rotate,
+            Kind::Block => SurrogateKind::Block(options.block_length(samples)),
+        };
+        options.surrogate_kind(kind)
+    }
+
+    /// What shows that work goes on; hidden where standard error is no terminal.
+    fn working(&self, device: &Device) -> ProgressBar {
+        let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})")
+            .unwrap_or_else(|_| ProgressStyle::default_spinner());
+        let working = ProgressBar::new_spinner().with_style(style);
+        let surrogates = self.surrogates;
+        working.set_message(format!("transfer entropy with {surrogates} surrogates on {device}"));
+        working.enable_steady_tick(Duration::from_millis(100));
+        working
+    }
+
+    fn warn_of_ties(&self, found: &TransferEntropyResult) -> Result<(), Failure> {
+        if !found.has_many_ties() {
+            return Ok(());
+        }
+        let TransferEntropyResult { ties, points, .. } = found;
+        self.json.say(format!(
+            "warning: at {ties} of {points} points distances are tied; the estimator is made for continuous \
+             values, and --noise 1e-8 with --precision f64 parts equal ones"
+        ))
+    }
+}

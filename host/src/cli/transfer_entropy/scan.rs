@@ -1,0 +1,106 @@
+//! `kasmina te scan`.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::input::Table;
+use super::{Columns, Options, Record as Estimate, refusal};
+use crate::cli::plot::{self, Chart, Line};
+use crate::cli::{Failure, Status};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    columns: Columns,
+    /// The shortest delay
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    min_delay: usize,
+    /// The longest delay
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    max_delay: usize,
+    /// File to draw the line plot into
+    #[arg(long, value_name = "FILE", default_value = "te-scan.svg")]
+    svg: PathBuf,
+    #[command(flatten)]
+    options: Options,
+}
+
+/// The result for programs.
+#[derive(Serialize)]
+struct Record<'a> {
+    source: &'a str,
+    target: &'a str,
+    conditions: &'a [String],
+    delays: Vec<AtDelay>,
+    svg: &'a Path,
+}
+
+#[derive(Serialize)]
+struct AtDelay {
+    delay: usize,
+    #[serde(flatten)]
+    estimate: Estimate,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
+    let Arguments { columns, min_delay, max_delay, svg, options } = arguments;
+    if min_delay > max_delay {
+        return Err(Failure::usage(anyhow::anyhow!(
+            "--min-delay {min_delay} is above --max-delay {max_delay}; give the shorter one first"
+        )));
+    }
+    let device = options.device.device()?;
+    let table = Table::read(options.input())?;
+    if *max_delay >= table.samples() {
+        return Err(Failure::usage(anyhow::anyhow!(
+            "--max-delay {max_delay} leaves no point of {} samples; take a shorter one",
+            table.samples()
+        )));
+    }
+    let series = columns.of(&table)?;
+    plot::check(svg)?;
+    let estimate = columns.condition(options.estimate(table.samples()));
+    let delays: Vec<usize> = (*min_delay..=*max_delay).collect();
+    let working = options.working(&device);
+    let found = estimate.scan(&device, series.target, series.source, &series.conditions, &delays);
+    working.finish_and_clear();
+    let found = found.map_err(refusal)?;
+
+    let json = &options.json;
+    let (source, target) = (columns.source(), columns.target());
+    let conditions = &columns.conditions[..];
+    json.say(format!("{source} → {target}, K = {}, on {device}", options.k))?;
+    let mut shown = json.table(["delay", "te (nats)", "points", "effective", "p", "ties"]);
+    let optional = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.4}"));
+    let mut records = Vec::new();
+    for (&delay, found) in delays.iter().zip(&found) {
+        let estimate = Estimate::new(found);
+        shown.add_row([
+            delay.to_string(),
+            format!("{:.6}", estimate.te_nats),
+            estimate.points.to_string(),
+            optional(estimate.effective_te_nats),
+            optional(estimate.p_value),
+            estimate.ties.to_string(),
+        ]);
+        records.push(AtDelay { delay, estimate });
+    }
+    json.say(shown)?;
+    if let Some(tied) = found.iter().find(|found| found.has_many_ties()) {
+        options.warn_of_ties(tied)?;
+    }
+    let points: Vec<(f64, f64)> =
+        delays.iter().zip(&found).map(|(&delay, found)| (delay as f64, found.te_nats)).collect();
+    json.write(&Record { source, target, conditions, delays: records, svg })?;
+    let picture = plot::lines(&[Chart {
+        title: &format!("Transfer entropy, {source} → {target}"),
+        x_label: "delay (samples)",
+        y_label: "nats",
+        log_y: false,
+        lines: vec![Line { name: "estimate", points }],
+    }])?;
+    plot::write(svg, &picture)?;
+    json.say(format!("{}: the plot", svg.display()))?;
+    Ok(Status::Pass)
+}

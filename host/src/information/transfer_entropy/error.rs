@@ -1,0 +1,111 @@
+//! What an estimate refuses.
+
+use kasmina_reference::information::transfer_entropy as reference;
+use kasmina_types::transfer_entropy::{TE_MAX_DIMS, TE_MAX_K};
+
+/// Series or options of which no estimate can be made.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TransferEntropyError {
+    /// Series or options that do not fit each other.
+    #[error("transfer entropy: {0}")]
+    Unfit(#[from] reference::TransferEntropyError),
+    /// More coordinates than a point may have.
+    #[error(
+        "transfer entropy: the joint space has {got} dimensions (y_t, and all histories), expected at most {}; \
+         shorten the histories or leave conditions out",
+        TE_MAX_DIMS
+    )]
+    Dimensions {
+        /// The dimensions.
+        got: usize,
+    },
+    /// More neighbours than the kernels keep.
+    #[error("transfer entropy: `k` is {got}, expected at most {}", TE_MAX_K)]
+    TooManyNeighbours {
+        /// K.
+        got: usize,
+    },
+    /// Conditions that the options say nothing of, or the other way round.
+    #[error(
+        "transfer entropy: got {got} condition series, expected {expected}, one for each `condition` of the \
+         options"
+    )]
+    Conditions {
+        /// Conditions of the options.
+        expected: usize,
+        /// Series.
+        got: usize,
+    },
+    /// Nothing to compare.
+    #[error("transfer entropy: expected at least {expected} {what}, got {got}")]
+    TooFew {
+        /// Series, or delays.
+        what: &'static str,
+        /// The least number.
+        expected: usize,
+        /// How many there are.
+        got: usize,
+    },
+    /// Values whose differences overflow, or vanish.
+    #[error(
+        "transfer entropy: the values of series `{series}` are too large or too small for differences in {}; \
+         scale the series{}",
+        if *.narrow { "f32" } else { "f64" },
+        if *.narrow { ", or ask for f64" } else { "" }
+    )]
+    Range {
+        /// Which one.
+        series: String,
+        /// Whether distances are f32.
+        narrow: bool,
+    },
+    /// Values that f32 hardly tells apart.
+    #[error(
+        "transfer entropy: the values of series `{series}` differ by less than a thousand steps of f32 at their \
+         size; subtract an offset, standardise, or ask for f64"
+    )]
+    Resolution {
+        /// Which one.
+        series: String,
+    },
+    /// Noise that f32 rounds away.
+    #[error(
+        "transfer entropy: noise of {got} standard deviations is lost in f32 at the size of series `{series}`, \
+         expected at least {least:.1e}; ask for f64"
+    )]
+    NoiseBelowF32 {
+        /// Which one.
+        series: String,
+        /// The amplitude.
+        got: f64,
+        /// What may remain.
+        least: f64,
+    },
+    /// Noise that is no scale.
+    #[error("transfer entropy: `noise` is {got}, expected a finite number above 0, such as 1e-8")]
+    Noise {
+        /// The value.
+        got: f64,
+    },
+    /// Blocks without rows, or so long that nothing is permuted.
+    #[error(
+        "transfer entropy: surrogate blocks of {got} rows of {points}, expected at least 1 and at most a third"
+    )]
+    Blocks {
+        /// Rows of a block.
+        got: u32,
+        /// Points.
+        points: usize,
+    },
+    /// More than 32-bit numbers count.
+    #[error("transfer entropy: {got} {what}, expected at most {most}; take fewer at a time")]
+    TooMany {
+        /// Values of all series, or estimates and their surrogates.
+        what: &'static str,
+        /// The most.
+        most: usize,
+        /// How many there are.
+        got: usize,
+    },
+}

@@ -1,0 +1,78 @@
+//! What an estimate refuses.
+
+use thiserror::Error;
+
+/// Series or options of which no estimate can be made.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TransferEntropyError {
+    /// A history, step or delay of zero.
+    #[error("`{option}`: expected at least 1, got 0")]
+    Zero {
+        /// The option.
+        option: &'static str,
+    },
+    /// No point can be made of so few samples.
+    #[error(
+        "series: expected at least {expected} samples for these histories, steps and delays, got {got}; \
+         shorten them, or use a longer series"
+    )]
+    TooShort {
+        /// Samples that make one point.
+        expected: usize,
+        /// Samples of the series.
+        got: usize,
+    },
+    /// Two series are not sampled together.
+    #[error("series `{series}`: expected {expected} samples, as the target has, got {got}")]
+    Length {
+        /// Which one.
+        series: String,
+        /// Samples of the target.
+        expected: usize,
+        /// Samples of this one.
+        got: usize,
+    },
+    /// NaN or an infinity.
+    #[error(
+        "series `{series}`: expected finite values, got one that is not at sample {index}; \
+         remove or fill in the gaps"
+    )]
+    NonFinite {
+        /// Which one.
+        series: String,
+        /// The first such sample.
+        index: usize,
+    },
+    /// A constant tells nothing, and all its distances are 0.
+    #[error(
+        "series `{series}`: expected values that vary, got {got} equal ones; leave the series out"
+    )]
+    Constant {
+        /// Which one.
+        series: String,
+        /// Samples.
+        got: usize,
+    },
+    /// The K-th neighbour does not exist.
+    #[error(
+        "`k`: expected fewer neighbours than the {available} other points that each point has outside its \
+         Theiler window, or as many, and at least 1, got {got}"
+    )]
+    Neighbours {
+        /// Other points that the point with the fewest has.
+        available: usize,
+        /// K.
+        got: usize,
+    },
+    /// A surrogate's row map of another length than the points.
+    #[error(
+        "`rows`: expected one row below {expected} for each of the {expected} points, got {got}"
+    )]
+    Rows {
+        /// Points.
+        expected: usize,
+        /// Rows, or the first one that is too large.
+        got: usize,
+    },
+}
