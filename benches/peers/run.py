@@ -12,7 +12,14 @@ from pathlib import Path
 
 import torch
 
-PROGRAMS = ["device_copy", "reductions", "layer_forward", "layer_backward", "activation_norm"]
+PROGRAMS = [
+    "device_copy",
+    "reductions",
+    "layer_forward",
+    "layer_backward",
+    "activation_norm",
+    "active_inference",
+]
 
 
 def main() -> int:

@@ -1,5 +1,6 @@
 //! Reductions over the grid in one launch: every block leaves its part in memory, and the block that
-//! comes last merges the parts, in their own order, whichever block it is.
+//! comes last merges the parts, in their own order, whichever block it is. And a barrier for blocks that are all
+//! resident at once.
 
 use kasmina_types::Out;
 
@@ -53,4 +54,37 @@ pub unsafe fn team_arrive_is_last(
     sync();
     // SAFETY: thread 0 wrote it before the barrier.
     unsafe { last.read(0) != 0 }
+}
+
+/// What the count of a [`barrier`] flips each time that all have come.
+const PHASE: u32 = 1 << 31;
+
+/// Waits until all `blocks` blocks of a group have come, and makes what each stored before visible to all after. One
+/// block of the group is its `leader`. The count needs no reset: it is ready for the next barrier, of this launch or
+/// of the next.
+///
+/// The first barrier of the block orders every thread's stores before thread 0, whose arrival releases them; its
+/// acquisition, and the second, order them before every thread.
+///
+/// # Safety
+/// Every thread of each of the `blocks` blocks calls it, from the same place and equally often; `blocks` is 1 or more;
+/// all of them are resident at once, as a cooperative launch sees to; `index < counts.len()`, the count is the group's
+/// alone and was zero before its first barrier.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn barrier(counts: &Out<u32>, index: usize, blocks: u32, leader: bool) {
+    thread::sync_threads();
+    if thread::thread_idx_x() == 0 {
+        // Together the arrivals add the phase's bit, and nothing below it.
+        let arrival = if leader { PHASE - (blocks - 1) } else { 1 };
+        // SAFETY: the caller's contract.
+        unsafe {
+            let before = atomic::fetch_add(counts, index, arrival, Order::AcqRel, Scope::Device);
+            while (atomic::load(counts, index, Order::Acquire, Scope::Device) ^ before) & PHASE == 0
+            {
+                thread::spin_wait(0);
+            }
+        }
+    }
+    thread::sync_threads();
 }

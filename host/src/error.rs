@@ -3,7 +3,7 @@
 use kasmina_simt::LaunchError;
 
 use crate::driver::{ComputeCapability, DriverError};
-use crate::information::TransferEntropyError;
+use crate::information::{InferenceError, TransferEntropyError};
 use crate::kasmina::{ConfigError, LayerError, StateError, Variant};
 use crate::normalization::NormalizationError;
 
@@ -23,6 +23,9 @@ pub enum Error {
     /// Options or operands of a normalisation that mean nothing.
     #[error(transparent)]
     Normalization(#[from] NormalizationError),
+    /// Models, beliefs or options of active inference that mean nothing.
+    #[error(transparent)]
+    Inference(#[from] InferenceError),
     /// Series or options of which no transfer entropy can be estimated.
     #[error(transparent)]
     TransferEntropy(#[from] TransferEntropyError),

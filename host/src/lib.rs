@@ -18,6 +18,7 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`Device`], [`Buffer`] | where things run, and the memory there |
+//! | [`information`] | active inference, and the vector operations beside it |
 //! | [`kasmina`](mod@kasmina) | the morphogenetic layer |
 //! | [`normalization`] | activations with layer norm and RMS norm |
 //! | [`reduction`] | sums, extremes, means and variances |
@@ -57,6 +58,8 @@ mod documents {
     mod readme {}
     #[doc = include_str!("../../docs/kasmina.md")]
     mod layer {}
+    #[doc = include_str!("../../docs/active-inference.md")]
+    mod active_inference {}
     #[doc = include_str!("../../docs/tuning.md")]
     mod tuning {}
     #[doc = include_str!("../../docs/integration.md")]

@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod activation;
+pub mod active_inference;
 pub mod blend_backward;
 pub mod blend_forward;
 pub mod blueprint;
@@ -28,6 +29,7 @@ pub mod transfer_entropy;
 pub mod view;
 
 pub use activation::Activation;
+pub use active_inference::{ActiveInference, Axpby, Gemv, InferenceFigures, InferenceStage};
 pub use blend_backward::{BlendBackward, BlendBackwardTma};
 pub use blend_forward::{BlendForward, BlendForwardTma};
 pub use blueprint::BlueprintType;

@@ -2,6 +2,7 @@
 //! and thread orders shuffled and every check of the executor on.
 
 mod activation_norm;
+mod active_inference;
 mod blend_backward;
 mod blend_backward_tma;
 mod blend_forward;

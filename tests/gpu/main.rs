@@ -8,7 +8,9 @@ use kasmina::kasmina::{
     BlendBackward, BlendForward, BlendOptions, GradientBuffers, LayerState, Variant,
 };
 use kasmina::reduction::{Reduce, SegmentOffsets, Segments};
+use kasmina::types::DType;
 use kasmina::{Buffer, Device, Error};
+use kasmina_tests::information::active_inference::{self as inference, stages};
 use kasmina_tests::information::transfer_entropy as te;
 use kasmina_tests::kasmina::blend_backward as backward;
 use kasmina_tests::kasmina::blend_forward::{self as blend, Case};
@@ -58,6 +60,14 @@ fn main() {
         trial("activation_norm::columns_at_the_edges", norm_columns),
         trial("activation_norm::large", norm_large),
         trial("activation_norm::edges", norm_edges),
+        trial("active_inference::steps", inference_steps),
+        trial("active_inference::whole_inferences", inference_whole),
+        trial("active_inference::published_cases", |device| {
+            inference::check_published(device, usize::MAX);
+        }),
+        trial("active_inference::stages", inference_stages),
+        trial("active_inference::vectors", inference_vectors),
+        trial("active_inference::refusals", inference::check_refusals),
         trial("transfer_entropy::values_of_the_case", te::check_case),
         trial("transfer_entropy::random_options", |device| te::check_random(device, 0..40, 3000)),
         trial("transfer_entropy::many_dimensions", |device| {
@@ -521,6 +531,54 @@ fn two_handles(device: &Device) {
             [1024.0, (1 << 20) as f32 - 1024.0],
             "{round}"
         );
+    }
+}
+
+/// Observations and states: each kind of team, a block for a model and the whole GPU.
+const INFERENCE_SHAPES: [(usize, usize, usize); 9] = [
+    (1, 64, 64),
+    (1, 1, 1),
+    (300, 64, 64),
+    (7, 333, 77),
+    (1, 1000, 1000),
+    (3, 1024, 1024),
+    (1, 2000, 4001),
+    (1, 4096, 4096),
+    (1, 500, 9000),
+];
+
+fn inference_cases() -> impl Iterator<Item = inference::Case> {
+    INFERENCE_SHAPES.into_iter().flat_map(|(models, observations, states)| {
+        [DType::F64, DType::F32].map(|jacobian| {
+            let seed = states as u64;
+            inference::Case { models, observations, states, jacobian, seed }
+        })
+    })
+}
+
+fn inference_steps(device: &Device) {
+    inference_cases().for_each(|case| inference::check_steps(device, case));
+}
+
+fn inference_whole(device: &Device) {
+    for case in inference_cases() {
+        inference::check_inferences(device, case, 1e-10);
+        if case.states <= 1024 {
+            inference::check_curvature(device, case);
+        }
+    }
+}
+
+fn inference_stages(device: &Device) {
+    inference_cases().for_each(|case| stages::check_stages(device, case));
+}
+
+fn inference_vectors(device: &Device) {
+    for (rows, columns) in [(1, 1), (1000, 1001), (4096, 4096), (3, 100_000), (100_000, 3)] {
+        stages::check_gemv::<f64>(device, rows, columns, 5);
+        stages::check_gemv::<f32>(device, rows, columns, 5);
+        stages::check_vectors::<f64>(device, rows, 6);
+        stages::check_vectors::<f32>(device, columns, 6);
     }
 }
 

@@ -1,3 +1,4 @@
-//! Measures of information between time series.
+//! The comparisons of information and inference.
 
+pub mod active_inference;
 pub mod transfer_entropy;

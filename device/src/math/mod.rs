@@ -62,6 +62,12 @@ pub fn sqrt_f64(x: f64) -> f64 {
     imp::sqrt_f64(x)
 }
 
+/// ln x in f64, within 1 ulp; the same code on every device.
+#[inline(always)]
+pub fn log_f64(x: f64) -> f64 {
+    libm::log(x)
+}
+
 /// The smaller number; the other one where one is NaN.
 #[inline(always)]
 pub fn min(a: f32, b: f32) -> f32 {

@@ -1,3 +1,7 @@
-//! Measures of information between time series.
+//! Measures of information between time series, Gaussian active inference, and the vector operations beside it.
 
+pub mod active_inference;
+pub mod axpby;
+pub mod gemv;
+pub mod scalar;
 pub mod transfer_entropy;

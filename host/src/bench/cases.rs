@@ -11,7 +11,7 @@ use super::reduction::{self, Cut};
 use super::timer::{self, Lane};
 use super::transfer_entropy::{self, Of};
 use super::{BenchError, COPY, Prepared};
-use super::{normalization, seeds, telemetry};
+use super::{active_inference, normalization, seeds, telemetry};
 use crate::device::{Device, Gpu};
 use crate::kasmina::Variant;
 
@@ -34,6 +34,7 @@ enum Work {
     Backward([usize; 3], State, Passes),
     Reduce(ReduceOp, Cut),
     Norm(normalization::Work),
+    Inference(active_inference::Work),
     Seeds([usize; 2], seeds::Work),
     Telemetry([usize; 3], ReductionStrategy),
     TransferEntropy(transfer_entropy::Work),
@@ -72,6 +73,9 @@ impl Case {
             }
             Work::Norm(work) => {
                 normalization::prepare(device, self.dtype, *work, self.bytes).map(Some)
+            }
+            Work::Inference(work) => {
+                active_inference::prepare(device, self.dtype, *work, self.bytes).map(Some)
             }
             Work::Seeds(shape, work) => seeds::prepare(device, *work, *shape).map(Some),
             Work::Telemetry(shape, strategy) => {
@@ -180,6 +184,17 @@ impl Case {
         }
     }
 
+    fn inference(work: active_inference::Work, dtype: DType) -> Self {
+        Self {
+            kernel: work.kernel().into(),
+            variant: work.variant(),
+            dtype,
+            shape: work.shape(),
+            bytes: work.bytes(dtype),
+            work: Work::Inference(work),
+        }
+    }
+
     fn reduce(op: ReduceOp, dtype: DType, cut: Cut) -> Self {
         Self {
             kernel: format!("reduce_{op}"),
@@ -204,6 +219,7 @@ pub(super) fn all(device: &Device, quick: bool) -> Vec<Case> {
             cases.extend(gpu_reductions(quick));
             cases.extend(gpu_norms());
             cases.extend(gpu_seeds());
+            cases.extend(gpu_inferences());
             cases.extend(gpu_transfer_entropies());
             cases
         }
@@ -333,6 +349,29 @@ fn gpu_norms() -> Vec<Case> {
     norms(&cases)
 }
 
+/// Belief steps of square models, of a wide one and of many small ones; and whole inferences.
+fn gpu_inferences() -> Vec<Case> {
+    use DType::{F32, F64};
+    let work = |models, observations, states, steps| active_inference::Work {
+        models,
+        observations,
+        states,
+        steps,
+    };
+    let mut cases = Vec::new();
+    for dtype in [F64, F32] {
+        for n in [64, 1024, 4096] {
+            cases.push(Case::inference(work(1, n, n, None), dtype));
+        }
+    }
+    cases.push(Case::inference(work(1, 4096, 16_384, None), F64));
+    cases.push(Case::inference(work(1024, 64, 64, None), F64));
+    for n in [64, 1024, 4096] {
+        cases.push(Case::inference(work(1, n, n, Some(100)), F64));
+    }
+    cases
+}
+
 /// What happens beside the passes: of 1000 seeds, and of what they see.
 fn gpu_seeds() -> Vec<Case> {
     let shapes = [[32, 1000, 64], [4096, 1000, 64]];
@@ -403,6 +442,9 @@ fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
     cases.extend(norms(&[F32, F16, Bf16].map(|dtype| (rows, 256, gelu_layer, dtype))));
     cases.extend(seeds_of([layer[1], layer[2]]));
     cases.extend(telemetry_of(layer));
+    let n = (elements / 16).isqrt().min(512);
+    let work = active_inference::Work { models: 1, observations: n, states: n, steps: None };
+    cases.extend([F64, F32].map(|dtype| Case::inference(work, dtype)));
     let samples = (elements / 256).clamp(100, 2000);
     cases.push(Case::transfer_entropy(samples, 1, Of::Brute));
     cases.push(Case::transfer_entropy(samples, 3, Of::Surrogates(3)));
@@ -420,6 +462,7 @@ mod tests {
         cases.extend(gpu_reductions(false));
         cases.extend(gpu_norms());
         cases.extend(gpu_seeds());
+        cases.extend(gpu_inferences());
         cases.extend(gpu_transfer_entropies());
         let mut names: Vec<_> = cases.iter().map(Case::name).collect();
         assert!(names.contains(&"blend_forward f32 4096x1000x64 v1".into()), "{names:?}");

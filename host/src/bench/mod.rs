@@ -4,6 +4,7 @@
 //! with the device's own copy. [`timer`] says how a sample is taken, [`record`] what is written down,
 //! [`report`] makes tables of it, and [`peers`] adds what other libraries took on the same GPU.
 
+mod active_inference;
 mod backward;
 mod cases;
 mod copy_rate;

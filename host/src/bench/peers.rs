@@ -124,6 +124,7 @@ fn kernel_of(operation: &str) -> Option<(&'static str, &'static str)> {
         "layer_norm_backward" => Some(("activation_norm_backward", "layer")),
         "sum" => Some(("reduce_sum", "whole")),
         "max" => Some(("reduce_max", "whole")),
+        "belief_step" => Some(("belief_step", "one_step")),
         // With the mean, which a pass for the variance has as well.
         "var_mean" => Some(("reduce_variance", "whole")),
         _ => None,

@@ -118,6 +118,27 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
             },
             tile.lanes as usize * tile.dtype.size_bytes()
         )),
+        "belief_step" | "infer_until_converged" | "curvature" => {
+            let what = match tile.family {
+                "belief_step" => "free energy and one belief step of Gaussian models",
+                "curvature" => "λmax of Gaussian models by power iteration",
+                _ => "belief steps of Gaussian models until they converge",
+            };
+            let (_, states) = tile.entry.rsplit_once('_')?;
+            let states = match states.strip_prefix('c') {
+                Some(most) => format!("up to {most} states"),
+                None if states == "bulk" => "up to 4096 states, brought by bulk copies".into(),
+                None => "any number of states".into(),
+            };
+            Some(format!("{what}, {states}"))
+        }
+        "fused_kl_complexity" => Some("complexity of a Gaussian belief".into()),
+        "fused_accuracy_pipeline" => Some("residuals and accuracies of a Gaussian belief".into()),
+        "fused_belief_update" => Some("one belief step from residuals".into()),
+        "gemv" if tile.entry.contains("transposed") => Some("α·Aᵀ·x + β·y".into()),
+        "gemv" => Some("α·A·x + β·y".into()),
+        "axpby" => Some("α·x + β·y, and projections by tiling".into()),
+        "velocity" => Some("(x − y)/dt".into()),
         "fused_distance_kth" => {
             Some("distances to the K nearest points, for transfer entropy".into())
         }

@@ -8,11 +8,13 @@ mod bench;
 mod check;
 mod device;
 mod doctor;
+mod infer;
 mod inspect;
 mod layer;
 mod list;
 mod main_job;
 mod output;
+mod plot;
 mod trace;
 mod transfer_entropy;
 
@@ -53,6 +55,8 @@ enum Command {
     /// Run the layer on files
     #[command(subcommand)]
     Layer(layer::Command),
+    /// Infer the states of a linear Gaussian model
+    Infer(infer::Arguments),
     /// Say what this machine has, what it lacks, and how to get it
     Doctor(doctor::Arguments),
     /// List the kernels
@@ -76,6 +80,7 @@ pub fn main() -> ExitCode {
         None => main_job::run(&arguments.main_job),
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Layer(command)) => layer::run(&command),
+        Some(Command::Infer(arguments)) => infer::run(&arguments),
         Some(Command::Doctor(arguments)) => doctor::run(&arguments),
         Some(Command::List(arguments)) => list::run(&arguments),
         Some(Command::Inspect(arguments)) => inspect::run(&arguments),
@@ -92,6 +97,7 @@ pub fn main() -> ExitCode {
 }
 
 /// An error that ends a command, with the status it ends with.
+#[derive(Debug)]
 pub(crate) struct Failure {
     error: anyhow::Error,
     status: Status,

@@ -16,6 +16,7 @@
 //! ```
 
 mod activation_norm;
+mod active_inference;
 mod blend_backward;
 mod blend_forward;
 mod gradient_clip;
@@ -28,6 +29,7 @@ mod telemetry_reduce;
 mod time;
 mod transfer_entropy;
 mod units;
+mod vectors;
 
 use std::sync::Arc;
 
@@ -61,6 +63,8 @@ pub fn checks() -> Vec<Check> {
         gradient_clip::checks(),
         activation_norm::checks(),
         reduction::checks(),
+        active_inference::checks(),
+        vectors::checks(),
         transfer_entropy::checks(),
     ]
     .into_iter()

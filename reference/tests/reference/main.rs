@@ -1,6 +1,7 @@
 //! The reference against known values, identities and brute force.
 
 mod activation_norm;
+mod active_inference;
 mod blend_backward;
 mod blend_forward;
 mod gradient_clip;

@@ -7,6 +7,32 @@ use ndarray::{Array1, ArrayView1};
 
 use crate::cli::Failure;
 
+/// What is done to the values of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Transform {
+    /// Nothing
+    None,
+    /// x_t − x_{t−1}
+    Difference,
+    /// ln(x_t / x_{t−1}), of values above 0
+    Growth,
+}
+
+impl Transform {
+    /// The transformed series, or the first place that growth cannot be taken of.
+    fn apply(self, values: &Array1<f64>) -> Result<Array1<f64>, usize> {
+        let pairs = || values.windows(2).into_iter();
+        match self {
+            Self::None => Ok(values.clone()),
+            Self::Difference => Ok(pairs().map(|pair| pair[1] - pair[0]).collect()),
+            Self::Growth => match values.iter().position(|&value| value <= 0.0) {
+                Some(place) => Err(place),
+                None => Ok(pairs().map(|pair| (pair[1] / pair[0]).ln()).collect()),
+            },
+        }
+    }
+}
+
 /// The columns of a file.
 pub(super) struct Table {
     path: PathBuf,
@@ -14,13 +40,13 @@ pub(super) struct Table {
     cells: Vec<Vec<String>>,
     /// The line that each value stands in.
     lines: Vec<u64>,
-    /// The columns that hold numbers alone.
-    columns: Vec<Option<Array1<f64>>>,
+    /// Each as a series, or the first place with something else and what was expected there.
+    columns: Vec<Result<Array1<f64>, (usize, &'static str)>>,
 }
 
 impl Table {
-    /// Reads a file with a header line.
-    pub(super) fn read(path: &Path) -> Result<Self, Failure> {
+    /// Reads a file with a header line, and transforms its columns.
+    pub(super) fn read(path: &Path, transform: Transform) -> Result<Self, Failure> {
         let read = || -> anyhow::Result<Self> {
             let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path)?;
             let names: Vec<String> = reader.headers()?.iter().map(str::to_owned).collect();
@@ -33,12 +59,17 @@ impl Table {
                     column.push(cell.to_owned());
                 }
             }
-            let columns = cells.iter().map(|cells| numbers(cells).ok()).collect();
+            let series = |cells: &Vec<String>| {
+                let values = numbers(cells).map_err(|place| (place, "a number"))?;
+                let above_0 = "a number above 0, for its growth";
+                transform.apply(&values).map_err(|place| (place, above_0))
+            };
+            let columns = cells.iter().map(series).collect();
             Ok(Self { path: path.to_owned(), names, cells, lines, columns })
         };
         let table = read().with_context(|| format!("cannot read {}", path.display()));
         let table = table.map_err(Failure::usage)?;
-        if table.samples() == 0 {
+        if table.lines.is_empty() {
             let path = path.display();
             return Err(Failure::usage(anyhow!(
                 "{path}: expected lines of values below the header"
@@ -47,15 +78,20 @@ impl Table {
         Ok(table)
     }
 
-    /// Values of a column.
+    /// Values of a series.
     pub(super) fn samples(&self) -> usize {
-        self.cells.first().map_or(0, Vec::len)
+        self.columns.iter().flatten().map(Array1::len).next().unwrap_or(self.lines.len())
     }
 
-    /// The names of the columns that hold numbers alone.
-    pub(super) fn numeric(&self) -> Vec<&str> {
+    /// The names of the columns that can be series: numbers, and neither all the same nor all as far apart.
+    pub(super) fn series(&self) -> Vec<&str> {
+        let varies = |column: &Array1<f64>| {
+            let steps: Vec<f64> = column.windows(2).into_iter().map(|p| p[1] - p[0]).collect();
+            steps.iter().any(|step| *step != steps[0])
+        };
         let named = self.names.iter().zip(&self.columns);
-        named.filter(|(_, column)| column.is_some()).map(|(name, _)| name.as_str()).collect()
+        let fit = named.filter(|(_, column)| column.as_ref().is_ok_and(varies));
+        fit.map(|(name, _)| name.as_str()).collect()
     }
 
     /// A column by its name.
@@ -75,13 +111,11 @@ impl Table {
             )));
         };
         match &self.columns[index] {
-            Some(column) => Ok(column.view()),
-            None => {
-                let wrong = numbers(&self.cells[index]).err();
-                let (place, cell) = wrong.unwrap_or_default();
-                let line = self.lines.get(place).copied().unwrap_or_default();
+            Ok(column) => Ok(column.view()),
+            &Err((place, expected)) => {
+                let (line, cell) = (self.lines[place], &self.cells[index][place]);
                 Err(Failure::usage(anyhow!(
-                    "{path}, line {line}, column `{name}`: expected a number, got `{cell}`"
+                    "{path}, line {line}, column `{name}`: expected {expected}, got `{cell}`"
                 )))
             }
         }
@@ -89,7 +123,7 @@ impl Table {
 }
 
 /// The numbers of a column, or the first place with something else.
-fn numbers(cells: &[String]) -> Result<Array1<f64>, (usize, String)> {
+fn numbers(cells: &[String]) -> Result<Array1<f64>, usize> {
     let cells = cells.iter().enumerate();
-    cells.map(|(i, cell)| cell.parse::<f64>().map_err(|_| (i, cell.clone()))).collect()
+    cells.map(|(place, cell)| cell.parse().map_err(|_| place)).collect()
 }

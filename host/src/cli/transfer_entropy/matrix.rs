@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use ndarray::{Array2, ArrayView2};
 use serde::Serialize;
 
-use super::input::Table;
-use super::{Options, plot, refusal};
+use super::{Options, refusal};
+use crate::cli::plot::{self, Heatmap};
 use crate::cli::{Failure, Status};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Columns to take; otherwise all that hold numbers alone
+    /// Columns to take; otherwise all that hold numbers alone and are neither constant nor a count of the lines
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     columns: Vec<String>,
     /// Samples from the newest value of the source's past to the target's next
@@ -43,9 +43,9 @@ type Rows = Vec<Vec<Option<f64>>>;
 pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let Arguments { columns, delay, svg, options } = arguments;
     let device = options.device.device()?;
-    let table = Table::read(options.input())?;
+    let table = options.table()?;
     let names: Vec<String> = if columns.is_empty() {
-        table.numeric().into_iter().map(str::to_owned).collect()
+        table.series().into_iter().map(str::to_owned).collect()
     } else {
         columns.clone()
     };
@@ -101,7 +101,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         device: found.device,
         svg,
     })?;
-    plot::heatmap(svg, &names, found.te_nats.view())?;
+    let most = found.te_nats.iter().copied().filter(|te| te.is_finite()).fold(0.0, f64::max);
+    let picture = Heatmap {
+        title: &format!("Transfer entropy, up to {most:.4} nats"),
+        from: "source",
+        to: "target",
+        names: &names,
+        values: found.te_nats.view(),
+    };
+    plot::write(svg, &picture.svg()?)?;
     json.say(format!("{}: the heatmap", svg.display()))?;
     Ok(Status::Pass)
 }

@@ -2,10 +2,9 @@
 
 mod input;
 mod matrix;
-mod plot;
 mod scan;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
@@ -21,7 +20,7 @@ use crate::information::TransferEntropy;
 use crate::information::transfer_entropy::{
     Algorithm, Precision, SurrogateKind, TransferEntropyResult,
 };
-use input::Table;
+use input::{Table, Transform};
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -102,6 +101,9 @@ struct Options {
     /// What distances are taken in
     #[arg(long, value_enum, default_value_t = Distances::F32)]
     precision: Distances,
+    /// What is done to each series first: series with a trend are not for this estimator
+    #[arg(long, value_enum, default_value_t = Transform::None)]
+    transform: Transform,
     /// Bring each series to mean 0 and standard deviation 1 first
     #[arg(long)]
     standardize: bool,
@@ -178,7 +180,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
 fn run_pair(arguments: &Pair) -> Result<Status, Failure> {
     let Pair { columns, delay, options } = arguments;
     let device = options.device.device()?;
-    let table = Table::read(options.input())?;
+    let table = options.table()?;
     let series = columns.of(&table)?;
     let estimate = columns.condition(options.estimate(table.samples()).delay(*delay));
     let working = options.working(&device);
@@ -256,8 +258,8 @@ impl Columns {
 }
 
 impl Options {
-    fn input(&self) -> &Path {
-        self.input.as_deref().expect(REQUIRED)
+    fn table(&self) -> Result<Table, Failure> {
+        Table::read(self.input.as_deref().expect(REQUIRED), self.transform)
     }
 
     fn estimate(&self, samples: usize) -> TransferEntropy {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::input::Table;
-use super::{Columns, Options, Record as Estimate, plot, refusal};
+use super::{Columns, Options, Record as Estimate, refusal};
+use crate::cli::plot::{self, Chart, Line};
 use crate::cli::{Failure, Status};
 
 #[derive(clap::Args)]
@@ -50,7 +50,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         )));
     }
     let device = options.device.device()?;
-    let table = Table::read(options.input())?;
+    let table = options.table()?;
     if *max_delay >= table.samples() {
         return Err(Failure::usage(anyhow::anyhow!(
             "--max-delay {max_delay} leaves no point of {} samples; take a shorter one",
@@ -92,7 +92,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let points: Vec<(f64, f64)> =
         delays.iter().zip(&found).map(|(&delay, found)| (delay as f64, found.te_nats)).collect();
     json.write(&Record { source, target, conditions, delays: records, svg })?;
-    plot::line(svg, &format!("{source} → {target}"), &points)?;
+    let picture = plot::lines(&[Chart {
+        title: &format!("Transfer entropy, {source} → {target}"),
+        x_label: "delay (samples)",
+        y_label: "nats",
+        log_y: false,
+        lines: vec![Line { name: "estimate", points }],
+    }])?;
+    plot::write(svg, &picture)?;
     json.say(format!("{}: the plot", svg.display()))?;
     Ok(Status::Pass)
 }

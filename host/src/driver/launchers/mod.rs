@@ -3,9 +3,12 @@
 
 pub(crate) mod activation_norm;
 pub(crate) mod activation_norm_backward;
+pub(crate) mod active_inference;
+pub(crate) mod axpby;
 pub(crate) mod blend_backward;
 pub(crate) mod blend_forward;
 mod boxes;
+pub(crate) mod gemv;
 pub(crate) mod gradient_clip;
 pub(crate) mod graft_schedule;
 pub(crate) mod parameter_gradients;
@@ -82,6 +85,18 @@ impl<'a> KernelDevice<'a> {
         }
     }
 
+    /// Whether the device has the kernel, and a block's worth of shared memory for it.
+    pub(crate) fn has_room<P: Copy + Send + Sync>(
+        self,
+        kernel: &Kernel<P>,
+        dynamic_shared_bytes: u32,
+    ) -> bool {
+        self.supports(kernel)
+            && self
+                .resident_blocks_with_shared(kernel, dynamic_shared_bytes)
+                .is_ok_and(|blocks| blocks > 0)
+    }
+
     /// Launches `grid` blocks.
     ///
     /// # Safety
@@ -108,13 +123,38 @@ impl<'a> KernelDevice<'a> {
         dynamic_shared_bytes: u32,
         params: P,
     ) -> Result<(), Error> {
+        // SAFETY: the caller's contract.
+        unsafe { self.launch_grid(kernel, grid, dynamic_shared_bytes, false, params) }
+    }
+
+    /// As [`Self::launch_with_shared`]; a cooperative grid is resident as a whole, or refused. The executor holds the
+    /// blocks that wait for others.
+    ///
+    /// # Safety
+    /// As [`Self::launch`].
+    unsafe fn launch_grid<P: Copy + Send + Sync>(
+        self,
+        kernel: &'static Kernel<P>,
+        grid: u32,
+        dynamic_shared_bytes: u32,
+        cooperative: bool,
+        params: P,
+    ) -> Result<(), Error> {
         match self {
             Self::Cuda(gpu) => {
                 let function = gpu.kernel(kernel.name())?.function;
                 let bounds = kernel.bounds();
                 let linear = LaunchConfig::linear(grid, bounds.block_threads);
-                let (cluster, overlapping) = (bounds.cluster, gpu.overlaps_launches());
-                let config = LaunchConfig { cluster, overlapping, dynamic_shared_bytes, ..linear };
+                // A grid that overlaps its predecessor may not be cooperative as well.
+                let overlapping = gpu.overlaps_launches() && !cooperative;
+                let cluster = bounds.cluster;
+                let config = LaunchConfig {
+                    cluster,
+                    overlapping,
+                    cooperative,
+                    dynamic_shared_bytes,
+                    ..linear
+                };
                 // SAFETY: the entry is the handle's own, so `P` is its parameter; the rest is the
                 // caller's contract.
                 Ok(unsafe { launch(&function, config, gpu.stream(), &params) }?)

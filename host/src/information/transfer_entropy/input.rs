@@ -66,10 +66,13 @@ pub(super) fn prepare(
         }
         let extent = Extent::of(&values);
         let narrow = options.precision == Precision::F32;
-        let most = if narrow { f64::from(f32::MAX) } else { f64::MAX };
+        let (least, most) = if narrow {
+            (f64::from(f32::MIN_POSITIVE), f64::from(f32::MAX))
+        } else {
+            (f64::MIN_POSITIVE, f64::MAX)
+        };
         // Not so either of a series that preparing made NaN.
-        let fits = extent.largest <= most && extent.spread() <= most && extent.spread() > 0.0;
-        if !fits {
+        if !(extent.largest <= most && (least..=most).contains(&extent.spread())) {
             return Err(TransferEntropyError::Range { series: name, narrow });
         }
         if narrow && extent.largest * RESOLUTION > extent.spread() {

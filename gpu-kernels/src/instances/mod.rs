@@ -1,18 +1,14 @@
 //! The kernels' handles by what they do: the tile table, looked up.
 
+mod information;
+
 use kasmina_device::Kernel;
-use kasmina_types::transfer_entropy::TE_BLOCK_THREADS;
 use kasmina_types::{
     ActivationNorm, ActivationNormBackward, BlendBackward, BlendBackwardTma, BlendForward,
-    BlendForwardTma, DType, DistanceKth, GradientClip, GraftSchedule, NormGradientMerge,
-    ParameterGradients, ReduceOp, ReduceSegments, ReductionStrategy, StateUpdates, SurrogateRows,
-    TeReduction, TelemetryReduce,
+    BlendForwardTma, DType, GradientClip, GraftSchedule, NormGradientMerge, ParameterGradients,
+    ReduceOp, ReduceSegments, ReductionStrategy, StateUpdates, TelemetryReduce,
 };
 
-use crate::information::transfer_entropy::{
-    WIDE_TILE, fused_distance_kth as kth_kernels, fused_te_reduction as te_kernels,
-    surrogate_rows as surrogate_kernels,
-};
 use crate::kasmina::blend_backward as backward_kernels;
 use crate::kasmina::blend_backward_tma as backward_tma_kernels;
 use crate::kasmina::blend_forward as blend_kernels;
@@ -24,6 +20,11 @@ use crate::kasmina::{
 use crate::normalization::activation_norm as norm_kernels;
 use crate::normalization::activation_norm_backward as norm_backward_kernels;
 use crate::reduction::reduce as reduce_kernels;
+pub use information::{
+    DistanceKthInstance, Infer, InferInstance, Stage, TeReductionInstance, active_inference,
+    active_inference_bulk, axpby, fused_distance_kth, fused_te_reduction, gemv, inference_stage,
+    surrogate_rows,
+};
 
 /// An instance of one of the layer's passes whose threads load their rows themselves.
 #[derive(Clone, Copy)]
@@ -333,105 +334,4 @@ pub fn activation_norm_backward(
 /// The kernel that adds the slabs' ∂γ and ∂β.
 pub fn activation_norm_backward_merge() -> &'static Kernel<NormGradientMerge> {
     norm_backward_kernels::activation_norm_backward_merge_f32::handle()
-}
-
-/// An instance of `fused_distance_kth`.
-#[derive(Clone, Copy)]
-pub struct DistanceKthInstance {
-    /// The kernel.
-    pub kernel: &'static Kernel<DistanceKth>,
-    /// Type of series and distances.
-    pub dtype: DType,
-    /// Coordinates of y⁻ and of x⁻ that it is made for; `None` for any.
-    pub small: Option<u32>,
-    /// Points of a thread.
-    pub points: u32,
-    /// Neighbours that it keeps.
-    pub capacity: u32,
-    /// Candidates of a tile.
-    pub tile: u32,
-}
-
-/// The instance of `fused_distance_kth` that keeps `k` neighbours with the least room to spare: for `small`
-/// coordinates of y⁻ and x⁻ each, or for any.
-pub fn fused_distance_kth(dtype: DType, small: Option<u32>, k: u32) -> Option<DistanceKthInstance> {
-    let mut instances = Vec::new();
-    macro_rules! few {
-        ($entry:ident, $past:literal, $dims:literal, $points:literal, $w:literal, $g:literal) => {
-            instances.push(DistanceKthInstance {
-                kernel: kth_kernels::$entry::handle(),
-                dtype: DType::F32,
-                small: Some($past),
-                points: $points,
-                capacity: $w * $g,
-                tile: TE_BLOCK_THREADS,
-            });
-        };
-    }
-    macro_rules! any {
-        ($entry:ident, $element:ty, $dtype:ident, $w:literal, $g:literal) => {
-            instances.push(DistanceKthInstance {
-                kernel: kth_kernels::$entry::handle(),
-                dtype: DType::$dtype,
-                small: None,
-                points: 1,
-                capacity: $w * $g,
-                tile: WIDE_TILE,
-            });
-        };
-    }
-    kasmina_types::fused_distance_kth_small_tiles!(few);
-    kasmina_types::fused_distance_kth_tiles!(any);
-    let fits = |i: &DistanceKthInstance| i.dtype == dtype && i.small == small && i.capacity >= k;
-    instances.into_iter().filter(fits).min_by_key(|instance| instance.capacity)
-}
-
-/// An instance of `fused_te_reduction`.
-#[derive(Clone, Copy)]
-pub struct TeReductionInstance {
-    /// The kernel.
-    pub kernel: &'static Kernel<TeReduction>,
-    /// Type of series and distances.
-    pub dtype: DType,
-    /// Coordinates of y⁻ and of x⁻ that it is made for; `None` for any.
-    pub small: Option<u32>,
-    /// Points of a thread.
-    pub points: u32,
-    /// Candidates of a tile.
-    pub tile: u32,
-}
-
-/// The instance of `fused_te_reduction` for `small` coordinates of y⁻ and x⁻ each, or for any.
-pub fn fused_te_reduction(dtype: DType, small: Option<u32>) -> Option<TeReductionInstance> {
-    let mut instances = Vec::new();
-    macro_rules! few {
-        ($entry:ident, $dims:literal, $points:literal $(, $spills:ident)?) => {
-            instances.push(TeReductionInstance {
-                kernel: te_kernels::$entry::handle(),
-                dtype: DType::F32,
-                small: Some($dims),
-                points: $points,
-                tile: TE_BLOCK_THREADS,
-            });
-        };
-    }
-    macro_rules! any {
-        ($entry:ident, $element:ty, $dtype:ident) => {
-            instances.push(TeReductionInstance {
-                kernel: te_kernels::$entry::handle(),
-                dtype: DType::$dtype,
-                small: None,
-                points: 1,
-                tile: WIDE_TILE,
-            });
-        };
-    }
-    kasmina_types::fused_te_reduction_small_tiles!(few);
-    kasmina_types::fused_te_reduction_tiles!(any);
-    instances.into_iter().find(|instance| instance.dtype == dtype && instance.small == small)
-}
-
-/// The kernel that makes the rows of surrogates.
-pub fn surrogate_rows() -> &'static Kernel<SurrogateRows> {
-    surrogate_kernels::surrogate_rows_i32::handle()
 }

@@ -1,0 +1,8 @@
+//! Gaussian active inference: belief steps, free energies and curvatures in one launch each, and the stages of a step.
+
+pub mod bulk;
+pub mod infer;
+pub mod stages;
+pub mod sums;
+pub mod sweep;
+pub mod wide;

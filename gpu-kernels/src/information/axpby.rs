@@ -1,0 +1,75 @@
+//! Element by element: α·x + β·y, and with it velocities and projections by tiling.
+//!
+//! # Math
+//! out\[i\] = α·x\[i mod p\] + β·y\[i\], p the elements of x, in f64, rounded once; without y, α·x\[i mod p\]. A velocity
+//! (μ − μ_prev)/dt has α = 1/dt and β = −1/dt; the kernel for it divides, so that it is rounded as the formula is. A
+//! projection by tiling has α = 1 and no y.
+//!
+//! # Layout
+//! x `[p]`, y `[n]` or empty, out `[n]`, in the instance's type. out may not be x or y.
+//!
+//! # Traffic
+//! Reads 16·n bytes and writes 8·n in f64; bound by memory.
+//!
+//! # Launch
+//! Blocks of 256 threads over a persistent grid, an element a thread at a time; no barriers.
+//!
+//! # Determinism
+//! Bitwise: each element by itself.
+//!
+//! # Source
+//! Original. Reference: `kasmina_reference::information::{axpby, velocity, tile_projection}`.
+
+use kasmina_device::global::{Load, Store};
+use kasmina_device::{kernel, math, thread};
+use kasmina_types::{Axpby, In, Out};
+
+use super::scalar::Scalar;
+
+const BLOCK: usize = kasmina_types::tiles::INFERENCE_STAGE_BLOCK_THREADS as usize;
+
+/// Each element of the output from one of x and, where there is one, one of y.
+///
+/// # Safety
+/// As [`Axpby`] says.
+#[inline(always)]
+unsafe fn each<T: Scalar>(p: &Axpby, value: impl Fn(f64, f64) -> f64) {
+    let (x, y, out): (In<T>, In<T>, Out<T>) = (p.x.cast(), p.y.cast(), p.out.cast());
+    let stride = thread::grid_dim_x() as usize * BLOCK;
+    let mut i = thread::block_idx_x() as usize * BLOCK + thread::thread_idx_x() as usize;
+    while i < out.len() {
+        let at = if x.len() == out.len() { i } else { i % x.len().max(1) };
+        // SAFETY: inside x, y and the output, whose element is this thread's.
+        unsafe {
+            let other = if y.is_empty() { 0.0 } else { y.load(i).wide() };
+            out.store(i, T::narrow(value(x.load(at).wide(), other)));
+        }
+        i += stride;
+    }
+}
+
+macro_rules! instance {
+    ($axpby:ident, $velocity:ident, $element:ty, $dtype:ident) => {
+        /// α·x + β·y.
+        ///
+        /// # Safety
+        /// As [`Axpby`] says.
+        #[kernel(block = BLOCK as u32)]
+        pub unsafe fn $axpby(p: Axpby) {
+            // SAFETY: the entry's contract.
+            unsafe { each::<$element>(&p, |x, y| math::fma_f64(p.alpha, x, p.beta * y)) }
+        }
+
+        /// (x − y)/α.
+        ///
+        /// # Safety
+        /// As [`Axpby`] says.
+        #[kernel(block = BLOCK as u32)]
+        pub unsafe fn $velocity(p: Axpby) {
+            // SAFETY: the entry's contract.
+            unsafe { each::<$element>(&p, |x, y| (x - y) / p.alpha) }
+        }
+    };
+}
+
+kasmina_types::axpby_tiles!(instance);

@@ -1,0 +1,243 @@
+//! `kasmina infer`: active inference of a model in a file.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use ndarray::{Array1, Array2};
+use serde::{Deserialize, Serialize};
+
+use super::device::Choice;
+use super::output::Json;
+use super::plot::{self, Chart, Line};
+use super::{Failure, Status};
+use crate::error::Error;
+use crate::information::active_inference::{
+    ActiveInference, Belief, GaussianModel, InferenceOptions, Inferred, TracePoint,
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The model, as JSON with J, observation, and optionally offset, obs_precision, prior_mean, prior_var, init.mu,
+    /// init.var and kappa
+    #[arg(long, value_name = "M.json")]
+    model: PathBuf,
+    /// Take exactly N belief steps
+    #[arg(long, value_name = "N", conflicts_with = "until_converged")]
+    steps: Option<u32>,
+    /// Take belief steps until the posterior mean is within the tolerance; this is the default
+    #[arg(long)]
+    until_converged: bool,
+    /// Distance to the posterior mean that counts as converged, in standard deviations of the prior
+    #[arg(long, value_name = "T", default_value = "1e-10")]
+    tolerance: f64,
+    /// Steps at most, until converged
+    #[arg(long, value_name = "N", default_value = "1000000")]
+    max_steps: u32,
+    /// Where to run; without a GPU, `auto` is the CPU
+    #[arg(long, value_enum, default_value_t = Choice::Auto)]
+    device: Choice,
+    /// Write a plot of the convergence to FILE
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    #[command(flatten)]
+    json: Json,
+}
+
+/// A model's file. What a case of `active_inference_case.json` has beside this is passed over.
+#[derive(Deserialize)]
+struct ModelFile {
+    #[serde(rename = "J")]
+    jacobian: Vec<Vec<f64>>,
+    observation: Vec<f64>,
+    offset: Option<Vec<f64>>,
+    obs_precision: Option<Vec<f64>>,
+    prior_mean: Option<Vec<f64>>,
+    prior_var: Option<Vec<f64>>,
+    init: Option<Init>,
+    kappa: Option<f64>,
+}
+
+#[derive(Default, Deserialize)]
+struct Init {
+    mu: Option<Vec<f64>>,
+    var: Option<Vec<f64>>,
+}
+
+/// The result for programs.
+#[derive(Serialize)]
+struct Report<'a> {
+    mu: &'a [f64],
+    var: &'a [f64],
+    complexity: f64,
+    accuracy_plugin: f64,
+    accuracy_expected: f64,
+    free_energy_plugin: f64,
+    free_energy_exact: f64,
+    steps: usize,
+    converged: bool,
+}
+
+/// A row of J that is longer or shorter than the first.
+#[derive(Debug, thiserror::Error)]
+#[error("`J[{row}]` has {got} numbers, the first row {expected}; a matrix has rows of one length")]
+struct Ragged {
+    row: usize,
+    expected: usize,
+    got: usize,
+}
+
+/// An option that stops nothing.
+#[derive(Debug, thiserror::Error)]
+#[error("--tolerance is {0}; expected a finite number above 0")]
+struct Tolerance(f64);
+
+/// Points of the way that a plot is made of.
+const TRACE_POINTS: usize = 100_000;
+
+/// States that are shown to people.
+const SHOWN_STATES: usize = 8;
+
+pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
+    let tolerance = arguments.tolerance;
+    if !(tolerance > 0.0 && tolerance.is_finite()) {
+        return Err(Failure::usage(Tolerance(tolerance)));
+    }
+    if let Some(path) = &arguments.svg {
+        plot::check(path)?;
+    }
+    let path = &arguments.model;
+    let in_file = |error: anyhow::Error| {
+        Failure::usage(error.context(format!("cannot use the model {}", path.display())))
+    };
+    let (model, belief, kappa) = read(path).map_err(in_file)?;
+    let device = arguments.device.device()?;
+    let max_steps = arguments.steps.unwrap_or(arguments.max_steps) as usize;
+    let trace_points = if arguments.svg.is_some() { TRACE_POINTS.min(max_steps + 1) } else { 0 };
+    let options = InferenceOptions { kappa, trace_points, ..InferenceOptions::default() };
+    let prepared = ActiveInference::new(&device, std::slice::from_ref(&model), options)
+        .and_then(|mut inference| inference.set_beliefs(&[belief]).map(|()| inference));
+    let mut inference = prepared.map_err(|error| match error {
+        error @ (Error::Inference(_) | Error::TooLarge { .. }) => in_file(error.into()),
+        error => error.into(),
+    })?;
+    let found = match arguments.steps {
+        Some(_) => inference.infer(max_steps)?,
+        None => inference.infer_until_converged(tolerance, max_steps)?,
+    };
+    let found = &found[0];
+    let converged = found.distance_bound <= tolerance;
+    if let Some(path) = &arguments.svg {
+        plot::write(path, &picture(found)?)?;
+    }
+    let json = &arguments.json;
+    json.say(summary(&model, found, inference.kappas()[0], &device.to_string(), converged))?;
+    if let Some(path) = &arguments.svg {
+        json.say(format!("{}: how it converged", path.display()))?;
+    }
+    let energy = found.free_energy;
+    json.write(&Report {
+        mu: &found.belief.mean,
+        var: &found.belief.variance,
+        complexity: energy.complexity,
+        accuracy_plugin: energy.accuracy_plugin,
+        accuracy_expected: energy.accuracy_expected,
+        free_energy_plugin: energy.plugin(),
+        free_energy_exact: energy.exact(),
+        steps: found.steps,
+        converged,
+    })?;
+    // Steps by number have done what they were asked to.
+    Ok(if converged || arguments.steps.is_some() { Status::Pass } else { Status::Fail })
+}
+
+/// Model, belief to begin with, and step size.
+fn read(path: &Path) -> anyhow::Result<(GaussianModel, Belief, Option<f64>)> {
+    let text = std::fs::read_to_string(path)?;
+    let file: ModelFile = serde_json::from_str(&text)
+        .context("expected a JSON object with the numbers J, observation, …")?;
+    let (rows, columns) = (file.jacobian.len(), file.jacobian.first().map_or(0, Vec::len));
+    if let Some((row, got)) =
+        file.jacobian.iter().map(Vec::len).enumerate().find(|&(_, len)| len != columns)
+    {
+        return Err(Ragged { row, expected: columns, got }.into());
+    }
+    let jacobian = Array2::from_shape_fn((rows, columns), |(i, j)| file.jacobian[i][j]);
+    let mut builder = GaussianModel::builder(jacobian).observation(Array1::from(file.observation));
+    if let Some(offset) = file.offset {
+        builder = builder.offset(Array1::from(offset));
+    }
+    if let Some(precision) = file.obs_precision {
+        builder = builder.obs_precision(Array1::from(precision));
+    }
+    if let Some(mean) = file.prior_mean {
+        builder = builder.prior_mean(Array1::from(mean));
+    }
+    if let Some(variance) = file.prior_var {
+        builder = builder.prior_var(Array1::from(variance));
+    }
+    let model = builder.build()?;
+    let init = file.init.unwrap_or_default();
+    let belief = Belief {
+        mean: init.mu.unwrap_or_else(|| model.prior().mean),
+        variance: init.var.unwrap_or_else(|| model.optimum_variance()),
+    };
+    Ok((model, belief, file.kappa))
+}
+
+fn summary(
+    model: &GaussianModel,
+    found: &Inferred,
+    kappa: f64,
+    device: &str,
+    converged: bool,
+) -> String {
+    let energy = &found.free_energy;
+    let mean = &found.belief.mean;
+    let shown: Vec<String> = mean.iter().take(SHOWN_STATES).map(|m| format!("{m:.9}")).collect();
+    let more = if mean.len() > SHOWN_STATES { ", …" } else { "" };
+    format!(
+        "{} observations of {} states on {device}\n\
+         {} steps of κ = {kappa:.6e}: {}within {:.1e} prior standard deviations of the posterior mean\n\
+         μ = [{}{more}]\n\
+         complexity {:.9}, accuracy {:.9} plug-in, {:.9} expected\n\
+         free energy {:.9} plug-in, {:.9} exact, in nats",
+        model.observations(),
+        model.states(),
+        found.steps,
+        if converged { "converged, " } else { "not converged, " },
+        found.distance_bound,
+        shown.join(", "),
+        energy.complexity,
+        energy.accuracy_plugin,
+        energy.accuracy_expected,
+        energy.plugin(),
+        energy.exact(),
+    )
+}
+
+/// Free energies and the distance to the posterior mean over the steps.
+fn picture(found: &Inferred) -> Result<String, Failure> {
+    let line = |name, value: fn(&TracePoint) -> f64| {
+        let points = found.trace.iter().enumerate();
+        Line { name, points: points.map(|(step, point)| (step as f64, value(point))).collect() }
+    };
+    plot::lines(&[
+        Chart {
+            title: "Free energy",
+            x_label: "belief steps",
+            y_label: "nats",
+            log_y: false,
+            lines: vec![
+                line("exact", |point| point.free_energy.exact()),
+                line("plug-in", |point| point.free_energy.plugin()),
+            ],
+        },
+        Chart {
+            title: "Bound on the distance to the posterior mean",
+            x_label: "belief steps",
+            y_label: "prior standard deviations",
+            log_y: true,
+            lines: vec![line("bound", |point| point.distance_bound)],
+        },
+    ])
+}

@@ -1,0 +1,82 @@
+//! Heatmaps of what each ordered pair has.
+
+use ndarray::ArrayView2;
+use plotters::prelude::*;
+
+use super::{BLUE as MOST, FONT, said};
+use crate::cli::Failure;
+
+/// Pixels of a cell.
+const CELL: u32 = 48;
+
+/// A cell for each ordered pair: from down, to across, the darker the more.
+pub(crate) struct Heatmap<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) from: &'a str,
+    pub(crate) to: &'a str,
+    pub(crate) names: &'a [String],
+    /// From, to; NaN where there is no pair.
+    pub(crate) values: ArrayView2<'a, f64>,
+}
+
+impl Heatmap<'_> {
+    pub(crate) fn svg(&self) -> Result<String, Failure> {
+        let names = self.names;
+        let count = names.len() as i32;
+        let side = (names.len() as u32 * CELL).clamp(320, 4096);
+        let most = self.values.iter().copied().filter(|v| v.is_finite()).fold(0.0, f64::max);
+        let mut svg = String::new();
+        let area = SVGBackend::with_string(&mut svg, (side + 160, side + 120)).into_drawing_area();
+        area.fill(&WHITE).map_err(said)?;
+        let ranks = || (0..count - 1).into_segmented();
+        let mut chart = ChartBuilder::on(&area)
+            .caption(self.title, (FONT, 18))
+            .margin(12)
+            .x_label_area_size(56)
+            .y_label_area_size(110)
+            .build_cartesian_2d(ranks(), ranks())
+            .map_err(said)?;
+        let named = |at: &SegmentValue<i32>, place: fn(i32, i32) -> i32| match at {
+            SegmentValue::CenterOf(i) => {
+                names.get(place(*i, count) as usize).cloned().unwrap_or_default()
+            }
+            _ => String::new(),
+        };
+        chart
+            .configure_mesh()
+            .disable_mesh()
+            .x_labels(names.len())
+            .y_labels(names.len())
+            .x_label_formatter(&|at| named(at, |i, _| i))
+            // From the top.
+            .y_label_formatter(&|at| named(at, |i, count| count - 1 - i))
+            .x_desc(self.to)
+            .y_desc(self.from)
+            .label_style((FONT, 13))
+            .draw()
+            .map_err(said)?;
+        let cells = self.values.indexed_iter().map(|((from, to), &value)| {
+            let (column, row) = (to as i32, count - 1 - from as i32);
+            let corners = [
+                (SegmentValue::Exact(column), SegmentValue::Exact(row)),
+                (SegmentValue::Exact(column + 1), SegmentValue::Exact(row + 1)),
+            ];
+            Rectangle::new(corners, shade(value, most).filled())
+        });
+        chart.draw_series(cells).map_err(said)?;
+        area.present().map_err(said)?;
+        drop(chart);
+        drop(area);
+        Ok(svg)
+    }
+}
+
+/// White for nothing or less, dark blue for the most; grey where there is no pair.
+fn shade(value: f64, most: f64) -> RGBColor {
+    if value.is_nan() {
+        return RGBColor(225, 225, 225);
+    }
+    let share = if most > 0.0 { (value / most).clamp(0.0, 1.0) } else { 0.0 };
+    let mix = |to: u8| (255.0 + (f64::from(to) - 255.0) * share).round() as u8;
+    RGBColor(mix(MOST.0), mix(MOST.1), mix(MOST.2))
+}

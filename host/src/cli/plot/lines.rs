@@ -1,0 +1,171 @@
+//! Charts of lines.
+
+use plotters::coord::combinators::IntoLogRange;
+use plotters::prelude::*;
+
+use super::{FONT, said};
+use crate::cli::Failure;
+
+/// Points of a line that are drawn at most: more are not seen.
+const MOST_POINTS: usize = 1000;
+
+/// Points of a line that are drawn as dots, too, at most.
+const MOST_DOTS: usize = 60;
+
+const SIZE: (u32, u32) = (800, 320);
+const COLOURS: [RGBColor; 3] =
+    [RGBColor(31, 119, 180), RGBColor(214, 39, 40), RGBColor(44, 160, 44)];
+
+/// A chart of lines over one x axis.
+pub(crate) struct Chart<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) x_label: &'a str,
+    pub(crate) y_label: &'a str,
+    /// Whether the y axis is logarithmic: values that are not above 0 are left out.
+    pub(crate) log_y: bool,
+    pub(crate) lines: Vec<Line<'a>>,
+}
+
+/// A line; points that are not finite are left out.
+pub(crate) struct Line<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) points: Vec<(f64, f64)>,
+}
+
+/// The charts, one below the other, as SVG.
+pub(crate) fn lines(charts: &[Chart<'_>]) -> Result<String, Failure> {
+    let mut text = String::new();
+    {
+        let rows = charts.len().max(1);
+        let size = (SIZE.0, SIZE.1 * rows as u32);
+        let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
+        area.fill(&WHITE).map_err(said)?;
+        for (chart, part) in charts.iter().zip(area.split_evenly((rows, 1))) {
+            chart.draw(&part)?;
+        }
+        area.present().map_err(said)?;
+    }
+    Ok(text)
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
+
+impl Chart<'_> {
+    fn draw(&self, area: &Area<'_>) -> Result<(), Failure> {
+        let lines: Vec<Vec<(f64, f64)>> = self.lines.iter().map(|line| self.shown(line)).collect();
+        let all = || lines.iter().flatten();
+        let range = |value: fn(&(f64, f64)) -> f64| {
+            let low = all().map(value).fold(f64::INFINITY, f64::min);
+            let high = all().map(value).fold(f64::NEG_INFINITY, f64::max);
+            if low <= high { (low, high) } else { (1.0, 2.0) }
+        };
+        let ((left, right), (low, high)) = (range(|p| p.0), range(|p| p.1));
+        let right = if right > left { right } else { left + 1.0 };
+        let mut builder = ChartBuilder::on(area);
+        builder
+            .caption(self.title, (FONT, 18))
+            .margin(12)
+            .x_label_area_size(36)
+            .y_label_area_size(80);
+        // Two kinds of axis, two types of chart.
+        macro_rules! draw_on {
+            ($y:expr) => {{
+                let mut chart = builder.build_cartesian_2d(left..right, $y).map_err(said)?;
+                chart
+                    .configure_mesh()
+                    .x_desc(self.x_label)
+                    .y_desc(self.y_label)
+                    .y_label_formatter(&|&y| number(y))
+                    .label_style((FONT, 13))
+                    .light_line_style(WHITE)
+                    .draw()
+                    .map_err(said)?;
+                for (i, (line, points)) in self.lines.iter().zip(lines).enumerate() {
+                    let colour = COLOURS[i % COLOURS.len()];
+                    if points.len() <= MOST_DOTS {
+                        let dots = points.iter().map(|&p| Circle::new(p, 3, colour.filled()));
+                        chart.draw_series(dots).map_err(said)?;
+                    }
+                    chart
+                        .draw_series(LineSeries::new(points, colour.stroke_width(2)))
+                        .map_err(said)?
+                        .label(line.name)
+                        .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
+                }
+                chart
+                    .configure_series_labels()
+                    .background_style(WHITE)
+                    .border_style(BLACK)
+                    .draw()
+                    .map_err(said)?;
+            }};
+        }
+        if self.log_y {
+            draw_on!((low / 1.5..high * 1.5).log_scale());
+        } else {
+            let margin = if high > low { 0.05 * (high - low) } else { 0.5 };
+            draw_on!(low - margin..high + margin);
+        }
+        Ok(())
+    }
+
+    /// The points of a line that are drawn, its last among them.
+    fn shown(&self, line: &Line<'_>) -> Vec<(f64, f64)> {
+        let fits =
+            |&&(x, y): &&(f64, f64)| x.is_finite() && y.is_finite() && (!self.log_y || y > 0.0);
+        let points: Vec<(f64, f64)> = line.points.iter().filter(fits).copied().collect();
+        let every = points.len().div_ceil(MOST_POINTS).max(1);
+        let last = points.len().saturating_sub(1);
+        points
+            .into_iter()
+            .enumerate()
+            .filter(|&(i, _)| i % every == 0 || i == last)
+            .map(|(_, point)| point)
+            .collect()
+    }
+}
+
+/// A label of the y axis, short.
+fn number(y: f64) -> String {
+    if y == 0.0 {
+        "0".into()
+    } else if (1e-3..1e5).contains(&y.abs()) {
+        let text = format!("{y:.5}");
+        text.trim_end_matches('0').trim_end_matches('.').into()
+    } else {
+        format!("{y:.1e}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chart(log_y: bool, points: Vec<(f64, f64)>) -> Chart<'static> {
+        let lines = vec![Line { name: "a line", points }];
+        Chart { title: "a title", x_label: "steps", y_label: "nats", log_y, lines }
+    }
+
+    #[test]
+    fn charts_have_title_axes_and_lines() {
+        let points: Vec<(f64, f64)> =
+            (0..5000).map(|i| (f64::from(i), 1e3 / f64::from(i + 1))).collect();
+        let text = lines(&[chart(false, points.clone()), chart(true, points)]).unwrap();
+        for part in ["<svg", "a title", "steps", "nats", "a line", "<polyline", "</svg>"] {
+            assert!(text.contains(part), "{part}");
+        }
+        assert_eq!(text.matches("a title").count(), 2);
+        // Thinned out: a point takes about ten characters.
+        assert!(text.len() < 60_000, "{}", text.len());
+    }
+
+    #[test]
+    fn what_cannot_be_shown_is_left_out() {
+        for log_y in [false, true] {
+            let broken = vec![(0.0, f64::NAN), (1.0, f64::INFINITY), (2.0, 0.0), (3.0, 1.0)];
+            lines(&[chart(log_y, broken)]).unwrap();
+            lines(&[chart(log_y, Vec::new())]).unwrap();
+            lines(&[chart(log_y, vec![(1.0, 7.0)])]).unwrap();
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Gaussian active inference: beliefs whose free energy falls.
+//!
+//! ```
+//! use kasmina::Device;
+//! use kasmina::information::ActiveInference;
+//! use kasmina::information::active_inference::{GaussianModel, InferenceOptions};
+//! use ndarray::array;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let model = GaussianModel::builder(array![[1.0, 0.5], [0.0, 1.0], [0.25, -1.0]])
+//!     .observation(array![1.8, 0.2, 0.75])
+//!     .obs_precision(array![4.0, 2.0, 1.0])
+//!     .build()?;
+//! let mut inference = ActiveInference::new(&Device::auto(), &[model.clone()], InferenceOptions::default())?;
+//! let found = inference.infer_until_converged(1e-10, 10_000)?;
+//! let exact = model.posterior()?;
+//! assert!(found[0].converged);
+//! assert!(found[0].belief.mean.iter().zip(&exact.mean).all(|(a, b)| (a - b).abs() < 1e-8));
+//! # Ok(())
+//! # }
+//! ```
+
+mod error;
+mod inference;
+mod model;
+mod stages;
+
+pub use error::InferenceError;
+pub use inference::{ActiveInference, InferenceOptions, Inferred, TracePoint};
+pub use model::{Belief, FreeEnergy, GaussianModel, GaussianModelBuilder, Posterior};
+pub use stages::InferenceStages;

@@ -1,0 +1,94 @@
+//! Element by element: α·x + β·y, velocities, projections by tiling.
+
+use kasmina_reference::information as reference;
+use kasmina_types::dtype::Element;
+use num_traits::{AsPrimitive, FromPrimitive};
+
+use super::gemv::narrow;
+use crate::buffer::{Buffer, check_length};
+use crate::device::Device;
+use crate::driver::launchers::KernelDevice;
+use crate::driver::launchers::axpby::{self as launcher, Arguments};
+use crate::error::Error;
+
+/// out ← α·x + β·y, f64 or f32, each element computed in f64.
+///
+/// # Errors
+/// Buffers of different lengths or on another device, or a failed call.
+pub fn axpby<T: Element + AsPrimitive<f64> + FromPrimitive>(
+    device: &Device,
+    alpha: f64,
+    x: &Buffer<T>,
+    beta: f64,
+    y: &Buffer<T>,
+    out: &mut Buffer<T>,
+) -> Result<(), Error> {
+    let y = Some(y);
+    let arguments = Arguments { op: "axpby", velocity: false, alpha, x, beta, y, out };
+    run(device, arguments, |x, y, _| reference::axpby(alpha, x, beta, y))
+}
+
+/// out ← (mean − previous)/dt, f64 or f32, each element computed in f64.
+///
+/// # Errors
+/// A `dt` that is 0 or not finite; else as [`axpby`].
+pub fn velocity<T: Element + AsPrimitive<f64> + FromPrimitive>(
+    device: &Device,
+    mean: &Buffer<T>,
+    previous: &Buffer<T>,
+    dt: f64,
+    out: &mut Buffer<T>,
+) -> Result<(), Error> {
+    const OP: &str = "velocity";
+    if dt == 0.0 || !dt.is_finite() {
+        let expected = "a finite number that is not 0";
+        return Err(Error::Setting { op: OP, setting: "dt", got: dt, expected });
+    }
+    let (y, beta) = (Some(previous), 0.0);
+    let arguments = Arguments { op: OP, velocity: true, alpha: dt, x: mean, beta, y, out };
+    run(device, arguments, |x, y, _| reference::velocity(x, y, dt))
+}
+
+/// out ← x over and over: out\[i\] = x\[i mod the elements of x\], f64 or f32.
+///
+/// # Errors
+/// An `x` of no elements; else as [`axpby`].
+pub fn tile_projection<T: Element + AsPrimitive<f64> + FromPrimitive>(
+    device: &Device,
+    x: &Buffer<T>,
+    out: &mut Buffer<T>,
+) -> Result<(), Error> {
+    let (op, y) = ("tile_projection", None);
+    let arguments = Arguments { op, velocity: false, alpha: 1.0, x, beta: 0.0, y, out };
+    run(device, arguments, |x, _, len| reference::tile_projection(x, len))
+}
+
+fn run<T: Element + AsPrimitive<f64> + FromPrimitive>(
+    device: &Device,
+    a: Arguments<'_, T>,
+    on_cpu: impl FnOnce(&[f64], &[f64], usize) -> Vec<f64>,
+) -> Result<(), Error> {
+    a.x.check_device(a.op, "x", device)?;
+    a.out.check_device(a.op, "out", device)?;
+    if let Some(y) = a.y {
+        y.check_device(a.op, "y", device)?;
+    }
+    if let Some(kernels) = KernelDevice::of(device) {
+        return launcher::launch(kernels, a);
+    }
+    let wide = |buffer: &Buffer<T>| -> Result<Vec<f64>, Error> {
+        Ok(buffer.to_vec()?.into_iter().map(AsPrimitive::as_).collect())
+    };
+    let x = wide(a.x)?;
+    let mut y = Vec::new();
+    if let Some(buffer) = a.y {
+        check_length(a.op, "x", a.out.len(), a.x.len())?;
+        check_length(a.op, "y", a.out.len(), buffer.len())?;
+        y = wide(buffer)?;
+    }
+    if x.is_empty() && !a.out.is_empty() {
+        let expected = "1 or more".to_owned();
+        return Err(Error::Length { op: a.op, buffer: "x", expected, got: 0 });
+    }
+    a.out.copy_from_slice(&narrow(&on_cpu(&x, &y, a.out.len())))
+}

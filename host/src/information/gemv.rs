@@ -1,0 +1,81 @@
+//! Matrix times vector.
+
+use kasmina_reference::information as reference;
+use kasmina_types::dtype::Element;
+use num_traits::{AsPrimitive, FromPrimitive};
+
+use crate::buffer::{Buffer, check_length};
+use crate::device::Device;
+use crate::driver::launchers::KernelDevice;
+use crate::driver::launchers::gemv::{self as launcher, Arguments};
+use crate::error::Error;
+
+/// y ← α·A·x + β·y; A is row-major, `[y, x]`, f64 or f32. Products and sums are in f64; where β is 0, y is not read.
+///
+/// # Errors
+/// A matrix that is not `[y, x]`, buffers on another device, or a failed call.
+pub fn gemv<T: Element + AsPrimitive<f64> + FromPrimitive>(
+    device: &Device,
+    alpha: f64,
+    matrix: &Buffer<T>,
+    x: &Buffer<T>,
+    beta: f64,
+    y: &mut Buffer<T>,
+) -> Result<(), Error> {
+    let (rows, columns) = (y.len(), x.len());
+    run(device, Arguments { transposed: false, rows, columns, alpha, matrix, x, beta, y })
+}
+
+/// y ← α·Aᵀ·x + β·y; A is row-major, `[x, y]`. As [`gemv`].
+///
+/// # Errors
+/// As [`gemv`].
+pub fn gemv_transposed<T: Element + AsPrimitive<f64> + FromPrimitive>(
+    device: &Device,
+    alpha: f64,
+    matrix: &Buffer<T>,
+    x: &Buffer<T>,
+    beta: f64,
+    y: &mut Buffer<T>,
+) -> Result<(), Error> {
+    let (rows, columns) = (x.len(), y.len());
+    run(device, Arguments { transposed: true, rows, columns, alpha, matrix, x, beta, y })
+}
+
+fn run<T: Element + AsPrimitive<f64> + FromPrimitive>(
+    device: &Device,
+    a: Arguments<'_, T>,
+) -> Result<(), Error> {
+    const OP: &str = "gemv";
+    let limit = u64::from(u32::MAX / 2);
+    let got = a.rows.max(a.columns) as u64;
+    if got > limit {
+        return Err(Error::TooLarge { op: OP, what: "rows or columns", got, limit });
+    }
+    a.matrix.check_device(OP, "matrix", device)?;
+    a.x.check_device(OP, "x", device)?;
+    a.y.check_device(OP, "y", device)?;
+    check_length(OP, "matrix", a.rows.saturating_mul(a.columns), a.matrix.len())?;
+    if let Some(kernels) = KernelDevice::of(device) {
+        return launcher::launch(kernels, a);
+    }
+    let wide = |buffer: &Buffer<T>| -> Result<Vec<f64>, Error> {
+        Ok(buffer.to_vec()?.into_iter().map(AsPrimitive::as_).collect())
+    };
+    let (matrix, x) = (wide(a.matrix)?, wide(a.x)?);
+    let y = if a.beta == 0.0 { vec![0.0; a.y.len()] } else { wide(a.y)? };
+    let matrix = ndarray::ArrayView2::from_shape((a.rows, a.columns), &matrix)
+        .expect("the length is checked");
+    let result = if a.transposed {
+        reference::gemv_transposed(a.alpha, matrix, &x, a.beta, &y)
+    } else {
+        reference::gemv(a.alpha, matrix, &x, a.beta, &y)
+    };
+    a.y.copy_from_slice(&narrow(&result))
+}
+
+/// Each value rounded to the element type.
+pub(super) fn narrow<T: FromPrimitive>(values: &[f64]) -> Vec<T> {
+    let value = |&v: &f64| T::from_f64(v).expect("floats take every f64");
+    values.iter().map(value).collect()
+}

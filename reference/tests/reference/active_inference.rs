@@ -1,0 +1,430 @@
+//! Gaussian active inference: published values, the posterior, differences of the free energy, scalar Kalman
+//! filtering.
+
+use approx::assert_relative_eq;
+use kasmina_reference::information::active_inference::{
+    ActiveInferenceError, Belief, GaussianModel, InferOptions, accuracy_terms, belief_step,
+    complexity_terms, default_kappa, distance_bound, free_energy, gradient, infer,
+    largest_curvature, optimum_variance, posterior, residual,
+};
+use kasmina_reference::information::{axpby, gemv, gemv_transposed, tile_projection, velocity};
+use ndarray::Array2;
+use proptest::prelude::*;
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Cases {
+    cases: Vec<Case>,
+    scalar_kalman: Kalman,
+}
+
+#[derive(Deserialize)]
+#[expect(non_snake_case, reason = "the case's own names")]
+struct Case {
+    name: String,
+    J: Vec<Vec<f64>>,
+    offset: Vec<f64>,
+    obs_precision: Vec<f64>,
+    observation: Vec<f64>,
+    prior_mean: Vec<f64>,
+    prior_var: Vec<f64>,
+    init: Init,
+    kappa: f64,
+    max_stable_kappa: f64,
+    kernels_at_init: AtInit,
+    trace: Vec<Point>,
+    trace_likelihood_only: Vec<Means>,
+    mu_after_steps: AfterSteps,
+    fixed_point: FixedPoint,
+    likelihood_only_limit_mu: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct Init {
+    mu: Vec<f64>,
+    var: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+#[expect(non_snake_case, reason = "the case's own names")]
+struct AtInit {
+    prediction: Vec<f64>,
+    residual: Vec<f64>,
+    weighted_error: Vec<f64>,
+    JT_weighted_error: Vec<f64>,
+    prior_error: Vec<f64>,
+    kl_components: Vec<f64>,
+    complexity: f64,
+    accuracy_plugin_components: Vec<f64>,
+    accuracy_plugin: f64,
+    accuracy_expected: f64,
+    F_plugin: f64,
+    F_exact: f64,
+    surprise_plugin: f64,
+    mu_after_one_step: Vec<f64>,
+    mu_after_one_step_likelihood_only: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+#[expect(non_snake_case, reason = "the case's own names")]
+struct Point {
+    iteration: usize,
+    mu: Vec<f64>,
+    residual: Vec<f64>,
+    complexity: f64,
+    accuracy_plugin: f64,
+    accuracy_expected: f64,
+    F_plugin: f64,
+    F_exact: f64,
+}
+
+#[derive(Deserialize)]
+struct Means {
+    iteration: usize,
+    mu: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct AfterSteps {
+    steps: usize,
+    mu: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+#[expect(non_snake_case, reason = "the case's own names")]
+struct FixedPoint {
+    mu: Vec<f64>,
+    posterior_cov: Vec<Vec<f64>>,
+    posterior_var_marginal: Vec<f64>,
+    meanfield_var: Vec<f64>,
+    kalman_gain: Vec<Vec<f64>>,
+    F_at_optimum: f64,
+    neg_log_evidence: f64,
+    gap_meanfield: f64,
+    F_plugin_at_mu_star_init_var: f64,
+}
+
+#[derive(Deserialize)]
+#[expect(non_snake_case, reason = "the case's own names")]
+struct Kalman {
+    A: f64,
+    Q: f64,
+    C: f64,
+    R: f64,
+    kappa: f64,
+    iterations: usize,
+    steps: Vec<KalmanStep>,
+}
+
+#[derive(Deserialize)]
+struct KalmanStep {
+    obs: f64,
+    pred_mean: f64,
+    pred_var: f64,
+    gain: f64,
+    post_mean: f64,
+    post_var: f64,
+    belief_update_mean: f64,
+    belief_var: f64,
+    neg_log_pred: f64,
+}
+
+fn cases() -> Cases {
+    serde_json::from_str(include_str!("../cases/active_inference_case.json"))
+        .expect("the cases are JSON")
+}
+
+fn matrix(rows: &[Vec<f64>]) -> Array2<f64> {
+    Array2::from_shape_fn((rows.len(), rows[0].len()), |(i, j)| rows[i][j])
+}
+
+/// Numbers of order 1: within 1e-10 of their size, or of 1 where they are smaller.
+#[track_caller]
+fn near(what: &str, got: &[f64], want: &[f64]) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!((g - w).abs() <= 1e-10 * w.abs().max(1.0), "{what}[{i}]: {g} is not {w}");
+    }
+}
+
+impl Case {
+    fn with<R>(&self, use_model: impl FnOnce(&GaussianModel<'_>, &Belief) -> R) -> R {
+        let jacobian = matrix(&self.J);
+        let model = GaussianModel {
+            jacobian: jacobian.view(),
+            offset: &self.offset,
+            obs_precision: &self.obs_precision,
+            observation: &self.observation,
+            prior_mean: &self.prior_mean,
+            prior_var: &self.prior_var,
+        };
+        model.check().expect("a valid case");
+        let belief = Belief { mean: self.init.mu.clone(), variance: self.init.var.clone() };
+        use_model(&model, &belief)
+    }
+}
+
+#[test]
+fn the_published_values_at_the_start() {
+    for case in cases().cases {
+        let at = &case.kernels_at_init;
+        case.with(|model, belief| {
+            let name = &case.name;
+            let r = residual(model, &belief.mean);
+            near(name, &r, &at.residual);
+            let predicted: Vec<f64> = r.iter().zip(model.observation).map(|(r, o)| o - r).collect();
+            near(name, &predicted, &at.prediction);
+            let weighted: Vec<f64> =
+                r.iter().zip(model.obs_precision).map(|(r, p)| r * p).collect();
+            near(name, &weighted, &at.weighted_error);
+            let back = gemv_transposed(1.0, model.jacobian, &weighted, 0.0, model.prior_mean);
+            near(name, &back, &at.JT_weighted_error);
+            let prior = axpby(1.0, &gradient(model, &belief.mean), -1.0, &back);
+            near(name, &prior, &at.prior_error);
+            let kl =
+                complexity_terms(&belief.mean, &belief.variance, model.prior_mean, model.prior_var);
+            near(name, &kl, &at.kl_components);
+            near(name, &accuracy_terms(&r, model.obs_precision), &at.accuracy_plugin_components);
+            let f = free_energy(model, belief);
+            let got = [f.complexity, f.accuracy_plugin, f.accuracy_expected, f.plugin(), f.exact()];
+            let want =
+                [at.complexity, at.accuracy_plugin, at.accuracy_expected, at.F_plugin, at.F_exact];
+            near(name, &got, &want);
+            near(name, &[-f.accuracy_plugin], &[at.surprise_plugin]);
+            near(name, &belief_step(model, &belief.mean, case.kappa), &at.mu_after_one_step);
+            let limit = 2.0 / largest_curvature(model, 1e-15, 100_000);
+            assert_relative_eq!(limit, case.max_stable_kappa, max_relative = 1e-10);
+        });
+    }
+}
+
+#[test]
+fn the_published_traces() {
+    for case in cases().cases {
+        case.with(|model, belief| {
+            let run = |model: &GaussianModel<'_>, max_steps| {
+                let options = InferOptions { kappa: case.kappa, max_steps, tolerance: None };
+                infer(model, belief, options)
+            };
+            for point in &case.trace {
+                let got = run(model, point.iteration);
+                assert_eq!((got.steps, got.trace.len()), (point.iteration, point.iteration + 1));
+                near(&case.name, &got.mean, &point.mu);
+                near(&case.name, &residual(model, &got.mean), &point.residual);
+                let f = got.free_energy;
+                let parts =
+                    [f.complexity, f.accuracy_plugin, f.accuracy_expected, f.plugin(), f.exact()];
+                let want = [
+                    point.complexity,
+                    point.accuracy_plugin,
+                    point.accuracy_expected,
+                    point.F_plugin,
+                    point.F_exact,
+                ];
+                near(&case.name, &parts, &want);
+            }
+            let after = &case.mu_after_steps;
+            // Taken after the step from the last point as well.
+            near(&case.name, &run(model, after.steps + 1).mean, &after.mu);
+            // Without a prior: one that is infinitely wide.
+            let wide = vec![f64::INFINITY; model.states()];
+            let flat = GaussianModel { prior_var: &wide, ..*model };
+            let step = belief_step(&flat, &belief.mean, case.kappa);
+            near(&case.name, &step, &case.kernels_at_init.mu_after_one_step_likelihood_only);
+            for point in &case.trace_likelihood_only {
+                let mut mean = belief.mean.clone();
+                for _ in 0..point.iteration {
+                    mean = belief_step(&flat, &mean, case.kappa);
+                }
+                near(&case.name, &mean, &point.mu);
+            }
+            let mut mean = belief.mean.clone();
+            for _ in 0..40_000 {
+                mean = belief_step(&flat, &mean, case.kappa);
+            }
+            near(&case.name, &mean, &case.likelihood_only_limit_mu);
+        });
+    }
+}
+
+#[test]
+fn the_published_fixed_points() {
+    for case in cases().cases {
+        let want = &case.fixed_point;
+        case.with(|model, belief| {
+            let exact = posterior(model).expect("a definite matrix");
+            near(&case.name, &exact.mean, &want.mu);
+            near(
+                &case.name,
+                exact.covariance.as_slice().expect("row-major"),
+                &want.posterior_cov.concat(),
+            );
+            near(&case.name, &exact.covariance.diag().to_vec(), &want.posterior_var_marginal);
+            near(&case.name, &[exact.neg_log_evidence], &[want.neg_log_evidence]);
+            let variance = optimum_variance(model);
+            near(&case.name, &variance, &want.meanfield_var);
+            let gain = exact.covariance.dot(&model.jacobian.t())
+                * ndarray::ArrayView1::from(model.obs_precision);
+            near(&case.name, &gain.iter().copied().collect::<Vec<_>>(), &want.kalman_gain.concat());
+            let best = Belief { mean: exact.mean.clone(), variance };
+            let least = free_energy(model, &best).exact();
+            near(&case.name, &[least], &[want.F_at_optimum]);
+            near(&case.name, &[least - exact.neg_log_evidence], &[want.gap_meanfield]);
+            let start = Belief { mean: exact.mean.clone(), variance: belief.variance.clone() };
+            let plugin = free_energy(model, &start).plugin();
+            near(&case.name, &[plugin], &[want.F_plugin_at_mu_star_init_var]);
+
+            for kappa in [case.kappa, default_kappa(largest_curvature(model, 1e-6, 1000))] {
+                let options = InferOptions { kappa, max_steps: 100_000, tolerance: Some(1e-10) };
+                let got = infer(model, belief, options);
+                assert!(got.converged && got.distance_bound <= 1e-10, "{}: {got:?}", case.name);
+                for (g, w) in got.mean.iter().zip(&exact.mean) {
+                    assert!((g - w).abs() <= 1e-8, "{}: {g} is not {w}", case.name);
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn a_scalar_kalman_filter() {
+    let Kalman { A, Q, C, R, kappa, iterations, steps } = cases().scalar_kalman;
+    let jacobian = Array2::from_elem((1, 1), C);
+    // What the first prediction comes from.
+    let (mut mean, mut variance) = (0.0, (steps[0].pred_var - Q) / (A * A));
+    for step in steps {
+        let (prior_mean, prior_var) = ([A * mean], [A * A * variance + Q]);
+        near("prediction", &[prior_mean[0], prior_var[0]], &[step.pred_mean, step.pred_var]);
+        let model = GaussianModel {
+            jacobian: jacobian.view(),
+            offset: &[0.0],
+            obs_precision: &[1.0 / R],
+            observation: &[step.obs],
+            prior_mean: &prior_mean,
+            prior_var: &prior_var,
+        };
+        let start = Belief { mean: prior_mean.to_vec(), variance: prior_var.to_vec() };
+        let options = InferOptions { kappa, max_steps: iterations, tolerance: None };
+        mean = infer(&model, &start, options).mean[0];
+        variance = optimum_variance(&model)[0];
+        near("belief", &[mean, variance], &[step.belief_update_mean, step.belief_var]);
+        near("Kalman's update", &[mean, variance], &[step.post_mean, step.post_var]);
+        near("gain", &[variance * C / R], &[step.gain]);
+        let evidence = posterior(&model).expect("a definite matrix").neg_log_evidence;
+        near("evidence", &[evidence], &[step.neg_log_pred]);
+    }
+}
+
+#[test]
+fn what_means_nothing_is_refused() {
+    let case = &cases().cases[0];
+    case.with(|model, _| {
+        let n = model.states();
+        let short = vec![1.0; n - 1];
+        let zero = vec![0.0; n];
+        let nan = vec![f64::NAN; n];
+        let refused = |model: GaussianModel<'_>| model.check().expect_err("refused");
+        assert!(matches!(
+            refused(GaussianModel { prior_mean: &short, ..*model }),
+            ActiveInferenceError::Length { array: "prior_mean", expected: 3, got: 2, .. }
+        ));
+        assert!(matches!(
+            refused(GaussianModel { prior_var: &zero, ..*model }),
+            ActiveInferenceError::NotPositive { array: "prior_var", index: 0, .. }
+        ));
+        assert!(matches!(
+            refused(GaussianModel { prior_mean: &nan, ..*model }),
+            ActiveInferenceError::NotFinite { array: "prior_mean", index: 0, .. }
+        ));
+        let empty = Array2::zeros((0, 3));
+        assert!(matches!(
+            refused(GaussianModel { jacobian: empty.view(), ..*model }),
+            ActiveInferenceError::Empty { rows: 0, columns: 3 }
+        ));
+        assert!(model.check_belief(&zero, &zero).is_err());
+        assert!(model.check_belief(&zero, &[0.5; 3]).is_ok());
+    });
+}
+
+#[test]
+fn vectors() {
+    assert_eq!(axpby(2.0, &[1.0, 3.0], -1.0, &[0.5, 4.0]), [1.5, 2.0]);
+    assert_eq!(velocity(&[1.0, 3.0], &[0.5, 4.0], 0.25), [2.0, -4.0]);
+    assert_eq!(tile_projection(&[1.0, 2.0, 3.0], 7), [1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0]);
+    assert_eq!(tile_projection(&[], 0), Vec::<f64>::new());
+    let a = ndarray::array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]];
+    assert_eq!(gemv(2.0, a.view(), &[1.0, 0.0, -1.0], 1.0, &[1.0, 2.0]), [-3.0, -2.0]);
+    assert_eq!(
+        gemv_transposed(1.0, a.view(), &[1.0, -1.0], 0.5, &[2.0, 0.0, 4.0]),
+        [-2.0, -3.0, -1.0]
+    );
+}
+
+prop_compose! {
+    fn any_model()(m in 1usize..9, n in 1usize..9)(
+        j in prop::collection::vec(-2.0..2.0, m * n),
+        rows in prop::collection::vec((-1.0..1.0, 0.1..5.0, -2.0..2.0), m),
+        columns in prop::collection::vec((-1.0..1.0, 0.2..3.0, -1.0..1.0, 0.1..2.0), n),
+    ) -> (Array2<f64>, Vec<(f64, f64, f64)>, Vec<(f64, f64, f64, f64)>) {
+        (Array2::from_shape_vec((rows.len(), columns.len()), j).expect("m · n"), rows, columns)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// The gradient is that of both free energies, and the bound bounds.
+    #[test]
+    fn differences_and_the_bound((jacobian, rows, columns) in any_model()) {
+        let offset: Vec<f64> = rows.iter().map(|r| r.0).collect();
+        let precision: Vec<f64> = rows.iter().map(|r| r.1).collect();
+        let observation: Vec<f64> = rows.iter().map(|r| r.2).collect();
+        let prior_mean: Vec<f64> = columns.iter().map(|c| c.0).collect();
+        let prior_var: Vec<f64> = columns.iter().map(|c| c.1).collect();
+        let mean: Vec<f64> = columns.iter().map(|c| c.2).collect();
+        let variance: Vec<f64> = columns.iter().map(|c| c.3).collect();
+        let model = GaussianModel {
+            jacobian: jacobian.view(),
+            offset: &offset,
+            obs_precision: &precision,
+            observation: &observation,
+            prior_mean: &prior_mean,
+            prior_var: &prior_var,
+        };
+        let direction = gradient(&model, &mean);
+        for j in 0..mean.len() {
+            let at = |h: f64| {
+                let mut moved = mean.clone();
+                moved[j] += h;
+                free_energy(&model, &Belief { mean: moved, variance: variance.clone() })
+            };
+            // F is a quadratic of μ: the central difference is exact but for rounding.
+            let (up, down) = (at(1e-3), at(-1e-3));
+            for (up, down) in [(up.plugin(), down.plugin()), (up.exact(), down.exact())] {
+                let slope = (up - down) / 2e-3;
+                prop_assert!((slope + direction[j]).abs() < 1e-8 * (1.0 + slope.abs()));
+            }
+        }
+        let exact = posterior(&model).expect("a definite matrix");
+        let distance: f64 = mean
+            .iter()
+            .zip(&exact.mean)
+            .zip(&prior_var)
+            .map(|((m, e), v0)| (m - e).powi(2) / v0)
+            .sum::<f64>()
+            .sqrt();
+        prop_assert!(distance <= distance_bound(&direction, &prior_var) * (1.0 + 1e-9) + 1e-12);
+        // The variance of least free energy: moving any raises it.
+        let best = optimum_variance(&model);
+        let least = free_energy(&model, &Belief { mean: mean.clone(), variance: best.clone() });
+        for j in 0..mean.len() {
+            for factor in [0.99, 1.01] {
+                let mut moved = best.clone();
+                moved[j] *= factor;
+                let f = free_energy(&model, &Belief { mean: mean.clone(), variance: moved });
+                prop_assert!(f.exact() > least.exact());
+            }
+        }
+        prop_assert!(least.exact() >= exact.neg_log_evidence - 1e-10);
+    }
+}
