@@ -1,12 +1,12 @@
 //! `fused_distance_kth`, `fused_te_reduction` and `surrogate_rows`.
 
-use kasmina::Executor;
 use kasmina::information::TransferEntropy;
 use kasmina::information::transfer_entropy::{Algorithm, Precision, SurrogateKind};
+use kasmina::{Device, Executor};
 use kasmina_kernels::instances;
 use kasmina_reference::information::transfer_entropy as reference;
 use kasmina_tests::information::transfer_entropy::{
-    Case, check, check_batches, check_many_dimensions, check_random, check_refusals,
+    Case, check, check_batches, check_case, check_many_dimensions, check_random, check_refusals,
 };
 use kasmina_types::transfer_entropy::{ROWS_BLOCK, ROWS_PERMUTE, ROWS_ROTATE, RowMap};
 use kasmina_types::{In, Out, SurrogateRows};
@@ -55,6 +55,13 @@ fn many_dimensions() {
 #[test]
 fn batches() {
     check_batches(&shuffled(6), 140);
+}
+
+/// All of the case on the CPU; on the executor its first row: 24 estimates of 2000 points.
+#[test]
+fn values_of_the_case() {
+    check_case(&Device::Cpu, usize::MAX);
+    check_case(&Device::simt(), 1);
 }
 
 #[test]

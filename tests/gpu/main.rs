@@ -68,7 +68,7 @@ fn main() {
         trial("active_inference::stages", inference_stages),
         trial("active_inference::vectors", inference_vectors),
         trial("active_inference::refusals", inference::check_refusals),
-        trial("transfer_entropy::values_of_the_case", te::check_case),
+        trial("transfer_entropy::values_of_the_case", |device| te::check_case(device, usize::MAX)),
         trial("transfer_entropy::random_options", |device| te::check_random(device, 0..40, 3000)),
         trial("transfer_entropy::many_dimensions", |device| {
             te::check_many_dimensions(device, 2000)

@@ -223,7 +223,13 @@ pub(super) fn all(device: &Device, quick: bool) -> Vec<Case> {
             cases.extend(gpu_transfer_entropies());
             cases
         }
-        Device::Cpu => small([256, 100, 64], 1 << if quick { 18 } else { 22 }),
+        Device::Cpu => {
+            let mut cases = small([256, 100, 64], 1 << if quick { 18 } else { 22 });
+            if !quick {
+                cases.push(Case::transfer_entropy(2000, 3, Of::Surrogates(200)));
+            }
+            cases
+        }
         Device::Simt(_) => small([8, 10, 64], 1 << 13),
     }
 }

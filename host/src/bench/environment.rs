@@ -17,13 +17,14 @@ pub(crate) fn header(device: &Device, plan: Plan) -> Header {
         Device::Cuda(gpu) => Some(gpu_header(gpu)),
         Device::Cpu | Device::Simt(_) => None,
     };
-    let name = match device {
-        Device::Cuda(gpu) => gpu.device().info().name.clone(),
-        Device::Cpu | Device::Simt(_) => device.to_string(),
+    let (name, processor) = match device {
+        Device::Cuda(gpu) => (gpu.device().info().name.clone(), None),
+        Device::Cpu | Device::Simt(_) => (device.to_string(), Some(processor())),
     };
     Header {
         device: name,
         kind: device.name().to_owned(),
+        processor,
         gpu,
         commit,
         dirty,
@@ -32,6 +33,14 @@ pub(crate) fn header(device: &Device, plan: Plan) -> Header {
         samples: plan.samples,
         peers: None,
     }
+}
+
+/// The processor, as Linux names it, and its threads.
+fn processor() -> String {
+    let told = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = told.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{}, {threads} threads", name.map_or("unknown processor", |(_, name)| name))
 }
 
 /// Clocks now, where `nvidia-smi` is there and tells.

@@ -22,6 +22,9 @@ pub struct Header {
     pub device: String,
     /// `cuda`, `cpu` or `simt`.
     pub kind: String,
+    /// The processor and the threads that work on it; absent for a GPU, and in older documents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor: Option<String>,
     /// The GPU; absent on other devices.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuHeader>,
@@ -109,6 +112,8 @@ pub struct PeerVersions {
     pub triton: Option<String>,
     /// CuPy.
     pub cupy: Option<String>,
+    /// JIDT, which runs on the CPU.
+    pub jidt: Option<String>,
 }
 
 /// One case, timed in one way.

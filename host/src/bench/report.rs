@@ -50,6 +50,9 @@ pub fn summary(header: &Header) -> String {
     let commit = header.commit.as_deref().map_or("unknown", |hash| hash.get(..12).unwrap_or(hash));
     let changes = if header.dirty == Some(true) { " with changes" } else { "" };
     let mut text = header.device.clone();
+    if let Some(processor) = &header.processor {
+        write!(text, ", {processor}").expect("a string takes all");
+    }
     if let Some(gpu) = &header.gpu {
         let artifact = &gpu.artifact;
         if let Some(driver) = &gpu.driver {
@@ -68,9 +71,12 @@ pub fn summary(header: &Header) -> String {
     write!(text, "; commit {commit}{changes}, {}; {} samples a row", header.date, header.samples)
         .expect("a string takes all");
     if let Some(peers) = &header.peers {
-        for (name, version) in
-            [("PyTorch", &peers.torch), ("Triton", &peers.triton), ("CuPy", &peers.cupy)]
-        {
+        for (name, version) in [
+            ("PyTorch", &peers.torch),
+            ("Triton", &peers.triton),
+            ("CuPy", &peers.cupy),
+            ("JIDT", &peers.jidt),
+        ] {
             if let Some(version) = version {
                 write!(text, "; {name} {version}").expect("a string takes all");
             }
@@ -197,6 +203,7 @@ pub(super) fn example() -> Document {
         header: Header {
             device: "NVIDIA H200".into(),
             kind: "cuda".into(),
+            processor: None,
             gpu: Some(gpu),
             commit: Some("0123456789abcdef".into()),
             dirty: Some(false),

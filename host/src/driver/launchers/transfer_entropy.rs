@@ -16,6 +16,7 @@ use crate::error::Error;
 
 const KTH: &str = "fused_distance_kth";
 const REDUCTION: &str = "fused_te_reduction";
+const ROWS: &str = "surrogate_rows";
 
 /// What the tables are made from.
 pub(crate) struct Description<T> {
@@ -46,7 +47,6 @@ pub(crate) struct Tables {
     orders: Buffer<u32>,
     boxes: Buffer<u8>,
     maps: Buffer<RowMap>,
-    rows: Buffer<u32>,
     num_problems: u32,
     past: u32,
     source: u32,
@@ -111,8 +111,6 @@ impl Tables {
             orders: Buffer::from_slice(device, &d.orders)?,
             boxes: bytes(device, &d.boxes)?,
             maps: Buffer::from_slice(device, &d.maps)?,
-            // Zeros are rows too.
-            rows: Buffer::zeroed(device, d.maps.len() * d.stride as usize)?,
             num_problems: d.problems.len() as u32,
             past: d.past,
             source: d.source,
@@ -127,14 +125,19 @@ impl Tables {
         self.num_problems as usize
     }
 
-    fn points(&self, cut: Cut) -> TePoints {
+    /// Places of the surrogates' rows.
+    pub(crate) fn row_places(&self) -> usize {
+        self.maps.len() * self.stride as usize
+    }
+
+    fn points(&self, cut: Cut, rows: &Buffer<u32>) -> TePoints {
         TePoints {
             series: self.series.view(),
             problems: self.problems.view(),
             offsets: self.offsets.view(),
             orders: self.orders.view(),
             boxes: self.boxes.view(),
-            rows: self.rows.view(),
+            rows: rows.view(),
             num_problems: self.num_problems,
             stride: self.stride,
             past: self.past,
@@ -172,23 +175,25 @@ fn bytes<T: Pod>(device: &Device, values: &[T]) -> Result<Buffer<u8>, Error> {
     Buffer::from_slice(device, bytemuck::cast_slice(values))
 }
 
-/// Makes the rows of all surrogates. `kind` is one of `ROWS_*`.
+/// Makes the rows of all surrogates, before whatever reads them. `kind` is one of `ROWS_*`.
 pub(crate) fn surrogate_rows(
     device: KernelDevice<'_>,
-    tables: &mut Tables,
+    tables: &Tables,
+    rows: &mut Buffer<u32>,
     kind: u32,
     block_length: u32,
     seed: u64,
 ) -> Result<(), Error> {
     let (num_maps, stride) = (tables.maps.len() as u32, tables.stride);
     assert!(block_length > 0);
+    check_length(ROWS, "rows", tables.row_places(), rows.len())?;
     let kernel = instances::surrogate_rows();
-    let grid = (tables.rows.len().div_ceil(TE_BLOCK_THREADS as usize))
+    let grid = (rows.len().div_ceil(TE_BLOCK_THREADS as usize))
         .min(device.resident_blocks(kernel)? as usize)
         .max(1) as u32;
     let params = SurrogateRows {
         maps: tables.maps.view(),
-        rows: tables.rows.view_mut(),
+        rows: rows.view_mut(),
         num_maps,
         stride,
         kind,
@@ -199,7 +204,7 @@ pub(crate) fn surrogate_rows(
     // SAFETY: `rows` has `stride` places for each map, whose points are not more, and is borrowed mutably; any
     // grid covers it.
     let launch = || unsafe { device.launch(kernel, grid, params) };
-    with_buffers!(device, [tables.maps, tables.rows], launch())
+    with_buffers!(device, [tables.maps, rows], launch())
 }
 
 /// What a search for neighbours leaves.
@@ -228,12 +233,14 @@ pub(crate) fn distance_kth(
     device: KernelDevice<'_>,
     instance: &DistanceKthInstance,
     tables: &Tables,
+    rows: &Buffer<u32>,
     cut: Cut,
     algorithm: u32,
     search: Search<'_>,
 ) -> Result<(), Error> {
     tables.check(KTH, instance.dtype, instance.small)?;
     tables.check_cut(KTH, cut, instance.points)?;
+    check_length(KTH, "rows", tables.row_places(), rows.len())?;
     check_length(
         KTH,
         "k, neighbours kept",
@@ -245,7 +252,7 @@ pub(crate) fn distance_kth(
     let places = tables.places();
     let grid = cut.grid(tables.num_problems)?;
     let mut params = DistanceKth {
-        points: tables.points(cut),
+        points: tables.points(cut, rows),
         bounds: In::new(std::ptr::null(), 0),
         new_bounds: Out::new(std::ptr::null_mut(), 0),
         radii: Out::new(std::ptr::null_mut(), 0),
@@ -269,7 +276,7 @@ pub(crate) fn distance_kth(
             let launch = || unsafe { device.launch(instance.kernel, grid, params) };
             with_buffers!(
                 device,
-                [t.series, t.problems, t.offsets, t.orders, t.boxes, t.rows, bounds],
+                [t.series, t.problems, t.offsets, t.orders, t.boxes, rows, bounds],
                 launch()
             )
         }
@@ -305,7 +312,7 @@ pub(crate) fn distance_kth(
                     t.offsets,
                     t.orders,
                     t.boxes,
-                    t.rows,
+                    rows,
                     bounds,
                     radii,
                     tied,
@@ -323,6 +330,7 @@ pub(crate) fn distance_kth(
 pub(crate) struct Reduction<'a> {
     pub(crate) instance: &'a TeReductionInstance,
     pub(crate) tables: &'a Tables,
+    pub(crate) rows: &'a Buffer<u32>,
     pub(crate) cut: Cut,
     pub(crate) algorithm: u32,
     pub(crate) radii: &'a Buffer<u8>,
@@ -347,6 +355,7 @@ pub(crate) fn te_reduction(device: KernelDevice<'_>, a: Reduction<'_>) -> Result
     let (t, instance) = (a.tables, a.instance);
     t.check(REDUCTION, instance.dtype, instance.small)?;
     t.check_cut(REDUCTION, a.cut, instance.points)?;
+    check_length(REDUCTION, "rows", t.row_places(), a.rows.len())?;
     assert!(a.algorithm == 1 || a.algorithm == 2);
     let places = t.places();
     let tiles = t.len() * a.cut.query_tiles as usize;
@@ -363,7 +372,7 @@ pub(crate) fn te_reduction(device: KernelDevice<'_>, a: Reduction<'_>) -> Result
     assert!(a.local.is_empty() || a.local.len() == places);
     let grid = a.cut.grid(t.num_problems)?;
     let params = TeReduction {
-        points: t.points(a.cut),
+        points: t.points(a.cut, a.rows),
         radii: a.radii.view(),
         tied: a.tied.view(),
         psi: a.psi.view(),
@@ -389,7 +398,7 @@ pub(crate) fn te_reduction(device: KernelDevice<'_>, a: Reduction<'_>) -> Result
             t.offsets,
             t.orders,
             t.boxes,
-            t.rows,
+            a.rows,
             a.radii,
             a.tied,
             a.psi,

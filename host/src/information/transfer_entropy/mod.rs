@@ -81,6 +81,7 @@ pub struct TransferEntropy {
     standardize: bool,
     noise: Option<f64>,
     local: bool,
+    scratch_bytes: usize,
 }
 
 impl Default for TransferEntropy {
@@ -104,8 +105,8 @@ pub struct TransferEntropyResult {
     pub surrogates: Vec<f64>,
     /// Points whose K-th neighbour is as far as another that is not among the K.
     pub ties: usize,
-    /// Each point's part, whose mean the estimate is, if [`TransferEntropy::local`] asked for it; of a batch those of its
-    /// first estimate alone. The first is that of sample [`Self::first`].
+    /// Each point's part, whose mean the estimate is, if [`TransferEntropy::local`] asked for it. The first is that of
+    /// sample [`Self::first`].
     pub local: Option<Vec<f64>>,
     /// The sample of the first point's y_t.
     pub first: usize,
@@ -159,6 +160,7 @@ impl TransferEntropy {
             standardize: false,
             noise: None,
             local: false,
+            scratch_bytes: 512 << 20,
         }
     }
 
@@ -247,6 +249,12 @@ impl TransferEntropy {
     /// Keeps each point's part of an estimate.
     pub fn local(self, local: bool) -> Self {
         Self { local, ..self }
+    }
+
+    /// About how much device memory estimates and surrogates that run together may take beside their results, 512 MiB
+    /// unless said otherwise. More of them run one lot after another, with the same results. One alone may take more.
+    pub fn scratch_bytes(self, scratch_bytes: usize) -> Self {
+        Self { scratch_bytes, ..self }
     }
 
     /// The transfer entropy from `source` to `target`.

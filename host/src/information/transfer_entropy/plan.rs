@@ -21,9 +21,6 @@ use crate::error::Error;
 /// From so many points on near ones are brought together first. Below, all pairs cost less: `docs/performance.md`.
 const PRUNED_FROM: usize = 20_000;
 
-/// Bytes of scratch memory that problems may take together; more problems are taken one lot after another.
-const SCRATCH_BYTES: usize = 512 << 20;
-
 /// A pair of series at a delay, or a surrogate of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Problem {
@@ -60,6 +57,8 @@ pub(super) struct Common {
     pub(super) seed: u64,
     /// Whether each point's part is kept.
     pub(super) local: bool,
+    /// Bytes of scratch memory that problems may take together; more problems are taken one lot after another.
+    pub(super) scratch_bytes: usize,
 }
 
 /// All problems, planned. Running it allocates nothing.
@@ -81,7 +80,8 @@ struct Lot {
     bounds: Option<(Cut, u32)>,
     reduction: Cut,
     has_surrogates: bool,
-    points: u32,
+    /// The problems that are no surrogates, and their points.
+    estimates: Vec<(usize, usize)>,
     te: Buffer<f64>,
     ties: Buffer<u32>,
     local: Buffer<f64>,
@@ -105,7 +105,8 @@ struct Scratch {
 }
 
 struct ScratchSet {
-    sizes: [usize; 6],
+    sizes: [usize; 7],
+    rows: Buffer<u32>,
     bounds: Buffer<u8>,
     radii: Buffer<u8>,
     tied: Buffer<u32>,
@@ -115,13 +116,14 @@ struct ScratchSet {
 }
 
 impl Scratch {
-    fn set(&mut self, device: &Device, sizes: [usize; 6]) -> Result<usize, Error> {
+    fn set(&mut self, device: &Device, sizes: [usize; 7]) -> Result<usize, Error> {
         if let Some(at) = self.sets.iter().position(|set| set.sizes == sizes) {
             return Ok(at);
         }
-        let [bounds, radii, tied, lists, list_points, counts] = sizes;
+        let [rows, bounds, radii, tied, lists, list_points, counts] = sizes;
         self.sets.push(ScratchSet {
             sizes,
+            rows: Buffer::zeroed(device, rows)?,
             bounds: Buffer::zeroed(device, bounds)?,
             radii: Buffer::zeroed(device, radii)?,
             tied: Buffer::zeroed(device, tied)?,
@@ -137,8 +139,8 @@ impl Scratch {
 pub(super) struct Found {
     pub(super) te: Vec<f64>,
     pub(super) ties: Vec<u32>,
-    /// Each point's part, of the first problem, if they were asked for.
-    pub(super) local: Vec<f64>,
+    /// Each point's part, of each problem that is no surrogate, if they were asked for.
+    pub(super) local: Vec<Vec<f64>>,
 }
 
 impl Plan {
@@ -165,8 +167,11 @@ impl Plan {
         let shape = small.map_or([past, source], |small| [small as usize; 2]);
 
         let stride = problems.iter().map(|problem| problem.points).max().unwrap_or(1);
-        let bytes_of_problem = stride * (T::DTYPE.size_bytes() * 5 + 8);
-        let lot = (SCRATCH_BYTES / bytes_of_problem).max(1);
+        // Bounds, radii, ties, rows; each point's part. Few problems have slabs, whose lists are no more than the device has
+        // blocks.
+        let bytes_of_point =
+            4 * T::DTYPE.size_bytes() + 8 + if common.local { size_of::<f64>() } else { 0 };
+        let lot = (common.scratch_bytes / (stride * bytes_of_point)).max(1);
         let mut scratch = Scratch::default();
         let mut lots = Vec::new();
         for problems in problems.chunks(lot) {
@@ -218,11 +223,14 @@ impl Plan {
     /// Reads what the last run found.
     pub(super) fn read(&self) -> Result<Found, Error> {
         let mut found = Found { te: Vec::new(), ties: Vec::new(), local: Vec::new() };
-        for (i, lot) in self.lots.iter().enumerate() {
+        for lot in &self.lots {
             found.te.extend(lot.te.to_vec()?);
             found.ties.extend(lot.ties.to_vec()?);
-            if i == 0 && !lot.local.is_empty() {
-                found.local = lot.local.range_to_vec(0, lot.points as usize)?;
+            if !lot.local.is_empty() {
+                let stride = lot.tables.stride as usize;
+                for &(at, points) in &lot.estimates {
+                    found.local.push(lot.local.range_to_vec(at * stride, points)?);
+                }
             }
         }
         Ok(found)
@@ -269,6 +277,7 @@ impl Lot {
         let places = count * stride;
         let lists = launcher::list_places(&tables, kth, kth_cut);
         let sizes = [
+            tables.row_places(),
             if bounds.is_some() { places * size } else { 0 },
             3 * places * size,
             places,
@@ -282,7 +291,10 @@ impl Lot {
             bounds,
             reduction: te_cut,
             has_surrogates: !description.maps.is_empty(),
-            points: description.problems[0].points,
+            estimates: (description.problems.iter().enumerate())
+                .filter(|(_, problem)| problem.rows == TE_NONE)
+                .map(|(at, problem)| (at, problem.points as usize))
+                .collect(),
             te: Buffer::zeroed(device, count)?,
             ties: Buffer::zeroed(device, count)?,
             local: Buffer::zeroed(device, if common.local { places } else { 0 })?,
@@ -314,12 +326,13 @@ impl Lot {
                 SurrogateKind::Rotate => (ROWS_ROTATE, 1),
                 SurrogateKind::Block(length) => (ROWS_BLOCK, length),
             };
-            launcher::surrogate_rows(kernels, &mut self.tables, kind, length, common.seed)?;
+            let rows = &mut scratch.rows;
+            launcher::surrogate_rows(kernels, &self.tables, rows, kind, length, common.seed)?;
         }
-        let tables = &self.tables;
+        let (tables, rows) = (&self.tables, &scratch.rows);
         if let Some((cut, window_tiles)) = self.bounds {
             let search = launcher::Search::Bounds { bounds: &mut scratch.bounds, window_tiles };
-            launcher::distance_kth(kernels, kth, tables, cut, algorithm, search)?;
+            launcher::distance_kth(kernels, kth, tables, rows, cut, algorithm, search)?;
         }
         let search = launcher::Search::Radii {
             bounds: self.bounds.map(|_| &scratch.bounds),
@@ -329,12 +342,13 @@ impl Lot {
             list_points: &mut scratch.list_points,
             arrivals: &mut self.memory.kth_arrivals,
         };
-        launcher::distance_kth(kernels, kth, tables, self.kth, algorithm, search)?;
+        launcher::distance_kth(kernels, kth, tables, rows, self.kth, algorithm, search)?;
         launcher::te_reduction(
             kernels,
             launcher::Reduction {
                 instance: reduction,
                 tables,
+                rows,
                 cut: self.reduction,
                 algorithm,
                 radii: &scratch.radii,

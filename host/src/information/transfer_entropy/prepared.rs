@@ -180,7 +180,7 @@ impl PreparedTransferEntropy {
         Ok(pairs
             .map(|(i, problems)| {
                 let te = &found.te[i * of_pair..(i + 1) * of_pair];
-                let local = (self.options.local && i == 0).then(|| found.local.clone());
+                let local = self.options.local.then(|| found.local[i].clone());
                 TransferEntropyResult {
                     te_nats: te[0],
                     points: problems[0].points,
@@ -303,6 +303,7 @@ fn common(options: &TransferEntropy, kind: SurrogateKind, series: &[Named]) -> C
         kind,
         seed: options.seed,
         local: options.local,
+        scratch_bytes: options.scratch_bytes,
     }
 }
 
@@ -335,8 +336,8 @@ fn on_cpu<T: kasmina_reference::Real>(
         let estimate = reference::estimate(&points, None, &search)?;
         te.push(estimate.te_nats);
         ties.push(estimate.ties as u32);
-        if options.local && local.is_empty() {
-            local = estimate.local;
+        if options.local {
+            local.push(estimate.local);
         }
         if let Some((_, stream)) = pair.get(1).and_then(|problem| problem.surrogate) {
             let (count, seed) = (options.surrogates, options.seed);
