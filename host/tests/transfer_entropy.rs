@@ -152,8 +152,8 @@ fn options_have_the_values_of_the_case() {
         ("--algorithm 2", 0.133_518_703_122_243_65),
         ("--theiler 10", 0.111_847_947_360_169_01),
         ("--precision f64", 0.114_127_595_982_737_07),
-        // JIDT's, of z-scored series.
-        ("--standardize --precision f64", 0.111_414_832_835_324_6),
+        // JIDT's conditional mutual information of series that were z-scored before.
+        ("--standardize --precision f64", 0.111_289_642_499_012_85),
     ] {
         let found = json(&te(&format!("{pair} {options}")));
         let got = found["te_nats"].as_f64().unwrap();
@@ -165,4 +165,72 @@ fn options_have_the_values_of_the_case() {
     // What y is told by itself, x's past cannot tell again.
     let given = json(&te(&format!("{pair} --conditions x")));
     assert!(given["te_nats"].as_f64().unwrap() < 0.03, "{given}");
+}
+
+/// Standardised, differences and growth rates: what a file of them would have given. Growth is of values above 0.
+#[test]
+fn series_are_transformed() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, rows: &[(f64, f64)]| {
+        let file = folder.path().join(name);
+        let lines = rows.iter().map(|(x, y)| format!("{x:?},{y:?}\n")).collect::<String>();
+        std::fs::write(&file, format!("x,y\n{lines}")).unwrap();
+        file.display().to_string()
+    };
+    let rows: Vec<(f64, f64)> = (0..120_u32)
+        .map(|i| (f64::from(i * i % 37) + 1.0, f64::from(i * i * i % 41) + 2.0))
+        .collect();
+    let pairs = || rows.windows(2).map(|pair| (pair[0], pair[1]));
+    let of = |change: fn(f64, f64) -> f64| -> Vec<(f64, f64)> {
+        pairs().map(|(a, b)| (change(a.0, b.0), change(a.1, b.1))).collect()
+    };
+    let levels = write("levels.csv", &rows);
+    for (transform, change) in
+        [("difference", (|a, b| b - a) as fn(f64, f64) -> f64), ("growth", |a, b| (b / a).ln())]
+    {
+        let changed = write("changed.csv", &of(change));
+        let options = "--source x --target y --device cpu --precision f64 --json -";
+        let expected = json(&te(&format!("--input {changed} {options}")));
+        let got = json(&te(&format!("--input {levels} --transform {transform} {options}")));
+        assert_eq!(got, expected, "{transform}");
+        assert_eq!(got["points"], 118);
+    }
+    let standard = |of: fn(&(f64, f64)) -> f64| {
+        let values: Vec<f64> = rows.iter().map(of).collect();
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64;
+        values.into_iter().map(move |value| (value - mean) / variance.sqrt())
+    };
+    let scaled = write("scaled.csv", &standard(|r| r.0).zip(standard(|r| r.1)).collect::<Vec<_>>());
+    // Without ties, which rounding parts as it pleases.
+    let options = "--source x --target y --device cpu --precision f64 --noise 1e-3 --json -";
+    let [expected, got] = [format!("--input {scaled}"), format!("--input {levels} --standardize")]
+        .map(|file| json(&te(&format!("{file} {options}")))["te_nats"].as_f64().unwrap());
+    assert!((got - expected).abs() < 1e-9, "{got}, expected {expected}");
+    let sunk = write("sunk.csv", &[(1.0, 1.0), (2.0, 0.0), (3.0, 2.0)]);
+    let output = te(&format!("--input {sunk} --source x --target y --transform growth"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("line 3, column `y`: expected a number above 0"), "{said}");
+}
+
+/// A matrix of all columns leaves out what is no series: names, constants and counts of the lines.
+#[test]
+fn a_matrix_takes_the_columns_that_are_series() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, svg) = (folder.path().join("all.csv"), folder.path().join("all.svg"));
+    let lines = (0..80_u32).map(|i| {
+        format!(
+            "{i},name{i},5,{},{}\n",
+            f64::from(i * i % 37) / 7.0,
+            f64::from(i * i * i % 41) / 7.0
+        )
+    });
+    std::fs::write(&file, format!("t,name,same,x,y\n{}", lines.collect::<String>())).unwrap();
+    let found = json(&te(&format!(
+        "matrix --input {} --device cpu --svg {} --json -",
+        file.display(),
+        svg.display()
+    )));
+    assert_eq!(found["series"], serde_json::json!(["x", "y"]));
 }

@@ -39,7 +39,7 @@ pub(super) struct Table {
     names: Vec<String>,
     cells: Vec<Vec<String>>,
     /// The line that each value stands in.
-    lines: Vec<u64>,
+    lines: Vec<usize>,
     /// Each as a series, or the first place with something else and what was expected there.
     columns: Vec<Result<Array1<f64>, (usize, &'static str)>>,
 }
@@ -48,13 +48,20 @@ impl Table {
     /// Reads a file with a header line, and transforms its columns.
     pub(super) fn read(path: &Path, transform: Transform) -> Result<Self, Failure> {
         let read = || -> anyhow::Result<Self> {
-            let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_path(path)?;
+            let text = std::fs::read(path)?;
+            let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(&text[..]);
             let names: Vec<String> = reader.headers()?.iter().map(str::to_owned).collect();
             let mut cells = vec![Vec::new(); names.len()];
             let mut lines = Vec::new();
+            let (mut line, mut counted) = (1, 0);
             for record in reader.records() {
                 let record = record?;
-                lines.push(record.position().map_or(0, csv::Position::line));
+                // The position is that of the empty lines before, if there are any.
+                let from = record.position().map_or(0, |position| position.byte() as usize);
+                let empty = text[from..].iter().take_while(|byte| b"\r\n".contains(byte)).count();
+                line += text[counted..from + empty].iter().filter(|&&byte| byte == b'\n').count();
+                counted = from + empty;
+                lines.push(line);
                 for (column, cell) in cells.iter_mut().zip(&record) {
                     column.push(cell.to_owned());
                 }
