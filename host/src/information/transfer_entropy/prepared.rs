@@ -42,7 +42,7 @@ pub struct PreparedTransferEntropy {
 
 enum Work {
     /// The plan of a device that runs kernels.
-    Kernels(Plan),
+    Kernels(Box<Plan>),
     /// The reference's points, and what it found.
     Reference(ReferenceSeries, Option<Found>),
 }
@@ -104,8 +104,10 @@ impl PreparedTransferEntropy {
             Some(kernels) => {
                 let common = common(options, kind, &series);
                 Work::Kernels(match &narrow {
-                    Some(series) => Plan::new(device, kernels, series, &problems, common)?,
-                    None => Plan::new(device, kernels, &wide(), &problems, common)?,
+                    Some(series) => {
+                        Box::new(Plan::new(device, kernels, series, &problems, common)?)
+                    }
+                    None => Box::new(Plan::new(device, kernels, &wide(), &problems, common)?),
                 })
             }
             None => {
