@@ -6,6 +6,7 @@ mod blend_backward;
 mod blend_forward;
 mod gradient_clip;
 mod graft_schedule;
+mod linear;
 mod numeric;
 mod reduce;
 mod state_update;

@@ -1,0 +1,9 @@
+//! Dense linear algebra: a product of matrices with bias, addition and activation, and its gradients.
+
+mod error;
+mod forward;
+mod gradients;
+
+pub use error::LinearError;
+pub use forward::{Linear, linear};
+pub use gradients::{LinearGradients, linear_backward};
