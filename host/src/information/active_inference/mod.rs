@@ -20,12 +20,18 @@
 //! # }
 //! ```
 
+mod cpu;
 mod error;
 mod inference;
+mod memory;
 mod model;
+mod options;
+mod results;
 mod stages;
 
 pub use error::InferenceError;
-pub use inference::{ActiveInference, InferenceOptions, Inferred, TracePoint};
+pub use inference::ActiveInference;
 pub use model::{Belief, FreeEnergy, GaussianModel, GaussianModelBuilder, Posterior};
+pub use options::InferenceOptions;
+pub use results::{Inferred, TracePoint};
 pub use stages::InferenceStages;
