@@ -86,3 +86,48 @@ pub(super) fn narrow<T: Element + FromPrimitive>(
     let value = |&v: &f64| T::from_f64(v).ok_or_else(|| launcher::unsupported(op, T::DTYPE));
     values.iter().map(value).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+
+    use super::*;
+    use crate::information::{axpby, tile_projection, velocity};
+
+    fn refuses<T: Element + AsPrimitive<f64> + FromPrimitive>(device: &Device) {
+        let one = Buffer::<T>::zeroed(device, 1).unwrap();
+        let mut out = Buffer::<T>::zeroed(device, 1).unwrap();
+        for result in [
+            gemv(device, f64::NAN, &one, &one, 0.0, &mut out),
+            gemv_transposed(device, 1e300, &one, &one, 0.0, &mut out),
+            axpby(device, f64::NAN, &one, 1.0, &one, &mut out),
+            velocity(device, &one, &one, 0.1, &mut out),
+            tile_projection(device, &one, &mut out),
+        ] {
+            let why = result.unwrap_err();
+            assert!(matches!(&why, Error::Dtype { got, .. } if *got == T::DTYPE), "{why}");
+            assert!(why.to_string().contains(&format!("{}, expected f32 or f64", T::DTYPE)));
+        }
+    }
+
+    #[test]
+    fn every_device_refuses_the_same_types() {
+        for device in [Device::Cpu, Device::simt()] {
+            refuses::<i32>(&device);
+            refuses::<f16>(&device);
+            refuses::<bf16>(&device);
+        }
+    }
+
+    #[test]
+    fn every_device_refuses_the_same_lengths() {
+        for device in [Device::Cpu, Device::simt()] {
+            let one = Buffer::<f64>::zeroed(&device, 1).unwrap();
+            let mut none = Buffer::<f64>::zeroed(&device, 0).unwrap();
+            axpby(&device, 1.0, &one, 1.0, &one, &mut none).unwrap_err();
+            tile_projection(&device, &one, &mut none).unwrap();
+            let empty = Buffer::<f64>::zeroed(&device, 0).unwrap();
+            axpby(&device, 1.0, &empty, 1.0, &empty, &mut none).unwrap();
+        }
+    }
+}

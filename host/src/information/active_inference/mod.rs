@@ -28,6 +28,8 @@ mod model;
 mod options;
 mod results;
 mod stages;
+#[cfg(test)]
+mod tests;
 
 pub use error::InferenceError;
 pub use inference::ActiveInference;
