@@ -86,6 +86,8 @@ impl Chart<'_> {
                     .y_desc(self.y_label)
                     .y_label_formatter(&|&y| number(y))
                     .label_style((FONT, 13))
+                    // No lines between the labelled ones: they would be most of the file.
+                    .max_light_lines(1)
                     .light_line_style(WHITE)
                     .draw()
                     .map_err(said)?;

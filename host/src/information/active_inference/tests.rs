@@ -102,6 +102,7 @@ fn elements_that_f32_does_not_hold_are_named() {
 fn stages_and_whole_inferences_refuse_the_same() {
     let good = [model(1.0)];
     let extreme = GaussianModel::builder(array![[1e100]]).observation(array![1.0]).build().unwrap();
+    let extreme = [extreme];
     let kappa = |kappa| InferenceOptions { kappa: Some(kappa), ..InferenceOptions::default() };
     for device in devices() {
         let both = |models: &[GaussianModel], options| {
@@ -111,12 +112,12 @@ fn stages_and_whole_inferences_refuse_the_same() {
         };
         for (models, options, why) in [
             (&[][..], kappa(0.1), "no models"),
-            (&[model(1.0), extreme.clone()], kappa(0.1), "model 1 has"),
+            (&[model(1.0), extreme[0].clone()], kappa(0.1), "model 1 has"),
             (&good, kappa(0.0), "`kappa` is 0"),
             (&good, kappa(f64::NAN), "`kappa` is NaN"),
             (&good, kappa(10.0), "`kappa` is 10"),
-            (&[extreme.clone()], kappa(1e-201), "λmax"),
-            (&[extreme.clone()], InferenceOptions::default(), "λmax"),
+            (&extreme, kappa(1e-201), "λmax"),
+            (&extreme, InferenceOptions::default(), "λmax"),
         ] {
             let (whole, stages) = both(models, options);
             assert!(whole.contains(why) && stages.contains(why), "{whole}; {stages}");
