@@ -1,6 +1,7 @@
 //! The library's errors.
 
 use kasmina_simt::LaunchError;
+use kasmina_types::DType;
 
 use crate::driver::{ComputeCapability, DriverError};
 use crate::information::{InferenceError, TransferEntropyError};
@@ -127,6 +128,16 @@ pub enum Error {
         setting: &'static str,
         /// Its value.
         got: f64,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// An element type that the operation does not take.
+    #[error("{op}: the elements are {got}, expected {expected}; convert them")]
+    Dtype {
+        /// The operation.
+        op: &'static str,
+        /// The type of the elements.
+        got: DType,
         /// What it may be.
         expected: &'static str,
     },

@@ -18,11 +18,10 @@
 //! | module | what it is for |
 //! |---|---|
 //! | [`Device`], [`Buffer`] | where things run, and the memory there |
-//! | [`information`] | active inference, and the vector operations beside it |
 //! | [`kasmina`](mod@kasmina) | the morphogenetic layer |
 //! | [`normalization`] | activations with layer norm and RMS norm |
 //! | [`reduction`] | sums, extremes, means and variances |
-//! | [`information`] | transfer entropy between time series |
+//! | [`information`] | transfer entropy between time series, active inference, and the vector operations beside it |
 //! | [`verify`] | every kernel against the f64 reference |
 //! | [`bench`](mod@bench) | how long the kernels take |
 //! | [`profile`] | how long the parts of a program take, and traces of them |

@@ -156,8 +156,77 @@ fn wrong_files_are_refused_with_the_reason() {
     let missing = infer(&folder.path().join("none.json"), "--device cpu");
     assert_eq!(missing.status.code(), Some(2), "{}", said(&missing));
     let model = write(folder.path(), case);
-    for arguments in ["--tolerance 0", "--steps 3 --until-converged", "--steps x"] {
+    for arguments in [
+        "--tolerance 0",
+        "--steps 3 --until-converged",
+        "--steps x",
+        "--steps 4294967295",
+        "--max-steps 4294967295",
+    ] {
         let output = infer(&model, arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments}: {}", said(&output));
+    }
+}
+
+#[test]
+fn misspelt_keys_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let case = &published()[0];
+    let model = write(folder.path(), case);
+    let output = infer(&model, "--device cpu");
+    assert!(!said(&output).contains("warning"), "{}", said(&output));
+    let mut misspelt = case.clone();
+    misspelt["prior_variance"] = json!([1, 1, 1]);
+    misspelt["init"]["mean"] = json!([0, 0, 0]);
+    let model = write(folder.path(), &misspelt);
+    let output = infer(&model, "--device cpu --json -");
+    report(&output);
+    let said = String::from_utf8_lossy(&output.stderr);
+    for part in ["`prior_variance`", "`init.mean`", "prior_var", "model.json"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_null_and_a_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = write(folder.path(), &json!({ "J": [[1.0]], "observation": [1e200] }));
+    for arguments in ["--device cpu --json - --steps 3", "--device simt --json - --steps 3"] {
+        let output = infer(&model, arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments}: {}", said(&output));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert!(report["free_energy_exact"].is_null() && report["converged"] == false, "{report}");
+        assert!(said(&output).contains("null in JSON"), "{}", said(&output));
+    }
+}
+
+#[test]
+fn curvatures_that_leave_f64_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (jacobian, variance) in [(1e100, 1.0), (1.0, 1e-160), (1e-120, 1e200)] {
+        let model = json!({ "J": [[jacobian]], "observation": [1], "prior_var": [variance] });
+        let model = write(folder.path(), &model);
+        let output = infer(&model, "--device cpu");
+        assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+        assert!(
+            said(&output).contains("λmax") && said(&output).contains("1e150"),
+            "{}",
+            said(&output)
+        );
+    }
+}
+
+#[test]
+fn a_plot_says_where_it_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    // Steps so small that none of them is the last.
+    let model = json!({ "J": [[1.0]], "observation": [1.0], "kappa": 1e-9 });
+    let model = write(folder.path(), &model);
+    let plot = folder.path().join("plot.svg");
+    let output = infer(&model, &format!("--device cpu --steps 100500 --svg {}", plot.display()));
+    assert_eq!(output.status.code(), Some(0), "{}", said(&output));
+    let text = std::fs::read_to_string(plot).unwrap();
+    for text in [&said(&output), &text] {
+        assert!(text.contains("the first 99999 of 100500"), "{text}");
     }
 }

@@ -4,8 +4,8 @@ use kasmina_reference::information as reference;
 use kasmina_types::dtype::Element;
 use num_traits::{AsPrimitive, FromPrimitive};
 
-use super::gemv::narrow;
-use crate::buffer::{Buffer, check_length};
+use super::gemv::{narrow, wide};
+use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::driver::launchers::KernelDevice;
 use crate::driver::launchers::axpby::{self as launcher, Arguments};
@@ -14,7 +14,7 @@ use crate::error::Error;
 /// out ← α·x + β·y, f64 or f32, each element computed in f64.
 ///
 /// # Errors
-/// Buffers of different lengths or on another device, or a failed call.
+/// Elements that are neither f64 nor f32, buffers of different lengths or on another device, or a failed call.
 pub fn axpby<T: Element + AsPrimitive<f64> + FromPrimitive>(
     device: &Device,
     alpha: f64,
@@ -68,27 +68,17 @@ fn run<T: Element + AsPrimitive<f64> + FromPrimitive>(
     a: Arguments<'_, T>,
     on_cpu: impl FnOnce(&[f64], &[f64], usize) -> Vec<f64>,
 ) -> Result<(), Error> {
+    launcher::instance(a.op, a.velocity, T::DTYPE)?;
     a.x.check_device(a.op, "x", device)?;
     a.out.check_device(a.op, "out", device)?;
     if let Some(y) = a.y {
         y.check_device(a.op, "y", device)?;
     }
+    a.check_lengths()?;
     if let Some(kernels) = KernelDevice::of(device) {
         return launcher::launch(kernels, a);
     }
-    let wide = |buffer: &Buffer<T>| -> Result<Vec<f64>, Error> {
-        Ok(buffer.to_vec()?.into_iter().map(AsPrimitive::as_).collect())
-    };
     let x = wide(a.x)?;
-    let mut y = Vec::new();
-    if let Some(buffer) = a.y {
-        check_length(a.op, "x", a.out.len(), a.x.len())?;
-        check_length(a.op, "y", a.out.len(), buffer.len())?;
-        y = wide(buffer)?;
-    }
-    if x.is_empty() && !a.out.is_empty() {
-        let expected = "1 or more".to_owned();
-        return Err(Error::Length { op: a.op, buffer: "x", expected, got: 0 });
-    }
-    a.out.copy_from_slice(&narrow(&on_cpu(&x, &y, a.out.len())))
+    let y = a.y.map_or_else(|| Ok(Vec::new()), wide)?;
+    a.out.copy_from_slice(&narrow(a.op, &on_cpu(&x, &y, a.out.len()))?)
 }

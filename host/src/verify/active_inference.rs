@@ -263,25 +263,26 @@ fn inferences(device: &Device, case: &Case, tally: &mut Tally, timed: bool) -> R
 fn stages(device: &Device, case: &Case, tally: &mut Tally, timed: bool) -> Result<(), Error> {
     let (model, belief) = (&case.models[0], &case.beliefs[0]);
     let on = |device: &Device| -> Result<InferenceStages, Error> {
-        let mut stages = InferenceStages::new(device, model, case.options)?;
-        stages.set_belief(belief)?;
+        let mut stages = InferenceStages::new(device, std::slice::from_ref(model), case.options)?;
+        stages.set_beliefs(std::slice::from_ref(belief))?;
         Ok(stages)
     };
     let (mut one, mut twin) = (on(device)?, on(&reordered(device))?);
     let run = |stages: &mut InferenceStages| -> Result<(Vec<f64>, Vec<f64>, FreeEnergy), Error> {
-        let complexity = stages.complexity()?;
-        let (accuracy_plugin, accuracy_expected) = stages.accuracy()?;
+        let complexity = stages.complexity()?[0];
+        let (accuracy_plugin, accuracy_expected) = stages.accuracy()?[0];
         stages.update()?;
         let energy = FreeEnergy { complexity, accuracy_plugin, accuracy_expected };
-        Ok((stages.residuals()?, stages.belief()?.mean, energy))
+        let residuals = stages.residuals()?.into_iter().collect();
+        Ok((residuals, stages.beliefs()?.remove(0).mean, energy))
     };
     let (residuals, mean, energy) = run(&mut one)?;
     let (_, again, _) = run(&mut twin)?;
     case.same_bits("mean", &mean, &again, tally);
-    let stored = one.model().reference();
+    let stored = one.models()[0].reference();
     case.judge("residual", &residuals, &reference::residual(&stored, &belief.mean), 1.0, tally);
     case.judge_energy(&energy, &reference::free_energy(&stored, belief), tally);
-    let moved = reference::belief_step(&stored, &belief.mean, one.kappa());
+    let moved = reference::belief_step(&stored, &belief.mean, one.kappas()[0]);
     case.judge("mean", &mean, &moved, 1.0, tally);
     if timed {
         let seconds = time::median_seconds(device, || one.update())?;

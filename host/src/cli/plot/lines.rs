@@ -12,6 +12,15 @@ const MOST_POINTS: usize = 1000;
 /// Points of a line that are drawn as dots, too, at most.
 const MOST_DOTS: usize = 60;
 
+/// What is drawn of a logarithmic axis: the ratio of the ends is a number, too.
+const LOG_Y: std::ops::RangeInclusive<f64> = 1e-150..=1e150;
+
+/// The largest size of a value that is drawn: the difference of two is a number, too.
+const MOST_Y: f64 = 1e300;
+
+/// Less than this of the values' size is no range: the marks of the axis would be one number.
+const LEAST_RANGE: f64 = 1e-6;
+
 const SIZE: (u32, u32) = (800, 320);
 const COLOURS: [RGBColor; 3] =
     [RGBColor(31, 119, 180), RGBColor(214, 39, 40), RGBColor(44, 160, 44)];
@@ -21,12 +30,12 @@ pub(crate) struct Chart<'a> {
     pub(crate) title: &'a str,
     pub(crate) x_label: &'a str,
     pub(crate) y_label: &'a str,
-    /// Whether the y axis is logarithmic: values that are not above 0 are left out.
+    /// Whether the y axis is logarithmic: values that are not above 0 are left out, and those beyond 1e±150.
     pub(crate) log_y: bool,
     pub(crate) lines: Vec<Line<'a>>,
 }
 
-/// A line; points that are not finite are left out.
+/// A line; points that are not finite are left out, and those that only a run that diverged has: beyond ±1e300.
 pub(crate) struct Line<'a> {
     pub(crate) name: &'a str,
     pub(crate) points: Vec<(f64, f64)>,
@@ -77,6 +86,8 @@ impl Chart<'_> {
                     .y_desc(self.y_label)
                     .y_label_formatter(&|&y| number(y))
                     .label_style((FONT, 13))
+                    // No lines between the labelled ones: they would be most of the file.
+                    .max_light_lines(1)
                     .light_line_style(WHITE)
                     .draw()
                     .map_err(said)?;
@@ -103,7 +114,8 @@ impl Chart<'_> {
         if self.log_y {
             draw_on!((low / 1.5..high * 1.5).log_scale());
         } else {
-            let margin = if high > low { 0.05 * (high - low) } else { 0.5 };
+            let least = LEAST_RANGE * low.abs().max(high.abs());
+            let margin = if high > low { (0.05 * (high - low)).max(least) } else { least.max(0.5) };
             draw_on!(low - margin..high + margin);
         }
         Ok(())
@@ -111,8 +123,8 @@ impl Chart<'_> {
 
     /// The points of a line that are drawn, its last among them.
     fn shown(&self, line: &Line<'_>) -> Vec<(f64, f64)> {
-        let fits =
-            |&&(x, y): &&(f64, f64)| x.is_finite() && y.is_finite() && (!self.log_y || y > 0.0);
+        let drawn = |y: f64| if self.log_y { LOG_Y.contains(&y) } else { y.abs() <= MOST_Y };
+        let fits = |&&(x, y): &&(f64, f64)| x.is_finite() && drawn(y);
         let points: Vec<(f64, f64)> = line.points.iter().filter(fits).copied().collect();
         let every = points.len().div_ceil(MOST_POINTS).max(1);
         let last = points.len().saturating_sub(1);
@@ -166,6 +178,25 @@ mod tests {
             lines(&[chart(log_y, broken)]).unwrap();
             lines(&[chart(log_y, Vec::new())]).unwrap();
             lines(&[chart(log_y, vec![(1.0, 7.0)])]).unwrap();
+        }
+    }
+    #[test]
+    fn runs_that_diverged_and_lines_that_hardly_move_are_drawn() {
+        let next = 1e20_f64.next_up();
+        for values in [
+            [-1e308, 1e308, 1.0],
+            [1e-308, 1.0, 1e308],
+            [-1e300, 0.0, 1e300],
+            [1e-150, 1.0, 1e150],
+            [1e20, next, 1e20],
+            [-1e20, -1e20, -1e20],
+            [1.0, 1.0 + f64::EPSILON, 1.0],
+        ] {
+            for log_y in [false, true] {
+                let points = values.iter().enumerate().map(|(x, &y)| (x as f64, y)).collect();
+                let text = lines(&[chart(log_y, points)]).unwrap();
+                assert!(!text.contains("NaN") && !text.contains("inf"), "{values:?}");
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Launcher of `axpby_*` and `velocity_*`.
 
+use kasmina_device::Kernel;
 use kasmina_kernels::instances;
-use kasmina_types::Axpby;
 use kasmina_types::dtype::Element;
 use kasmina_types::tiles::INFERENCE_STAGE_BLOCK_THREADS;
+use kasmina_types::{Axpby, DType};
 
 use super::gemv::unsupported;
 use super::{KernelDevice, with_buffers};
@@ -22,27 +23,42 @@ pub(crate) struct Arguments<'a, T: Element> {
     pub(crate) out: &'a mut Buffer<T>,
 }
 
+impl<T: Element> Arguments<'_, T> {
+    /// x and y are as long as the output; without a y, x is tiled and has an element to tile.
+    pub(crate) fn check_lengths(&self) -> Result<(), Error> {
+        if let Some(y) = self.y {
+            check_length(self.op, "x", self.out.len(), self.x.len())?;
+            check_length(self.op, "y", self.out.len(), y.len())?;
+        }
+        if self.x.is_empty() && !self.out.is_empty() {
+            let expected = "1 or more".to_owned();
+            return Err(Error::Length { op: self.op, buffer: "x", expected, got: 0 });
+        }
+        Ok(())
+    }
+}
+
+/// The kernel for an element type.
+pub(crate) fn instance(
+    op: &'static str,
+    velocity: bool,
+    dtype: DType,
+) -> Result<&'static Kernel<Axpby>, Error> {
+    instances::axpby(velocity, dtype).ok_or_else(|| unsupported(op, dtype))
+}
+
 /// Checks the contract of `axpby_*` and launches it.
 pub(crate) fn launch<T: Element>(
     device: KernelDevice<'_>,
     a: Arguments<'_, T>,
 ) -> Result<(), Error> {
+    let kernel = instance(a.op, a.velocity, T::DTYPE)?;
+    a.check_lengths()?;
     if a.out.is_empty() {
         return Ok(());
     }
-    if a.x.is_empty() {
-        let expected = "1 or more".to_owned();
-        return Err(Error::Length { op: a.op, buffer: "x", expected, got: 0 });
-    }
     let none = Buffer::zeroed(&crate::device::Device::Cpu, 0)?;
     let y = a.y.unwrap_or(&none);
-    if a.y.is_some() {
-        check_length(a.op, "x", a.out.len(), a.x.len())?;
-        check_length(a.op, "y", a.out.len(), y.len())?;
-    }
-    let Some(kernel) = instances::axpby(a.velocity, T::DTYPE) else {
-        return Err(unsupported(a.op, T::DTYPE));
-    };
     let params = Axpby {
         x: a.x.view().cast(),
         y: y.view().cast(),

@@ -1,5 +1,6 @@
 //! Launcher of `gemv_*` and `gemv_transposed_*`.
 
+use kasmina_device::Kernel;
 use kasmina_kernels::instances;
 use kasmina_types::dtype::Element;
 use kasmina_types::tiles::INFERENCE_STAGE_BLOCK_THREADS;
@@ -33,9 +34,7 @@ pub(crate) fn launch<T: Element>(
     check_length(OP, "matrix", rows * columns, a.matrix.len())?;
     check_length(OP, "x", given, a.x.len())?;
     check_length(OP, "y", wanted, a.y.len())?;
-    let Some(kernel) = instances::gemv(a.transposed, T::DTYPE) else {
-        return Err(unsupported(OP, T::DTYPE));
-    };
+    let kernel = instance(a.transposed, T::DTYPE)?;
     let params = Gemv {
         matrix: a.matrix.view().cast(),
         x: a.x.view().cast(),
@@ -57,8 +56,12 @@ pub(crate) fn launch<T: Element>(
     with_buffers!(device, [a.matrix, a.x, a.y], launch())
 }
 
+/// The kernel for an element type.
+pub(crate) fn instance(transposed: bool, dtype: DType) -> Result<&'static Kernel<Gemv>, Error> {
+    instances::gemv(transposed, dtype).ok_or_else(|| unsupported(OP, dtype))
+}
+
 /// The error for an element type that has no instance.
-pub(super) fn unsupported(op: &'static str, dtype: DType) -> Error {
-    let got = dtype.size_bytes() as f64;
-    Error::Setting { op, setting: "bytes of an element", got, expected: "f32 or f64" }
+pub(crate) fn unsupported(op: &'static str, got: DType) -> Error {
+    Error::Dtype { op, got, expected: "f32 or f64" }
 }

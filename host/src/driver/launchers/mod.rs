@@ -21,6 +21,7 @@ use kasmina_device::Kernel;
 use kasmina_simt::Executor;
 
 use super::launch::{LaunchConfig, launch};
+use super::module::Function;
 use crate::device::{Device, Gpu};
 use crate::error::Error;
 
@@ -68,12 +69,38 @@ impl<'a> KernelDevice<'a> {
         match self {
             Self::Cuda(gpu) => {
                 let function = gpu.kernel(kernel.name())?.function;
-                let linear = LaunchConfig::linear(1, kernel.bounds().block_threads);
-                let config = LaunchConfig { dynamic_shared_bytes, ..linear };
-                let blocks = function.max_active_blocks_per_sm(config)?;
-                Ok((blocks * gpu.device().info().sm_count).max(1))
+                Ok(occupancy(gpu, &function, kernel, dynamic_shared_bytes)?.max(1))
             }
             Self::Simt(_) => Ok(SIMT_RESIDENT_BLOCKS),
+        }
+    }
+
+    /// As [`Self::resident_blocks_with_shared`], but 0 where the device lacks the kernel, or the room for a block of it.
+    pub(crate) fn blocks_with_room<P: Copy + Send + Sync>(
+        self,
+        kernel: &Kernel<P>,
+        dynamic_shared_bytes: u32,
+    ) -> Result<u32, Error> {
+        if !self.supports(kernel) {
+            return Ok(0);
+        }
+        match self {
+            Self::Cuda(gpu) => {
+                let function = gpu.kernel(kernel.name())?.function;
+                if dynamic_shared_bytes > function.max_dynamic_shared_bytes() {
+                    return Ok(0);
+                }
+                occupancy(gpu, &function, kernel, dynamic_shared_bytes)
+            }
+            Self::Simt(_) => Ok(SIMT_RESIDENT_BLOCKS),
+        }
+    }
+
+    /// Whether blocks of a grid may wait for each other.
+    pub(crate) fn launches_cooperatively(self) -> bool {
+        match self {
+            Self::Cuda(gpu) => gpu.device().info().cooperative_launch,
+            Self::Simt(_) => true,
         }
     }
 
@@ -83,18 +110,6 @@ impl<'a> KernelDevice<'a> {
             Self::Cuda(gpu) => gpu.has(kernel.name()),
             Self::Simt(_) => true,
         }
-    }
-
-    /// Whether the device has the kernel, and a block's worth of shared memory for it.
-    pub(crate) fn has_room<P: Copy + Send + Sync>(
-        self,
-        kernel: &Kernel<P>,
-        dynamic_shared_bytes: u32,
-    ) -> bool {
-        self.supports(kernel)
-            && self
-                .resident_blocks_with_shared(kernel, dynamic_shared_bytes)
-                .is_ok_and(|blocks| blocks > 0)
     }
 
     /// Launches `grid` blocks.
@@ -166,6 +181,18 @@ impl<'a> KernelDevice<'a> {
             }
         }
     }
+}
+
+/// Blocks of a kernel that the GPU holds at once; 0 where an SM does not hold one.
+fn occupancy<P: Copy + Send + Sync>(
+    gpu: &Gpu,
+    function: &Function,
+    kernel: &Kernel<P>,
+    dynamic_shared_bytes: u32,
+) -> Result<u32, Error> {
+    let linear = LaunchConfig::linear(1, kernel.bounds().block_threads);
+    let config = LaunchConfig { dynamic_shared_bytes, ..linear };
+    Ok(function.max_active_blocks_per_sm(config)? * gpu.device().info().sm_count)
 }
 
 /// Acquires buffers for the device's stream, runs `$launch`, and releases them, on a GPU.

@@ -20,12 +20,20 @@
 //! # }
 //! ```
 
+mod cpu;
 mod error;
 mod inference;
+mod memory;
 mod model;
+mod options;
+mod results;
 mod stages;
+#[cfg(test)]
+mod tests;
 
 pub use error::InferenceError;
-pub use inference::{ActiveInference, InferenceOptions, Inferred, TracePoint};
+pub use inference::ActiveInference;
 pub use model::{Belief, FreeEnergy, GaussianModel, GaussianModelBuilder, Posterior};
+pub use options::InferenceOptions;
+pub use results::{Inferred, TracePoint};
 pub use stages::InferenceStages;

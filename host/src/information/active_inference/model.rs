@@ -188,8 +188,12 @@ impl GaussianModel {
         }
     }
 
-    /// The model with J rounded to f32.
-    pub(super) fn rounded(&self) -> Self {
-        Self { jacobian: self.jacobian.mapv(|j| f64::from(j as f32)), ..self.clone() }
+    /// The model with J rounded to f32; else the place and value of the first element that f32 does not hold.
+    pub(super) fn rounded(&self) -> Result<Self, ((usize, usize), f64)> {
+        let jacobian = self.jacobian.mapv(|j| f64::from(j as f32));
+        match jacobian.indexed_iter().find(|(_, j)| !j.is_finite()) {
+            Some((at, _)) => Err((at, self.jacobian[at])),
+            None => Ok(Self { jacobian, ..self.clone() }),
+        }
     }
 }

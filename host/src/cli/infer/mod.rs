@@ -1,10 +1,10 @@
 //! `kasmina infer`: active inference of a model in a file.
 
-use std::path::{Path, PathBuf};
+mod model_file;
 
-use anyhow::Context;
-use ndarray::{Array1, Array2};
-use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+
+use serde::Serialize;
 
 use super::device::Choice;
 use super::output::Json;
@@ -12,13 +12,13 @@ use super::plot::{self, Chart, Line};
 use super::{Failure, Status};
 use crate::error::Error;
 use crate::information::active_inference::{
-    ActiveInference, Belief, GaussianModel, InferenceOptions, Inferred, TracePoint,
+    ActiveInference, GaussianModel, InferenceOptions, Inferred, TracePoint,
 };
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// The model, as JSON with J, observation, and optionally offset, obs_precision, prior_mean, prior_var, init.mu,
-    /// init.var and kappa
+    /// init.var and kappa. Of other keys there is a warning
     #[arg(long, value_name = "M.json")]
     model: PathBuf,
     /// Take exactly N belief steps
@@ -43,27 +43,7 @@ pub(crate) struct Arguments {
     json: Json,
 }
 
-/// A model's file. What a case of `active_inference_case.json` has beside this is passed over.
-#[derive(Deserialize)]
-struct ModelFile {
-    #[serde(rename = "J")]
-    jacobian: Vec<Vec<f64>>,
-    observation: Vec<f64>,
-    offset: Option<Vec<f64>>,
-    obs_precision: Option<Vec<f64>>,
-    prior_mean: Option<Vec<f64>>,
-    prior_var: Option<Vec<f64>>,
-    init: Option<Init>,
-    kappa: Option<f64>,
-}
-
-#[derive(Default, Deserialize)]
-struct Init {
-    mu: Option<Vec<f64>>,
-    var: Option<Vec<f64>>,
-}
-
-/// The result for programs.
+/// The result for programs. A number that is not finite is null there: JSON has none such.
 #[derive(Serialize)]
 struct Report<'a> {
     mu: &'a [f64],
@@ -75,15 +55,6 @@ struct Report<'a> {
     free_energy_exact: f64,
     steps: usize,
     converged: bool,
-}
-
-/// A row of J that is longer or shorter than the first.
-#[derive(Debug, thiserror::Error)]
-#[error("`J[{row}]` has {got} numbers, the first row {expected}; a matrix has rows of one length")]
-struct Ragged {
-    row: usize,
-    expected: usize,
-    got: usize,
 }
 
 /// An option that stops nothing.
@@ -109,7 +80,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let in_file = |error: anyhow::Error| {
         Failure::usage(error.context(format!("cannot use the model {}", path.display())))
     };
-    let (model, belief, kappa) = read(path).map_err(in_file)?;
+    let (model, belief, kappa, unknown) = model_file::read(path).map_err(in_file)?;
+    for key in unknown {
+        let known = model_file::KEYS.join(", ");
+        arguments.json.say(format!(
+            "warning: {} has a key `{key}`, which means nothing and is passed over; the keys are {known}",
+            path.display()
+        ))?;
+    }
     let device = arguments.device.device()?;
     let max_steps = arguments.steps.unwrap_or(arguments.max_steps) as usize;
     let trace_points = if arguments.svg.is_some() { TRACE_POINTS.min(max_steps + 1) } else { 0 };
@@ -121,18 +99,32 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         error => error.into(),
     })?;
     let found = match arguments.steps {
-        Some(_) => inference.infer(max_steps)?,
-        None => inference.infer_until_converged(tolerance, max_steps)?,
+        Some(_) => inference.infer(max_steps),
+        None => inference.infer_until_converged(tolerance, max_steps),
     };
+    let found = found.map_err(|error| match error {
+        error @ Error::TooLarge { .. } => Failure::usage(error),
+        error => error.into(),
+    })?;
     let found = &found[0];
     let converged = found.distance_bound <= tolerance;
+    let finite = is_finite(found);
+    let shown = match found.trace.len().saturating_sub(1) {
+        last if last < found.steps => format!(", the first {last} of {}", found.steps),
+        _ => String::new(),
+    };
     if let Some(path) = &arguments.svg {
-        plot::write(path, &picture(found)?)?;
+        plot::write(path, &picture(found, &format!("belief steps{shown}"))?)?;
     }
     let json = &arguments.json;
     json.say(summary(&model, found, inference.kappas()[0], &device.to_string(), converged))?;
     if let Some(path) = &arguments.svg {
-        json.say(format!("{}: how it converged", path.display()))?;
+        json.say(format!("{}: how it converged{shown}", path.display()))?;
+    }
+    if !finite {
+        json.say(
+            "the numbers left the range of f64, and are null in JSON: choose a smaller κ, or rescale the model",
+        )?;
     }
     let energy = found.free_energy;
     json.write(&Report {
@@ -146,42 +138,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         steps: found.steps,
         converged,
     })?;
-    // Steps by number have done what they were asked to.
-    Ok(if converged || arguments.steps.is_some() { Status::Pass } else { Status::Fail })
+    // Steps by number have done what they were asked to, if they came to numbers.
+    let done = converged || arguments.steps.is_some();
+    Ok(if finite && done { Status::Pass } else { Status::Fail })
 }
 
-/// Model, belief to begin with, and step size.
-fn read(path: &Path) -> anyhow::Result<(GaussianModel, Belief, Option<f64>)> {
-    let text = std::fs::read_to_string(path)?;
-    let file: ModelFile = serde_json::from_str(&text)
-        .context("expected a JSON object with the numbers J, observation, …")?;
-    let (rows, columns) = (file.jacobian.len(), file.jacobian.first().map_or(0, Vec::len));
-    if let Some((row, got)) =
-        file.jacobian.iter().map(Vec::len).enumerate().find(|&(_, len)| len != columns)
-    {
-        return Err(Ragged { row, expected: columns, got }.into());
-    }
-    let jacobian = Array2::from_shape_fn((rows, columns), |(i, j)| file.jacobian[i][j]);
-    let mut builder = GaussianModel::builder(jacobian).observation(Array1::from(file.observation));
-    if let Some(offset) = file.offset {
-        builder = builder.offset(Array1::from(offset));
-    }
-    if let Some(precision) = file.obs_precision {
-        builder = builder.obs_precision(Array1::from(precision));
-    }
-    if let Some(mean) = file.prior_mean {
-        builder = builder.prior_mean(Array1::from(mean));
-    }
-    if let Some(variance) = file.prior_var {
-        builder = builder.prior_var(Array1::from(variance));
-    }
-    let model = builder.build()?;
-    let init = file.init.unwrap_or_default();
-    let belief = Belief {
-        mean: init.mu.unwrap_or_else(|| model.prior().mean),
-        variance: init.var.unwrap_or_else(|| model.optimum_variance()),
-    };
-    Ok((model, belief, file.kappa))
+/// Whether the result is numbers throughout.
+fn is_finite(found: &Inferred) -> bool {
+    let energy = found.free_energy;
+    let figures = [energy.plugin(), energy.exact(), found.distance_bound];
+    figures.iter().chain(&found.belief.mean).all(|value| value.is_finite())
 }
 
 fn summary(
@@ -216,7 +182,7 @@ fn summary(
 }
 
 /// Free energies and the distance to the posterior mean over the steps.
-fn picture(found: &Inferred) -> Result<String, Failure> {
+fn picture(found: &Inferred, x_label: &str) -> Result<String, Failure> {
     let line = |name, value: fn(&TracePoint) -> f64| {
         let points = found.trace.iter().enumerate();
         Line { name, points: points.map(|(step, point)| (step as f64, value(point))).collect() }
@@ -224,7 +190,7 @@ fn picture(found: &Inferred) -> Result<String, Failure> {
     plot::lines(&[
         Chart {
             title: "Free energy",
-            x_label: "belief steps",
+            x_label,
             y_label: "nats",
             log_y: false,
             lines: vec![
@@ -234,7 +200,7 @@ fn picture(found: &Inferred) -> Result<String, Failure> {
         },
         Chart {
             title: "Bound on the distance to the posterior mean",
-            x_label: "belief steps",
+            x_label,
             y_label: "prior standard deviations",
             log_y: true,
             lines: vec![line("bound", |point| point.distance_bound)],
