@@ -8,7 +8,8 @@
 //! free energy and √(Σ v0·g²), which is no less than the distance to the posterior mean in prior standard deviations;
 //! it ends where that is within the tolerance or not finite, or at the last step, with the free energy at the μ that it
 //! leaves. `curvature`: v ← H·v/‖H·v‖ with H = JᵀΠJ + V0⁻¹; λ = vᵀH·v, until its relative change is within the
-//! tolerance. `_f32` instances have J in f32; vectors, arithmetic and sums are in f64 in all of them.
+//! tolerance, after 24 steps at the earliest. `_f32` instances have J in f32; vectors, arithmetic and sums are in f64 in
+//! all of them.
 //!
 //! # Layout
 //! As [`ActiveInference`] says: J `[models, observations, stride]` with rows of a multiple of 16 bytes, zeros beyond the
@@ -41,7 +42,9 @@
 use kasmina_device::global::{Load, Store};
 use kasmina_device::vector::{StoreHint, Vector};
 use kasmina_device::{grid, hint, kernel, math, shared_array, thread, unroll, warp};
-use kasmina_types::active_inference::{BLOCK_SUMS, TRACE_FIGURES, VARIANCE_FLOOR};
+use kasmina_types::active_inference::{
+    BLOCK_SUMS, CURVATURE_LEAST_STEPS, TRACE_FIGURES, VARIANCE_FLOOR,
+};
 use kasmina_types::{ActiveInference, In, InferenceFigures, Out};
 
 use super::sums::{
@@ -287,9 +290,9 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
                 let quotient = moved.first;
                 scale = 1.0 / math::sqrt_f64(moved.second);
                 steps += 1;
-                // The first quotient is of a vector that is not normalised.
                 let change = quotient - last;
-                let settled = steps > 2 && change.abs() <= p.tolerance * quotient;
+                let settled =
+                    steps >= CURVATURE_LEAST_STEPS && change.abs() <= p.tolerance * quotient;
                 last = quotient;
                 if settled || steps >= p.max_steps || !quotient.is_finite() {
                     if tid == 0 && part == 0 {

@@ -72,9 +72,10 @@ impl Plan {
         kernels: KernelDevice<'_>,
         op: Infer,
         models: &Models,
+        bulk_copies: bool,
     ) -> Result<Self, Error> {
         let bulk = instances::active_inference_bulk(op, models.dtype, models.states)
-            .filter(|i| kernels.has_room(i.kernel, i.dynamic_shared_bytes));
+            .filter(|i| bulk_copies && kernels.has_room(i.kernel, i.dynamic_shared_bytes));
         let instance = bulk.unwrap_or_else(|| {
             instances::active_inference(op, models.dtype, models.states)
                 .expect("a wide instance takes any number of states")

@@ -26,11 +26,13 @@ pub struct InferenceOptions {
     pub jacobian: DType,
     /// Keeps the figures of the first so many μ of an inference, to see how it converged.
     pub trace_points: usize,
+    /// Takes the kernels that bulk copies bring J to, where the device has one for the shape: the quicker ones.
+    pub bulk_copies: bool,
 }
 
 impl Default for InferenceOptions {
     fn default() -> Self {
-        Self { kappa: None, jacobian: DType::F64, trace_points: 0 }
+        Self { kappa: None, jacobian: DType::F64, trace_points: 0, bulk_copies: true }
     }
 }
 
@@ -126,7 +128,9 @@ impl ActiveInference {
             models.iter().map(|model| options.stored(model)).collect::<Result<Vec<_>, _>>()?;
         let memory = upload(device, &models, options.jacobian)?;
         let (count, kernels) = (models.len(), KernelDevice::of(device));
-        let plan = |op| kernels.map(|on| Plan::new(device, on, op, &memory)).transpose();
+        let plan = |op| {
+            kernels.map(|on| Plan::new(device, on, op, &memory, options.bulk_copies)).transpose()
+        };
         let (step, until) = (plan(Infer::Step)?, plan(Infer::UntilConverged)?);
         let trace = match options.trace_points {
             0 => None,
@@ -356,12 +360,11 @@ impl ActiveInference {
         let Some(kernels) = KernelDevice::of(&self.device) else {
             return Ok(self.models.iter().map(GaussianModel::largest_curvature).collect());
         };
-        let golden = (5.0_f64.sqrt() - 1.0) / 2.0;
-        let start: Vec<f64> =
-            (0..self.memory.states).map(|j| ((j + 1) as f64 * golden).fract() - 0.25).collect();
+        let start = reference::curvature_start(self.memory.states);
         let all = padded((0..self.models.len()).map(|_| &start[..]), self.memory.stride(), 0.0);
         self.memory.mean.copy_from_slice(&all)?;
-        let mut plan = Plan::new(&self.device, kernels, Infer::Curvature, &self.memory)?;
+        let bulk = self.options.bulk_copies;
+        let mut plan = Plan::new(&self.device, kernels, Infer::Curvature, &self.memory, bulk)?;
         let until = Until {
             tolerance: CURVATURE_TOLERANCE,
             max_steps: CURVATURE_STEPS,
@@ -383,7 +386,8 @@ impl ActiveInference {
         let points = self.options.trace_points;
         for (index, belief) in beliefs.iter().enumerate() {
             let model = self.models[index].reference();
-            let options = InferOptions { kappa: self.kappas[index], max_steps, tolerance };
+            let (kappa, trace_points) = (self.kappas[index], if before { 1 } else { points });
+            let options = InferOptions { kappa, max_steps, tolerance, trace_points };
             let found = reference::infer(&model, belief, options);
             let at = if before { found.trace[0].free_energy } else { found.free_energy };
             let figures = InferenceFigures {
@@ -401,7 +405,6 @@ impl ActiveInference {
                 let flat: Vec<f64> = found
                     .trace
                     .iter()
-                    .take(points)
                     .flat_map(|point| {
                         let f = point.free_energy;
                         let bound = point.distance_bound;
