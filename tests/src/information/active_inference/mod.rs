@@ -354,7 +354,7 @@ pub fn check_not_finite(device: &Device, case: Case) {
 #[track_caller]
 pub fn check_steady_steps(device: &Device, case: Case) {
     let mut one = inference(device, &case, InferenceOptions::default());
-    let mut step = |one: &mut ActiveInference| {
+    let step = |one: &mut ActiveInference| {
         one.step().expect("a step");
         one.queue_inference(Some(0.5), 2).expect("steps");
     };
