@@ -1,6 +1,7 @@
 //! The PTX that this build carries, and the choice among it.
 
 use std::io::Read;
+use std::ops::Range;
 use std::sync::{LazyLock, OnceLock};
 
 pub use kasmina_kernel_builder::manifest::{ArtifactRecord, EntryRecord, Manifest};
@@ -14,7 +15,14 @@ pub struct Artifact {
     pub record: ArtifactRecord,
     /// The text, compressed as it is versioned: it is twenty times as long.
     packed: &'static [u8],
-    text: OnceLock<String>,
+    text: OnceLock<Text>,
+}
+
+/// A module's text, and where its entries are in it, one after the other.
+#[derive(Debug)]
+struct Text {
+    ptx: String,
+    entries: Vec<Range<usize>>,
 }
 
 const MANIFEST_JSON: &str = include_str!("../../gpu-kernels/ptx/manifest.json");
@@ -37,50 +45,76 @@ const CARRIED: &[(&str, &[u8])] = carried![
 /// How the line begins that an entry begins with.
 const BEGIN: &str = ".visible .entry ";
 
+impl Text {
+    fn new(ptx: String) -> Self {
+        let mut entries = Vec::new();
+        // Inline assembly may have a closing brace alone on its line as well.
+        let (mut from, mut depth, mut at) = (None, 0, 0);
+        for line in ptx.split_inclusive('\n') {
+            if line.starts_with(BEGIN) {
+                from = Some(at);
+            }
+            at += line.len();
+            let braces = |brace| line.matches(brace).count();
+            depth += braces('{');
+            depth -= braces('}');
+            if depth == 0
+                && line.trim_end() == "}"
+                && let Some(from) = from.take()
+            {
+                entries.push(from..at);
+            }
+        }
+        Self { ptx, entries }
+    }
+
+    /// Which entry has the name.
+    fn position(&self, entry: &str) -> Option<usize> {
+        self.entries.iter().position(|range| {
+            let rest = self.ptx[range.clone()].strip_prefix(BEGIN);
+            rest.and_then(|rest| rest.split('(').next()) == Some(entry)
+        })
+    }
+}
+
 impl Artifact {
     /// The text, unpacked when it is first asked for.
     pub fn ptx(&self) -> &str {
+        &self.text().ptx
+    }
+
+    fn text(&self) -> &Text {
         self.text.get_or_init(|| {
             let mut text = String::new();
             flate2::read::GzDecoder::new(self.packed)
                 .read_to_string(&mut text)
                 .expect("the carried files are tested to unpack");
-            text
+            Text::new(text)
         })
     }
 
     /// A module of one kernel: the text without the other entries. The driver compiles what it loads,
     /// and compiling every kernel takes many seconds where one takes a fraction of one.
     pub fn module_of(&self, entry: &str) -> Option<String> {
-        let mut module = String::new();
-        let (mut inside, mut wanted, mut found) = (false, false, false);
-        // Inline assembly may have a closing brace alone on its line as well.
-        let mut depth = 0;
-        for line in self.ptx().lines() {
-            if let Some(rest) = line.strip_prefix(BEGIN) {
-                inside = true;
-                wanted = rest.split('(').next() == Some(entry);
-                found |= wanted;
+        let text = self.text();
+        let wanted = text.position(entry)?;
+        let (mut module, mut at) = (String::new(), 0);
+        for (number, range) in text.entries.iter().enumerate() {
+            module.push_str(&text.ptx[at..range.start]);
+            if number == wanted {
+                module.push_str(&text.ptx[range.clone()]);
             }
-            if !inside || wanted {
-                module.push_str(line);
-                module.push('\n');
-            }
-            let braces = |brace| line.matches(brace).count();
-            depth += braces('{');
-            depth -= braces('}');
-            if depth == 0 && line == "}" {
-                inside = false;
-            }
+            at = range.end;
         }
-        found.then_some(module)
+        module.push_str(&text.ptx[at..]);
+        Some(module)
     }
 
     /// The text of an entry, from its linkage to its closing brace.
     pub fn entry_text(&self, entry: &str) -> Option<String> {
-        let module = self.module_of(entry)?;
-        let text = &module[module.find(BEGIN)?..];
-        Some(text[..=text.rfind('}')?].to_owned())
+        let text = self.text();
+        let range = text.entries[text.position(entry)?].clone();
+        Some(text.ptx[range].trim_end().to_owned())
     }
 }
 

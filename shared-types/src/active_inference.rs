@@ -11,6 +11,10 @@ pub const VARIANCE_FLOOR: f64 = 1e-10;
 /// States are rounded up to a multiple of this.
 pub const STATE_ALIGN: usize = 4;
 
+/// Steps that the power iteration takes before the change of λ may end it: λ is quadratic in how much of the leading
+/// eigenvector there is, and stands still at a smaller eigenvalue while that is little.
+pub const CURVATURE_LEAST_STEPS: u32 = 24;
+
 /// Figures of one μ in [`ActiveInference::trace`].
 pub const TRACE_FIGURES: usize = 4;
 
@@ -103,7 +107,7 @@ pub struct ActiveInference {
     pub part_rows: u32,
     /// Parts that have one more.
     pub longer_parts: u32,
-    /// States that a part moves, at most: a multiple of 2, times `parts` no less than `stride`.
+    /// States that a part moves, at most: times `parts` no less than `states`.
     pub part_states: u32,
 }
 

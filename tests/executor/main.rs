@@ -14,6 +14,7 @@ mod reduce;
 mod state_update;
 mod telemetry_reduce;
 mod transfer_entropy;
+mod vectors;
 
 use kasmina::{Device, Executor};
 

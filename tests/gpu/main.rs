@@ -10,8 +10,9 @@ use kasmina::kasmina::{
 use kasmina::reduction::{Reduce, SegmentOffsets, Segments};
 use kasmina::types::DType;
 use kasmina::{Buffer, Device, Error};
-use kasmina_tests::information::active_inference::{self as inference, stages};
+use kasmina_tests::information::active_inference::{self as inference, published, stages};
 use kasmina_tests::information::transfer_entropy as te;
+use kasmina_tests::information::vectors;
 use kasmina_tests::kasmina::blend_backward as backward;
 use kasmina_tests::kasmina::blend_forward::{self as blend, Case};
 use kasmina_tests::kasmina::layer::blueprints::{self, InFlight};
@@ -63,10 +64,14 @@ fn main() {
         trial("active_inference::steps", inference_steps),
         trial("active_inference::whole_inferences", inference_whole),
         trial("active_inference::published_cases", |device| {
-            inference::check_published(device, usize::MAX);
+            published::check_cases(device, usize::MAX);
         }),
+        trial("active_inference::published_filter", published::check_scalar_kalman),
+        trial("active_inference::one_large_curvature", inference::check_outliers),
+        trial("active_inference::without_bulk_copies", inference_without_bulk),
+        trial("active_inference::ends", inference_ends),
         trial("active_inference::stages", inference_stages),
-        trial("active_inference::vectors", inference_vectors),
+        trial("vectors::sizes", vector_sizes),
         trial("active_inference::refusals", inference::check_refusals),
         trial("transfer_entropy::values_of_the_case", |device| te::check_case(device, usize::MAX)),
         trial("transfer_entropy::random_options", |device| te::check_random(device, 0..40, 3000)),
@@ -551,7 +556,7 @@ fn inference_cases() -> impl Iterator<Item = inference::Case> {
     INFERENCE_SHAPES.into_iter().flat_map(|(models, observations, states)| {
         [DType::F64, DType::F32].map(|jacobian| {
             let seed = states as u64;
-            inference::Case { models, observations, states, jacobian, seed }
+            inference::Case { jacobian, seed, ..inference::Case::new(models, observations, states) }
         })
     })
 }
@@ -569,16 +574,36 @@ fn inference_whole(device: &Device) {
     }
 }
 
+/// Where bulk copies are taken by default.
+fn inference_without_bulk(device: &Device) {
+    let between = |case: &inference::Case| (1025..=4096).contains(&case.states);
+    for case in inference_cases().filter(between) {
+        let case = inference::Case { bulk_copies: false, ..case };
+        inference::check_steps(device, case);
+        inference::check_inferences(device, case, 1e-10);
+    }
+}
+
+/// Inferences of no steps, of beliefs that are not finite, and what a step costs.
+fn inference_ends(device: &Device) {
+    for case in [(3, 30, 20), (2, 700, 700), (2, 500, 2000)] {
+        let case = inference::Case::new(case.0, case.1, case.2);
+        inference::check_no_steps(device, case);
+        inference::check_not_finite(device, case);
+        inference::check_steady_steps(device, case);
+    }
+}
+
 fn inference_stages(device: &Device) {
     inference_cases().for_each(|case| stages::check_stages(device, case));
 }
 
-fn inference_vectors(device: &Device) {
+fn vector_sizes(device: &Device) {
     for (rows, columns) in [(1, 1), (1000, 1001), (4096, 4096), (3, 100_000), (100_000, 3)] {
-        stages::check_gemv::<f64>(device, rows, columns, 5);
-        stages::check_gemv::<f32>(device, rows, columns, 5);
-        stages::check_vectors::<f64>(device, rows, 6);
-        stages::check_vectors::<f32>(device, columns, 6);
+        vectors::check_gemv::<f64>(device, rows, columns, 5);
+        vectors::check_gemv::<f32>(device, rows, columns, 5);
+        vectors::check_vectors::<f64>(device, rows, 6);
+        vectors::check_vectors::<f32>(device, columns, 6);
     }
 }
 

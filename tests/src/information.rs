@@ -2,3 +2,4 @@
 
 pub mod active_inference;
 pub mod transfer_entropy;
+pub mod vectors;

@@ -1,7 +1,8 @@
 //! Element by element: α·x + β·y, and with it velocities and projections by tiling.
 //!
 //! # Math
-//! out\[i\] = α·x\[i mod p\] + β·y\[i\], p the elements of x, in f64, rounded once; without y, α·x\[i mod p\]. A velocity
+//! out\[i\] = α·x\[i mod p\] + β·y\[i\], p the elements of x: β·y rounded to f64, α·x added to it by fused
+//! multiply-add, the result rounded to what is stored; without y, α·x\[i mod p\]. A velocity
 //! (μ − μ_prev)/dt has α = 1/dt and β = −1/dt; the kernel for it divides, so that it is rounded as the formula is. A
 //! projection by tiling has α = 1 and no y.
 //!

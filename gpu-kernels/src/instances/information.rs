@@ -72,7 +72,7 @@ pub fn active_inference_bulk(op: Infer, dtype: DType, states: usize) -> Option<I
     }
     macro_rules! instance {
         ($step:ident, $infer:ident, $curvature:ident, $element:ty, $dtype:ident, $lanes:literal,
-         $vectors:literal) => {
+         $vectors:literal $(, $spills:ident)?) => {
             if dtype == DType::$dtype {
                 return Some(InferInstance {
                     kernel: match op {

@@ -1,15 +1,15 @@
 //! Free energy and one belief step, and whole inferences, as cases.
 
-use kasmina_reference::information::active_inference as reference;
+use kasmina_reference::information::active_inference::{self as reference, InferOptions};
 use kasmina_reference::numeric::{Dtype, Tolerance};
 use kasmina_types::DType;
-use ndarray::{Array1, Array2};
 
 use super::data;
 use super::{BenchError, Prepared, timer, within};
 use crate::device::Device;
 use crate::error::Error;
 use crate::information::active_inference::{ActiveInference, GaussianModel, InferenceOptions};
+use crate::verify::active_inference::{Spectrum, random_model};
 
 /// What is computed of models of which shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,24 +43,21 @@ impl Work {
     }
 }
 
-/// A model with random numbers, whose curvature does not grow with its size.
+/// A random model.
 fn model(seed: u64, m: usize, n: usize) -> GaussianModel {
-    let size = 1.0 / ((m + n) as f64).sqrt();
-    let draw = |number: u64, len: usize| data::draw::<f64>(10 * seed + number, len);
-    let jacobian: Vec<f64> = draw(0, m * n).iter().map(|j| size * (j - 0.5)).collect();
-    let positive = |number: u64, len: usize| -> Array1<f64> {
-        draw(number, len).iter().map(|v| v + 1.0).collect()
-    };
-    GaussianModel::builder(Array2::from_shape_vec((m, n), jacobian).expect("m · n"))
-        .obs_precision(positive(1, m))
-        .observation(Array1::from(draw(2, m)))
-        .prior_mean(Array1::from(draw(3, n)))
-        .prior_var(positive(4, n))
-        .build()
-        .expect("values in range")
+    let mut array = 10 * seed;
+    // Drawn of [−0.5, 1.5).
+    random_model(m, n, Spectrum::Close, &mut |len, low, high| {
+        array += 1;
+        let scale = (high - low) / 2.0;
+        data::draw::<f64>(array, len).iter().map(|v| low + scale * (v + 0.5)).collect()
+    })
 }
 
-/// Puts the models on the device and checks one step.
+/// Steps of the inference that is checked: the reference takes each on the host.
+const CHECKED_STEPS: usize = 10;
+
+/// Puts the models on the device and checks what is timed: one step, or an inference of a few.
 pub(super) fn prepare(
     device: &Device,
     dtype: DType,
@@ -81,13 +78,26 @@ pub(super) fn prepare(
 
     let first = &mut all[0];
     let before = first.beliefs()?;
-    first.step()?;
+    let checked = steps.map(|steps| steps.min(CHECKED_STEPS));
+    match checked {
+        None => first.step()?,
+        Some(steps) => first.queue_inference(None, steps)?,
+    }
     let (after, energies) = (first.beliefs()?, first.last_free_energies()?);
     let tolerance = Tolerance::for_dtype(Dtype::F64, observations.max(states));
-    let stored = first.models()[0].reference();
-    let expected = reference::belief_step(&stored, &before[0].mean, first.kappas()[0]);
+    let (stored, kappa) = (first.models()[0].reference(), first.kappas()[0]);
+    let (expected, energy) = match checked {
+        None => {
+            let moved = reference::belief_step(&stored, &before[0].mean, kappa);
+            (moved, reference::free_energy(&stored, &before[0]))
+        }
+        Some(max_steps) => {
+            let options = InferOptions { kappa, max_steps, tolerance: None, trace_points: 0 };
+            let found = reference::infer(&stored, &before[0], options);
+            (found.mean, found.free_energy)
+        }
+    };
     let mut max_rel_error = within("the mean", &after[0].mean, &expected, tolerance)?;
-    let energy = reference::free_energy(&stored, &before[0]);
     let parts = [energies[0].plugin(), energies[0].exact()];
     let error = within("free energy", &parts, &[energy.plugin(), energy.exact()], tolerance)?;
     max_rel_error = max_rel_error.max(error);

@@ -16,7 +16,7 @@
 //! ```
 
 mod activation_norm;
-mod active_inference;
+pub(crate) mod active_inference;
 mod blend_backward;
 mod blend_forward;
 mod gradient_clip;

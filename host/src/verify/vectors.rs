@@ -1,7 +1,6 @@
 //! `gemv`, `axpby` and the operations beside them: rows for f64 and f32.
 
 use kasmina_reference::information as reference;
-use kasmina_reference::numeric::{self, Dtype, Tolerance};
 use kasmina_types::DType;
 use kasmina_types::dtype::Element;
 use ndarray::ArrayView2;
@@ -17,20 +16,37 @@ use crate::information::{axpby, gemv, gemv_transposed, tile_projection, velocity
 
 pub(super) fn checks() -> Vec<Check> {
     vec![
-        check::<f64>("gemv", DType::F64, Dtype::F64, products),
-        check::<f32>("gemv", DType::F32, Dtype::F32, products),
-        check::<f64>("axpby", DType::F64, Dtype::F64, vectors),
-        check::<f32>("axpby", DType::F32, Dtype::F32, vectors),
+        check::<f64>("gemv", DType::F64, products),
+        check::<f32>("gemv", DType::F32, products),
+        check::<f64>("axpby", DType::F64, vectors),
+        check::<f32>("axpby", DType::F32, vectors),
     ]
 }
 
-trait Number: Element + AsPrimitive<f64> + FromPrimitive {}
-impl<T: Element + AsPrimitive<f64> + FromPrimitive> Number for T {}
+trait Number: Element + AsPrimitive<f64> + FromPrimitive {
+    /// The distance from 1 to the next value.
+    const EPSILON: f64;
+}
+
+impl Number for f64 {
+    const EPSILON: f64 = f64::EPSILON;
+}
+impl Number for f32 {
+    const EPSILON: f64 = f32::EPSILON as f64;
+}
+
+/// What a result should be.
+struct Expected {
+    values: Vec<f64>,
+    /// The sums of the terms' magnitudes.
+    sizes: Vec<f64>,
+    /// Terms of each.
+    terms: usize,
+}
 
 /// A case's operands and how its results are judged.
 struct Case<'a, T> {
     name: String,
-    dtype: Dtype,
     matrix: Vec<T>,
     /// As many as rows, and as columns.
     long: Vec<T>,
@@ -41,8 +57,8 @@ struct Case<'a, T> {
 
 type Run<T> = fn(&Device, &mut Case<'_, T>) -> Result<(), Error>;
 
-fn check<T: Number>(name: &'static str, tag: DType, dtype: Dtype, run: Run<T>) -> Check {
-    Check::new(name, tag, move |device, source, tally| {
+fn check<T: Number>(name: &'static str, dtype: DType, run: Run<T>) -> Check {
+    Check::new(name, dtype, move |device, source, tally| {
         let mut units = Units::of(source);
         let timed = matches!(source.0, Inputs::Digits(_));
         for size in units::sizes(device, source, [1, 64, 333, 500]) {
@@ -53,7 +69,6 @@ fn check<T: Number>(name: &'static str, tag: DType, dtype: Dtype, run: Run<T>) -
             tally.case();
             let mut case = Case {
                 name: format!("{rows} × {columns}"),
-                dtype,
                 matrix: values(rows * columns),
                 long: values(rows),
                 short: values(columns),
@@ -72,57 +87,91 @@ fn wide<T: Number>(values: &[T]) -> Vec<f64> {
 }
 
 impl<T: Number> Case<'_, T> {
-    /// Runs an operation into a filled output, twice, and judges it by elements of `scale`.
+    /// Runs an operation twice, on `before` or on NaN, and judges it. Sums are in f64 and rounded once to what is
+    /// stored: off by a unit in the last place, and by what the additions leave of the terms' sizes.
     fn judge(
         &mut self,
         device: &Device,
         what: &'static str,
-        expected: &[f64],
-        scale: f64,
+        before: Option<&[T]>,
+        expected: &Expected,
         run: impl Fn(&Device, &mut Buffer<T>) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let once = |device: &Device| {
-            let mut out = Buffer::<T>::zeroed(device, expected.len())?;
-            out.fill_bytes(0xFF)?;
+            let mut out = Buffer::<T>::zeroed(device, expected.values.len())?;
+            match before {
+                Some(values) => out.copy_from_slice(values)?,
+                None => out.fill_bytes(0xFF)?,
+            }
             run(device, &mut out)?;
             out.to_vec()
         };
         let (got, again) = (once(device)?, once(&reordered(device))?);
         let (a, b): (&[u32], &[u32]) = (bytemuck::cast_slice(&got), bytemuck::cast_slice(&again));
         units::same_bits(&self.name, what, a, b, self.tally);
-        let got = wide(&got);
-        let comparison = numeric::compare_to_scale(&got, expected, scale).expect("as many in each");
-        let index = comparison.first_mismatch.or(comparison.worst_index).unwrap_or(0);
-        let (got, expected) = (got[index], expected[index]);
-        // Sums are in f64: what is stored is rounded once.
-        let tolerance = Tolerance::for_dtype(self.dtype, 1).limit();
-        let error = comparison.max_rel_error;
-        let compared = Compared { got, expected, error, tolerance };
-        self.tally.judge(&self.name, &compared, || format!("{what}[{index}]"));
+        let additions = (expected.terms + 4) as f64 * f64::EPSILON / T::EPSILON;
+        let (values, sizes) = (&expected.values, &expected.sizes);
+        let mut worst = Compared { got: 0.0, expected: 0.0, error: 0.0, tolerance: T::EPSILON };
+        let mut index = 0;
+        for (i, (got, (&expected, size))) in
+            wide(&got).into_iter().zip(values.iter().zip(sizes)).enumerate()
+        {
+            let scale = expected.abs() + additions * size;
+            let error = if got == expected { 0.0 } else { (got - expected).abs() / scale };
+            // NaN where the reference has none.
+            let error = if error.is_nan() { f64::INFINITY } else { error };
+            if i == 0 || error > worst.error {
+                (worst, index) = (Compared { got, expected, error, ..worst }, i);
+            }
+        }
+        self.tally.judge(&self.name, &worst, || format!("{what}[{index}]"));
         Ok(())
     }
+}
+
+fn magnitudes(values: &[f64]) -> Vec<f64> {
+    values.iter().map(|v| v.abs()).collect()
 }
 
 fn products<T: Number>(device: &Device, case: &mut Case<'_, T>) -> Result<(), Error> {
     let (rows, columns) = (case.long.len(), case.short.len());
     let matrix = Buffer::from_slice(device, &case.matrix)?;
-    let (long, short) =
-        (Buffer::from_slice(device, &case.long)?, Buffer::from_slice(device, &case.short)?);
+    let (long, short) = (case.long.clone(), case.short.clone());
+    let (wide_long, wide_short) = (wide(&long), wide(&short));
+    let (on_long, on_short) =
+        (Buffer::from_slice(device, &long)?, Buffer::from_slice(device, &short)?);
     let flat = wide(&case.matrix);
-    let view = ArrayView2::from_shape((rows, columns), &flat).expect("rows of columns");
-    let zeros = (vec![0.0; rows], vec![0.0; columns]);
-    let expected = reference::gemv(0.5, view, &wide(&case.short), 0.0, &zeros.0);
-    case.judge(device, "y", &expected, columns as f64, |device, y| {
-        gemv(device, 0.5, &matrix, &short, 0.0, y)
-    })?;
-    let expected = reference::gemv_transposed(0.5, view, &wide(&case.long), 0.0, &zeros.1);
-    case.judge(device, "y by the transpose", &expected, rows as f64, |device, y| {
-        gemv_transposed(device, 0.5, &matrix, &long, 0.0, y)
-    })?;
+    let sizes = magnitudes(&flat);
+    let shape = (rows, columns);
+    let view = ArrayView2::from_shape(shape, &flat).expect("rows of columns");
+    let size_view = ArrayView2::from_shape(shape, &sizes).expect("rows of columns");
+    let (long_size, short_size) = (magnitudes(&wide_long), magnitudes(&wide_short));
+    for (beta, straight, transposed) in [
+        (0.0, "y", "y by the transpose"),
+        (-1.5, "y and what was there", "y by the transpose and what was there"),
+    ] {
+        let kept = |values| if beta == 0.0 { None } else { Some(values) };
+        let expected = Expected {
+            values: reference::gemv(0.5, view, &wide_short, beta, &wide_long),
+            sizes: reference::gemv(0.5, size_view, &short_size, beta.abs(), &long_size),
+            terms: columns,
+        };
+        case.judge(device, straight, kept(&long[..]), &expected, |device, y| {
+            gemv(device, 0.5, &matrix, &on_short, beta, y)
+        })?;
+        let expected = Expected {
+            values: reference::gemv_transposed(0.5, view, &wide_long, beta, &wide_short),
+            sizes: reference::gemv_transposed(0.5, size_view, &long_size, beta.abs(), &short_size),
+            terms: rows,
+        };
+        case.judge(device, transposed, kept(&short[..]), &expected, |device, y| {
+            gemv_transposed(device, 0.5, &matrix, &on_long, beta, y)
+        })?;
+    }
     if case.timed {
         let mut y = Buffer::<T>::zeroed(device, rows)?;
         let seconds =
-            time::median_seconds(device, || gemv(device, 1.0, &matrix, &short, 0.0, &mut y))?;
+            time::median_seconds(device, || gemv(device, 1.0, &matrix, &on_short, 0.0, &mut y))?;
         case.tally.timing(Timing { seconds, bytes: (rows * columns * size_of::<T>()) as u64 });
     }
     Ok(())
@@ -134,16 +183,25 @@ fn vectors<T: Number>(device: &Device, case: &mut Case<'_, T>) -> Result<(), Err
     let reversed: Vec<T> = case.matrix.iter().rev().copied().collect();
     let y = Buffer::from_slice(device, &reversed)?;
     let (wide_x, wide_y) = (wide(&case.matrix), wide(&reversed));
-    let expected = reference::axpby(0.3, &wide_x, -1.7, &wide_y);
-    case.judge(device, "α·x + β·y", &expected, 1.0, |device, out| {
+    let (x_size, y_size) = (magnitudes(&wide_x), magnitudes(&wide_y));
+    let of = |values, sizes| Expected { values, sizes, terms: 1 };
+    let expected = of(
+        reference::axpby(0.3, &wide_x, -1.7, &wide_y),
+        reference::axpby(0.3, &x_size, 1.7, &y_size),
+    );
+    case.judge(device, "α·x + β·y", None, &expected, |device, out| {
         axpby(device, 0.3, &x, -1.7, &y, out)
     })?;
-    let expected = reference::velocity(&wide_x, &wide_y, 0.25);
-    case.judge(device, "velocity", &expected, 1.0, |device, out| {
+    let expected = of(
+        reference::velocity(&wide_x, &wide_y, 0.25),
+        reference::axpby(4.0, &x_size, 4.0, &y_size),
+    );
+    case.judge(device, "velocity", None, &expected, |device, out| {
         velocity(device, &x, &y, 0.25, out)
     })?;
-    let expected = reference::tile_projection(&wide_x, 2 * len + len / 2);
-    case.judge(device, "projection", &expected, 1.0, |device, out| {
+    let projected = 2 * len + len / 2;
+    let expected = of(reference::tile_projection(&wide_x, projected), vec![0.0; projected]);
+    case.judge(device, "projection", None, &expected, |device, out| {
         tile_projection(device, &x, out)
     })?;
     if case.timed {

@@ -4,7 +4,7 @@
 use approx::assert_relative_eq;
 use kasmina_reference::information::active_inference::{
     ActiveInferenceError, Belief, GaussianModel, InferOptions, accuracy_terms, belief_step,
-    complexity_terms, default_kappa, distance_bound, free_energy, gradient, infer,
+    complexity_terms, curvature_start, default_kappa, distance_bound, free_energy, gradient, infer,
     largest_curvature, optimum_variance, posterior, residual,
 };
 use kasmina_reference::information::{axpby, gemv, gemv_transposed, tile_projection, velocity};
@@ -203,7 +203,9 @@ fn the_published_traces() {
     for case in cases().cases {
         case.with(|model, belief| {
             let run = |model: &GaussianModel<'_>, max_steps| {
-                let options = InferOptions { kappa: case.kappa, max_steps, tolerance: None };
+                let trace_points = max_steps + 1;
+                let kappa = case.kappa;
+                let options = InferOptions { kappa, max_steps, tolerance: None, trace_points };
                 infer(model, belief, options)
             };
             for point in &case.trace {
@@ -275,8 +277,10 @@ fn the_published_fixed_points() {
             near(&case.name, &[plugin], &[want.F_plugin_at_mu_star_init_var]);
 
             for kappa in [case.kappa, default_kappa(largest_curvature(model, 1e-6, 1000))] {
-                let options = InferOptions { kappa, max_steps: 100_000, tolerance: Some(1e-10) };
+                let (max_steps, tolerance) = (100_000, Some(1e-10));
+                let options = InferOptions { kappa, max_steps, tolerance, trace_points: 3 };
                 let got = infer(model, belief, options);
+                assert_eq!(got.trace.len(), 3, "{}", case.name);
                 assert!(got.converged && got.distance_bound <= 1e-10, "{}: {got:?}", case.name);
                 for (g, w) in got.mean.iter().zip(&exact.mean) {
                     assert!((g - w).abs() <= 1e-8, "{}: {g} is not {w}", case.name);
@@ -304,7 +308,8 @@ fn a_scalar_kalman_filter() {
             prior_var: &prior_var,
         };
         let start = Belief { mean: prior_mean.to_vec(), variance: prior_var.to_vec() };
-        let options = InferOptions { kappa, max_steps: iterations, tolerance: None };
+        let options =
+            InferOptions { kappa, max_steps: iterations, tolerance: None, trace_points: 0 };
         mean = infer(&model, &start, options).mean[0];
         variance = optimum_variance(&model)[0];
         near("belief", &[mean, variance], &[step.belief_update_mean, step.belief_var]);
@@ -313,6 +318,41 @@ fn a_scalar_kalman_filter() {
         let evidence = posterior(&model).expect("a definite matrix").neg_log_evidence;
         near("evidence", &[evidence], &[step.neg_log_pred]);
     }
+}
+
+/// A state of a larger curvature that is coupled to no other: an eigenvector with one element.
+#[test]
+fn one_large_curvature_is_found_wherever_it_is() {
+    let states = 150;
+    let jacobian = Array2::eye(states);
+    let (zeros, ones) = (vec![0.0; states], vec![1.0; states]);
+    for at in 0..states {
+        for ratio in [2.1, 2.5, 10.0] {
+            // Curvatures of 2, and one of 2·ratio.
+            let mut obs_precision = ones.clone();
+            obs_precision[at] = 2.0 * ratio - 1.0;
+            let model = GaussianModel {
+                jacobian: jacobian.view(),
+                offset: &zeros,
+                obs_precision: &obs_precision,
+                observation: &ones,
+                prior_mean: &zeros,
+                prior_var: &ones,
+            };
+            let found = largest_curvature(&model, 1e-5, 300);
+            assert_relative_eq!(found, 2.0 * ratio, max_relative = 1e-9);
+        }
+    }
+}
+
+/// What the least number of steps rests on: no element is much below the others, so that none needs more.
+#[test]
+fn the_start_of_the_power_iteration_has_no_small_element() {
+    let start = curvature_start(100_000);
+    assert!(start.iter().all(|v| (0.125..=0.875).contains(&v.abs())));
+    let norm = start.iter().map(|v| v * v).sum::<f64>().sqrt();
+    // λ is no less than λmax·c^(2/47) after 24 steps.
+    assert!((0.125 / norm).powf(2.0 / 47.0) > 0.5);
 }
 
 #[test]

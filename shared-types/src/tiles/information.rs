@@ -82,12 +82,13 @@ macro_rules! active_inference_tiles {
 }
 
 /// Hands each triple of instances whose J bulk copies bring to a macro, as [`active_inference_tiles!`] does: `(entries,
-/// element, DType, lanes, vectors of a row that a thread takes)`. For models of up to 4096 states; compute capability 9.0.
+/// element, DType, lanes, vectors of a row that a thread takes)`, and `spills` as there. For models of up to 4096 states;
+/// compute capability 9.0.
 #[macro_export]
 macro_rules! active_inference_bulk_tiles {
     ($instance:ident) => {
-        $instance! { belief_step_f64_bulk, infer_until_converged_f64_bulk, curvature_f64_bulk, f64, F64, 2, 8 }
-        $instance! { belief_step_f32_bulk, infer_until_converged_f32_bulk, curvature_f32_bulk, f32, F32, 4, 4 }
+        $instance! { belief_step_f64_bulk, infer_until_converged_f64_bulk, curvature_f64_bulk, f64, F64, 2, 8, spills }
+        $instance! { belief_step_f32_bulk, infer_until_converged_f32_bulk, curvature_f32_bulk, f32, F32, 4, 4, spills }
     };
 }
 
@@ -199,7 +200,7 @@ const fn active_inference(table: &mut Table) {
     active_inference_tiles!(teams);
     macro_rules! bulk {
         ($step:ident, $infer:ident, $curvature:ident, $element:ty, $dtype:ident, $lanes:literal,
-         $vectors:literal) => {
+         $vectors:literal $(, $spills:ident)?) => {
             add!("belief_step", $step, $dtype, $lanes, 90);
             add!("infer_until_converged", $infer, $dtype, $lanes, 90);
             add!("curvature", $curvature, $dtype, $lanes, 90);

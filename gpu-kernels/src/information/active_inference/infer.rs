@@ -8,7 +8,8 @@
 //! free energy and √(Σ v0·g²), which is no less than the distance to the posterior mean in prior standard deviations;
 //! it ends where that is within the tolerance or not finite, or at the last step, with the free energy at the μ that it
 //! leaves. `curvature`: v ← H·v/‖H·v‖ with H = JᵀΠJ + V0⁻¹; λ = vᵀH·v, until its relative change is within the
-//! tolerance. `_f32` instances have J in f32; vectors, arithmetic and sums are in f64 in all of them.
+//! tolerance, after 24 steps at the earliest. `_f32` instances have J in f32; vectors, arithmetic and sums are in f64 in
+//! all of them.
 //!
 //! # Layout
 //! As [`ActiveInference`] says: J `[models, observations, stride]` with rows of a multiple of 16 bytes, zeros beyond the
@@ -31,8 +32,8 @@
 //! `_bulk`, none for `_wide`. Every thread meets every barrier.
 //!
 //! # Determinism
-//! Bitwise for the same `parts`: rows by team and turn, threads' columns by butterfly and warp, teams, then blocks in
-//! their order.
+//! Bitwise for the same `parts`: rows by team and turn, threads' columns by butterfly and warp, then teams in their
+//! order; of the blocks' column sums each warp adds every sixteenth, then come the warps in their order.
 //!
 //! # Source
 //! K. Friston et al., "Variational free energy and the Laplace approximation", 2007; the bound is original. Reference:
@@ -40,95 +41,17 @@
 
 use kasmina_device::global::{Load, Store};
 use kasmina_device::vector::{StoreHint, Vector};
-use kasmina_device::{grid, hint, kernel, math, shared_array, thread, unroll, warp};
-use kasmina_types::active_inference::{BLOCK_SUMS, TRACE_FIGURES, VARIANCE_FLOOR};
-use kasmina_types::{ActiveInference, In, InferenceFigures, Out};
+use kasmina_device::{grid, hint, kernel, math, shared_array, thread};
+use kasmina_types::active_inference::{BLOCK_SUMS, CURVATURE_LEAST_STEPS, TRACE_FIGURES};
+use kasmina_types::{ActiveInference, InferenceFigures};
 
+use super::columns::{CURVATURE, Column, INFER, Move, STEP, gather, look_up, move_column};
 use super::sums::{
     MOVED, Moved, NONE, SUMS, Sums, fold, leave, leave_parts, total_moved, total_sums,
 };
-use super::sweep::{BLOCK, Pass, Share, Sweep, Teams, WARPS, here};
+use super::sweep::{BLOCK, Pass, Share, Sweep, WARPS, floored, here};
+use super::teams::Teams;
 use super::wide::Wide;
-
-/// What a kernel does: one step, steps until they converge, or the power iteration.
-const STEP: u32 = 0;
-const INFER: u32 = 1;
-const CURVATURE: u32 = 2;
-
-const WARP: usize = warp::WARP_SIZE as usize;
-
-/// Columns that a block adds up at a time.
-const STRIPE: usize = 32;
-
-/// Parts' sums that a thread has in flight.
-const IN_FLIGHT: usize = 8;
-
-/// A step of one model, as far as a column needs to know.
-#[derive(Clone, Copy)]
-struct Move {
-    share: Share,
-    kappa: f64,
-    scale: f64,
-    from: Out<f64>,
-    to: Out<f64>,
-}
-
-/// What a state's move needs beside the sum: x, m0 and v0.
-#[derive(Clone, Copy)]
-struct Column {
-    x: f64,
-    prior_mean: f64,
-    prior_var: f64,
-}
-
-/// Reads what the move of state `j` needs.
-///
-/// # Safety
-/// `j` is a state of the model, and nobody writes it meanwhile.
-#[inline(always)]
-unsafe fn look_up(p: &ActiveInference, step: &Move, j: usize) -> Column {
-    let at = step.share.fresh(p).base + j;
-    // Loads that the compiler leaves where they are: ahead of a barrier, not behind it.
-    let here = |view: &In<f64>| Out::new(view.as_ptr().cast_mut(), view.len());
-    // SAFETY: the caller's contract; nothing is written through the views.
-    unsafe {
-        Column {
-            x: step.from.load(at),
-            prior_mean: here(&p.prior_mean).load(at),
-            prior_var: here(&p.prior_var).load(at),
-        }
-    }
-}
-
-/// Moves one column.
-///
-/// # Safety
-/// `j` is a state of the model, and this thread's alone.
-#[inline(always)]
-unsafe fn move_column<const MODE: u32>(
-    p: &ActiveInference,
-    step: &Move,
-    j: usize,
-    column: Column,
-    sum: f64,
-    moved: Moved,
-) -> Moved {
-    let at = step.share.fresh(p).base + j;
-    let Column { x, prior_mean, prior_var: v0 } = column;
-    // SAFETY: the caller's contract.
-    unsafe {
-        if MODE == CURVATURE {
-            let x = step.scale * x;
-            let next = x / v0 - sum;
-            step.to.store(at, next);
-            let first = math::fma_f64(x, next, moved.first);
-            return Moved { first, second: math::fma_f64(next, next, moved.second) };
-        }
-        let direction = sum - (x - prior_mean) / v0;
-        step.to.store(at, math::fma_f64(step.kappa, direction, x));
-        Moved { first: math::fma_f64(v0 * direction, direction, moved.first), ..moved }
-    }
-}
 
 /// All models of a block's group.
 ///
@@ -191,8 +114,7 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
                         let d = from.load(base + j) - p.prior_mean.load(base + j);
                         own.complexity += d * d / v0;
                         if first {
-                            let s = p.variance.load(base + j);
-                            let ratio = if s > VARIANCE_FLOOR { s } else { VARIANCE_FLOOR } / v0;
+                            let ratio = floored(p.variance.load(base + j)) / v0;
                             fixed.complexity += ratio - 1.0 - math::log_f64(ratio);
                         }
                     }
@@ -287,9 +209,9 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
                 let quotient = moved.first;
                 scale = 1.0 / math::sqrt_f64(moved.second);
                 steps += 1;
-                // The first quotient is of a vector that is not normalised.
                 let change = quotient - last;
-                let settled = steps > 2 && change.abs() <= p.tolerance * quotient;
+                let settled =
+                    steps >= CURVATURE_LEAST_STEPS && change.abs() <= p.tolerance * quotient;
                 last = quotient;
                 if settled || steps >= p.max_steps || !quotient.is_finite() {
                     if tid == 0 && part == 0 {
@@ -352,68 +274,6 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
     }
 }
 
-/// Adds up the parts' shares of some columns, and moves these.
-///
-/// # Safety
-/// Every thread of the block calls it, after all parts of the group left their shares; the columns are the block's, and
-/// `ahead` is what [`look_up`] finds of the first ones, in the lanes of warp 0.
-#[inline(always)]
-unsafe fn gather<const MODE: u32>(
-    p: &ActiveInference,
-    step: &Move,
-    first_slot: u32,
-    begin: usize,
-    end: usize,
-    ahead: Column,
-) -> Moved {
-    let stripes_smem = shared_array![f64; WARPS * STRIPE];
-    let (lane, warp) = (here() % WARP, here() / WARP);
-    let parts = p.parts as usize;
-    let mut moved = Moved::ZERO;
-    let mut stripe = begin;
-    while stripe < end {
-        let (first_slot, stride) =
-            (hint::opaque(first_slot) as usize, hint::opaque(p.stride) as usize);
-        let column = stripe + lane;
-        let mut sum = 0.0;
-        let mut part = warp;
-        while part < parts && column < end {
-            let mut values = [0.0; IN_FLIGHT];
-            unroll!(i in IN_FLIGHT => {
-                let other = part + i * WARPS;
-                if other < parts {
-                    // SAFETY: the part left it before the barrier.
-                    values[i] = unsafe { p.partials.load((first_slot + other) * stride + column) };
-                }
-            });
-            unroll!(i in IN_FLIGHT => { sum += values[i] });
-            part += IN_FLIGHT * WARPS;
-        }
-        // SAFETY: the place is this thread's.
-        unsafe { stripes_smem.write(warp * STRIPE + lane, sum) };
-        // Orders the warps' sums before warp 0's merge.
-        thread::sync_threads();
-        if warp == 0 && column < end {
-            let mut total = 0.0;
-            let mut other = 0;
-            while other < WARPS {
-                // SAFETY: warp `other` wrote it before the barrier.
-                total += unsafe { stripes_smem.read(other * STRIPE + lane) };
-                other += 1;
-            }
-            // SAFETY: the column is the block's, and in it this thread's.
-            moved = unsafe {
-                let found = if stripe == begin { ahead } else { look_up(p, step, column) };
-                move_column::<MODE>(p, step, column, found, total, moved)
-            };
-        }
-        // Warp 0 has read the sums before the next stripe's.
-        thread::sync_threads();
-        stripe += STRIPE;
-    }
-    moved
-}
-
 macro_rules! instance {
     ($step:ident, $infer:ident, $curvature:ident, $element:ty, $dtype:ident, $lanes:literal,
      $vectors:literal, $sweep:ident, $team:literal, $depth:literal, $group:literal,
@@ -453,20 +313,20 @@ kasmina_types::active_inference_tiles!(instance);
 
 macro_rules! bulk_instance {
     ($step:ident, $infer:ident, $curvature:ident, $element:ty, $dtype:ident, $lanes:literal,
-     $vectors:literal) => {
+     $vectors:literal $(, $spills:ident)?) => {
         bulk_instance!(@one $step, STEP, super::bulk::Bulk<$element, $lanes, $vectors>,
-            "One belief step, and the free energy before it; bulk copies bring J.");
+            "One belief step, and the free energy before it; bulk copies bring J." $(, $spills)?);
         bulk_instance!(@one $infer, INFER, super::bulk::Bulk<$element, $lanes, $vectors>,
-            "Belief steps until they converge; bulk copies bring J.");
+            "Belief steps until they converge; bulk copies bring J." $(, $spills)?);
         bulk_instance!(@one $curvature, CURVATURE, super::bulk::Bulk<$element, $lanes, $vectors>,
-            "λmax by power iteration; bulk copies bring J.");
+            "λmax by power iteration; bulk copies bring J." $(, $spills)?);
     };
-    (@one $entry:ident, $mode:ident, $sweep:ty, $doc:literal) => {
+    (@one $entry:ident, $mode:ident, $sweep:ty, $doc:literal $(, $spills:ident)?) => {
         #[doc = $doc]
         ///
         /// # Safety
         /// As [`ActiveInference`] says; the states are within what the instance is for.
-        #[kernel(block = BLOCK as u32, arch = 90, spills)]
+        #[kernel(block = BLOCK as u32, arch = 90 $(, $spills)?)]
         pub unsafe fn $entry(p: ActiveInference) {
             // SAFETY: the entry's contract.
             unsafe { run::<$sweep, $mode>(p) }

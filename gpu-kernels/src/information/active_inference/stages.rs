@@ -29,9 +29,9 @@ use kasmina_device::global::{Load, Store};
 use kasmina_device::reduce::{block_fold, warp_fold};
 use kasmina_device::vector::{LoadHint, Vector};
 use kasmina_device::{grid, kernel, math, shared_array, thread, unroll, warp};
-use kasmina_types::active_inference::VARIANCE_FLOOR;
 use kasmina_types::{In, InferenceStage};
 
+use super::sweep::floored;
 use crate::information::scalar::Scalar;
 
 const BLOCK: usize = kasmina_types::tiles::INFERENCE_STAGE_BLOCK_THREADS as usize;
@@ -55,11 +55,6 @@ impl Accuracy {
     fn plus(self, other: Self) -> Self {
         Self { plugin: self.plugin + other.plugin, expected: self.expected + other.expected }
     }
-}
-
-#[inline(always)]
-fn floored(variance: f64) -> f64 {
-    if variance > VARIANCE_FLOOR { variance } else { VARIANCE_FLOOR }
 }
 
 /// KL(q ‖ prior) of each model.
@@ -132,7 +127,7 @@ unsafe fn accuracy<T: Scalar, const L: usize>(p: InferenceStage) {
                 vector += WARP;
             }
             let sums = warp_fold(Accuracy { plugin: dot, expected: spread }, Accuracy::plus);
-            // SAFETY: a row of the model; all lanes store the same.
+            // SAFETY: a row of the model, whose residual one lane stores.
             unsafe {
                 let (residual, precision) =
                     (p.target.load(at) - sums.plugin, p.obs_precision.load(at));

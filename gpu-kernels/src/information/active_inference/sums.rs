@@ -96,8 +96,8 @@ impl Moved {
     }
 }
 
-/// A block's sums, in every thread of warp 0, nothing in the others: lanes by butterfly, then warps by butterfly. The scratch may be used again
-/// after the next barrier.
+/// A block's sums, in every thread of warp 0, nothing in the others: lanes by butterfly, then warps by butterfly. The
+/// scratch may be used again after the next barrier.
 #[inline(always)]
 pub fn fold(own: Sums, scratch: &Shared<f64, { WARPS * SUMS }>) -> Sums {
     let lane_sums = |sums: Sums, width| Sums {

@@ -3,10 +3,9 @@
 use kasmina_device::global::{Load, Store};
 use kasmina_device::vector::{LoadHint, Vector};
 use kasmina_device::{math, shared_array, thread, unroll, warp};
-use kasmina_types::active_inference::VARIANCE_FLOOR;
 use kasmina_types::{ActiveInference, In};
 
-use super::sweep::{BLOCK, Pass, Share, Sweep, WARPS, here, lane_sum};
+use super::sweep::{BLOCK, Pass, Share, Sweep, WARPS, floored, here, lane_sum};
 use crate::information::scalar::Scalar;
 
 /// Rows that the block reduces together.
@@ -69,13 +68,12 @@ impl<T: Scalar, const L: usize> Sweep for Wide<T, L> {
                     };
                     unroll!(l in L => {
                         let column = zero + vector * L + l;
-                        // SAFETY: below the models' states.
+                        // SAFETY: below the model's stride, which the arrays are padded to.
                         let x = unsafe { pass.mean.load(column) } * pass.scale;
                         dots[r] = math::fma_f64(j.0[l].wide(), x, dots[r]);
                         if pass.first && pass.observes {
                             // SAFETY: as above.
-                            let s = unsafe { p.variance.load(column) };
-                            let s = if s > VARIANCE_FLOOR { s } else { VARIANCE_FLOOR };
+                            let s = floored(unsafe { p.variance.load(column) });
                             let square = j.0[l].wide() * j.0[l].wide();
                             *spread = math::fma_f64(square * weights[r], s, *spread);
                         }

@@ -40,7 +40,8 @@ pub(super) fn infer(
     let max_steps = until.max_steps as usize;
     for (number, belief) in beliefs(memory)?.iter().enumerate() {
         let model = models[number].reference();
-        let options = InferOptions { kappa: kappas[number], max_steps, tolerance };
+        let options =
+            InferOptions { kappa: kappas[number], max_steps, tolerance, trace_points: points };
         let found = reference::infer(&model, belief, options);
         let figures = InferenceFigures {
             distance_bound: found.distance_bound,
@@ -55,7 +56,7 @@ pub(super) fn infer(
                 let f = point.free_energy;
                 [f.complexity, f.accuracy_plugin, f.accuracy_expected, point.distance_bound]
             };
-            let kept: Vec<f64> = found.trace.iter().take(points).flat_map(figures).collect();
+            let kept: Vec<f64> = found.trace.iter().flat_map(figures).collect();
             trace.copy_range_from_slice(number * points * TRACE_FIGURES, &kept)?;
         }
     }

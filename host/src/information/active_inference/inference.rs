@@ -1,6 +1,7 @@
 //! Active inference of Gaussian models on any device.
 
 use kasmina_kernels::instances::Infer;
+use kasmina_reference::information::active_inference as reference;
 use kasmina_reference::information::active_inference::ActiveInferenceError;
 use kasmina_types::active_inference::TRACE_FIGURES;
 use ndarray::{Array2, ArrayView2};
@@ -69,7 +70,8 @@ impl ActiveInference {
         let trace_len = launcher::trace_len(models.len(), options.trace_points)?;
         let (models, memory) = memory::place(device, models, &options)?;
         let kernels = KernelDevice::of(device);
-        let plan = |op| kernels.map(|on| Plan::new(device, on, op, &memory)).transpose();
+        let bulk = options.bulk_copies;
+        let plan = |op| kernels.map(|on| Plan::new(device, on, op, &memory, bulk)).transpose();
         let (step, until) = (plan(Infer::Step)?, plan(Infer::UntilConverged)?);
         let trace = (trace_len > 0).then(|| Buffer::zeroed(device, trace_len)).transpose()?;
         let mut inference = Self {
@@ -274,13 +276,12 @@ impl ActiveInference {
         let Some(kernels) = KernelDevice::of(&self.device) else {
             return Ok(self.models.iter().map(GaussianModel::largest_curvature).collect());
         };
-        let golden = (5.0_f64.sqrt() - 1.0) / 2.0;
-        let start: Vec<f64> =
-            (0..self.memory.states).map(|j| ((j + 1) as f64 * golden).fract() - 0.25).collect();
+        let start = reference::curvature_start(self.memory.states);
         let all =
             memory::padded((0..self.models.len()).map(|_| &start[..]), self.memory.stride(), 0.0);
         self.memory.mean.copy_from_slice(&all)?;
-        let mut plan = Plan::new(&self.device, kernels, Infer::Curvature, &self.memory)?;
+        let bulk = self.options.bulk_copies;
+        let mut plan = Plan::new(&self.device, kernels, Infer::Curvature, &self.memory, bulk)?;
         let until = Until {
             tolerance: CURVATURE_TOLERANCE,
             max_steps: CURVATURE_STEPS,

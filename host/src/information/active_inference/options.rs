@@ -22,11 +22,13 @@ pub struct InferenceOptions {
     pub jacobian: DType,
     /// Keeps the figures of the first so many μ of an inference, to see how it converged.
     pub trace_points: usize,
+    /// Takes the kernels that bulk copies bring J to, where the device has one for the shape: the quicker ones.
+    pub bulk_copies: bool,
 }
 
 impl Default for InferenceOptions {
     fn default() -> Self {
-        Self { kappa: None, jacobian: DType::F64, trace_points: 0 }
+        Self { kappa: None, jacobian: DType::F64, trace_points: 0, bulk_copies: true }
     }
 }
 

@@ -224,7 +224,8 @@ pub fn belief_step_from(
     direction.iter().zip(mean).map(|(&g, &m)| m + kappa * g).collect()
 }
 
-fn gradient_from(model: &GaussianModel<'_>, mean: &[f64], residual: &[f64]) -> Vec<f64> {
+/// [`gradient`] with the residual given.
+pub(crate) fn gradient_from(model: &GaussianModel<'_>, mean: &[f64], residual: &[f64]) -> Vec<f64> {
     let weighted: Vec<f64> =
         residual.iter().zip(model.obs_precision).map(|(&r, &precision)| precision * r).collect();
     let likelihood = model.columns(&weighted, |j| j);

@@ -4,10 +4,18 @@ use ndarray::Array2;
 use rayon::prelude::*;
 
 use super::belief_step::{
-    Belief, FreeEnergy, GaussianModel, accuracy_terms, free_energy, gradient, residual,
+    Belief, FreeEnergy, GaussianModel, accuracy_terms, complexity, gradient_from, residual,
+    variance_correction,
 };
 use super::error::ActiveInferenceError;
 use crate::summation::pairwise_sum;
+
+/// Products with the matrix that [`largest_curvature`] takes at least.
+///
+/// λ = vᵀH·v is quadratic in how much of the leading eigenvector v has: where that is little, λ stands still at a
+/// smaller eigenvalue, and its change says nothing. After k products it is no less than λmax·c^(2/(2k−1)), c the
+/// cosine of the leading eigenvector and the start: with 24 of them above λmax/2 for every c above 10⁻⁷.
+pub const CURVATURE_LEAST_STEPS: usize = 24;
 
 /// How an inference runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,6 +26,8 @@ pub struct InferOptions {
     pub max_steps: usize,
     /// Stops where [`distance_bound`] is at most this; `None` takes every step.
     pub tolerance: Option<f64>,
+    /// Keeps the first so many μ's figures in [`Inference::trace`].
+    pub trace_points: usize,
 }
 
 /// What an inference came to.
@@ -33,7 +43,7 @@ pub struct Inference {
     pub steps: usize,
     /// Whether the tolerance was met.
     pub converged: bool,
-    /// The way: one point for each μ, the first included.
+    /// The way: one point for each μ, the first included, up to [`InferOptions::trace_points`].
     pub trace: Vec<TracePoint>,
 }
 
@@ -59,39 +69,57 @@ pub fn distance_bound(gradient: &[f64], prior_var: &[f64]) -> f64 {
 /// Belief steps from `belief`: at each μ the free energy and the bound, then a step, until the bound is within the
 /// tolerance, is not finite, or `max_steps` are taken. The variances stay.
 pub fn infer(model: &GaussianModel<'_>, belief: &Belief, options: InferOptions) -> Inference {
-    let mut now = belief.clone();
+    let Belief { mut mean, variance } = belief.clone();
+    // The same at every μ.
+    let correction = variance_correction(model, &variance);
     let mut trace = Vec::new();
     for steps in 0.. {
-        let direction = gradient(model, &now.mean);
-        let point = TracePoint {
-            free_energy: free_energy(model, &now),
-            distance_bound: distance_bound(&direction, model.prior_var),
+        let residual = residual(model, &mean);
+        let direction = gradient_from(model, &mean, &residual);
+        let terms = accuracy_terms(&residual, model.obs_precision);
+        let accuracy_plugin = pairwise_sum(&terms, |&term| term);
+        let free_energy = FreeEnergy {
+            complexity: complexity(&mean, &variance, model.prior_mean, model.prior_var),
+            accuracy_plugin,
+            accuracy_expected: accuracy_plugin - correction,
         };
-        trace.push(point);
+        let distance_bound = distance_bound(&direction, model.prior_var);
+        let point = TracePoint { free_energy, distance_bound };
+        if steps < options.trace_points {
+            trace.push(point);
+        }
         let bound = point.distance_bound;
         let converged = options.tolerance.is_some_and(|tolerance| bound <= tolerance);
         if converged || steps == options.max_steps || !bound.is_finite() {
-            let TracePoint { free_energy, distance_bound } = point;
-            let mean = now.mean;
             return Inference { mean, free_energy, distance_bound, steps, converged, trace };
         }
-        for (m, g) in now.mean.iter_mut().zip(direction) {
+        for (m, g) in mean.iter_mut().zip(direction) {
             *m += options.kappa * g;
         }
     }
     unreachable!("the steps are bounded")
 }
 
-/// λmax of JᵀΠJ + V0⁻¹ by power iteration from a fixed vector, until the Rayleigh quotient changes by less than
-/// `tolerance` of itself, or `max_steps` times. Never above the true λmax but for rounding; steps converge for
-/// 0 < κ < 2/λmax.
-pub fn largest_curvature(model: &GaussianModel<'_>, tolerance: f64, max_steps: usize) -> f64 {
-    // Fractions of multiples of the golden ratio: no symmetry that an eigenvector could have.
+/// The vector that power iteration starts from: of no symmetry that an eigenvector might have, and of no element near
+/// 0, for a state that is coupled to no other is an eigenvector.
+pub fn curvature_start(states: usize) -> Vec<f64> {
     let golden = (5.0_f64.sqrt() - 1.0) / 2.0;
-    let mut v: Vec<f64> =
-        (0..model.states()).map(|j| ((j + 1) as f64 * golden).fract() - 0.25).collect();
+    let element = |j: usize| {
+        let spread = ((j + 1) as f64 * golden).fract() - 0.25;
+        spread + 0.125_f64.copysign(spread)
+    };
+    (0..states).map(element).collect()
+}
+
+/// λmax of JᵀΠJ + V0⁻¹ by power iteration from [`curvature_start`]: until the Rayleigh quotient changes by no more
+/// than `tolerance` of itself, after [`CURVATURE_LEAST_STEPS`] at the earliest, or `max_steps` times.
+///
+/// Never above the true λmax but for rounding, and below it where eigenvalues lie close together or the start is all
+/// but orthogonal to the leading eigenvector. Steps converge for 0 < κ < 2/λmax.
+pub fn largest_curvature(model: &GaussianModel<'_>, tolerance: f64, max_steps: usize) -> f64 {
+    let mut v = curvature_start(model.states());
     let mut last = 0.0_f64;
-    for _ in 0..max_steps.max(1) {
+    for step in 1..=max_steps.max(1) {
         let norm = pairwise_sum(&v, |v| v * v).sqrt();
         v.iter_mut().for_each(|v| *v /= norm);
         let mut weighted = model.product(&v);
@@ -102,7 +130,8 @@ pub fn largest_curvature(model: &GaussianModel<'_>, tolerance: f64, max_steps: u
         }
         let products: Vec<f64> = next.iter().zip(&v).map(|(n, v)| n * v).collect();
         let quotient = pairwise_sum(&products, |&p| p);
-        let settled = (quotient - last).abs() <= tolerance * quotient;
+        let change = (quotient - last).abs();
+        let settled = step >= CURVATURE_LEAST_STEPS && change <= tolerance * quotient;
         (v, last) = (next, quotient);
         if settled {
             break;
@@ -111,7 +140,8 @@ pub fn largest_curvature(model: &GaussianModel<'_>, tolerance: f64, max_steps: u
     last
 }
 
-/// The default step size for a λmax of [`largest_curvature`]: 1/λmax, with which no step raises F.
+/// The default step size for a λmax of [`largest_curvature`]: 1/λ. Steps converge as long as λ is more than half of
+/// the true λmax, and none raises F.
 pub fn default_kappa(largest_curvature: f64) -> f64 {
     1.0 / largest_curvature
 }

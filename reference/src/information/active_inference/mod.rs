@@ -11,6 +11,6 @@ pub use belief_step::{
 };
 pub use error::ActiveInferenceError;
 pub use infer::{
-    InferOptions, Inference, Posterior, TracePoint, default_kappa, distance_bound, infer,
-    largest_curvature, posterior,
+    CURVATURE_LEAST_STEPS, InferOptions, Inference, Posterior, TracePoint, curvature_start,
+    default_kappa, distance_bound, infer, largest_curvature, posterior,
 };

@@ -131,10 +131,9 @@ fn launch_whole(
     check_length(OP, "barriers", plan.groups, plan.barriers.len())?;
     let other = if plan.op == Infer::Step { 0 } else { models.mean.len() };
     check_length(OP, "other_mean", other, plan.other_mean.len())?;
-    let mut none = Buffer::zeroed(&crate::device::Device::Cpu, 0)?;
     let trace = match until.trace {
         Some(trace) => trace,
-        None => &mut none,
+        None => &mut plan.no_trace,
     };
     check_length(OP, "trace", trace_len(models.models, until.trace_points)?, trace.len())?;
     let params = ActiveInference {

@@ -54,6 +54,8 @@ pub(crate) struct Plan {
     pub(super) sums: Buffer<f64>,
     pub(super) barriers: Buffer<u32>,
     pub(super) other_mean: Buffer<f64>,
+    /// For a launch without a trace.
+    pub(super) no_trace: Buffer<f64>,
 }
 
 impl Plan {
@@ -64,10 +66,11 @@ impl Plan {
         kernels: KernelDevice<'_>,
         op: Infer,
         models: &Models,
+        bulk_copies: bool,
     ) -> Result<Self, Error> {
         let shape = models.shape();
         let room = |i: &InferInstance| kernels.blocks_with_room(i.kernel, i.dynamic_shared_bytes);
-        let (instance, resident) = choose(op, &shape, room)?;
+        let (instance, resident) = choose(op, &shape, bulk_copies, room)?;
         let cooperative = kernels.launches_cooperatively();
         let (groups, parts) = cut(&shape, instance.block_rows, resident, cooperative);
         let slots = groups * parts;
@@ -83,6 +86,7 @@ impl Plan {
             sums: Buffer::zeroed(device, slots * BLOCK_SUMS)?,
             barriers: Buffer::zeroed(device, groups)?,
             other_mean: Buffer::zeroed(device, other)?,
+            no_trace: Buffer::zeroed(device, 0)?,
         })
     }
 
@@ -104,13 +108,14 @@ impl Plan {
 fn choose(
     op: Infer,
     shape: &Shape,
+    bulk_copies: bool,
     mut room: impl FnMut(&InferInstance) -> Result<u32, Error>,
 ) -> Result<(InferInstance, usize), Error> {
     let Shape { dtype, states, .. } = *shape;
     let wide =
         instances::active_inference(op, dtype, usize::MAX).ok_or_else(|| unsupported(dtype))?;
     let narrower = [
-        instances::active_inference_bulk(op, dtype, states),
+        instances::active_inference_bulk(op, dtype, states).filter(|_| bulk_copies),
         instances::active_inference(op, dtype, states),
     ];
     for instance in narrower.into_iter().flatten() {
@@ -143,7 +148,7 @@ mod tests {
     /// The kernel that is chosen where blocks with more dynamic shared memory than `most` have no room.
     fn chosen(shape: &Shape, most: u32) -> (&'static str, usize) {
         let room = |i: &InferInstance| Ok(if i.dynamic_shared_bytes <= most { 7 } else { 0 });
-        let (instance, blocks) = choose(Infer::Step, shape, room).unwrap();
+        let (instance, blocks) = choose(Infer::Step, shape, true, room).unwrap();
         (instance.kernel.name(), blocks)
     }
 
@@ -160,12 +165,15 @@ mod tests {
 
     #[test]
     fn no_room_at_all_is_left_to_the_launch_and_errors_come_through() {
-        let (instance, blocks) = choose(Infer::Step, &LARGE, |_| Ok(0)).unwrap();
+        let (instance, blocks) = choose(Infer::Step, &LARGE, true, |_| Ok(0)).unwrap();
         assert_eq!((instance.kernel.name(), blocks), ("belief_step_f64_wide", 1));
         let broken = |_: &InferInstance| Err(Error::OutOfMemory { requested_bytes: 1 });
-        assert!(matches!(choose(Infer::Step, &LARGE, broken), Err(Error::OutOfMemory { .. })));
+        assert!(matches!(
+            choose(Infer::Step, &LARGE, true, broken),
+            Err(Error::OutOfMemory { .. })
+        ));
         let half = Shape { dtype: DType::F16, ..LARGE };
-        let refused = choose(Infer::Step, &half, |_| Ok(1));
+        let refused = choose(Infer::Step, &half, true, |_| Ok(1));
         assert!(matches!(refused, Err(Error::Dtype { got: DType::F16, .. })));
     }
 
