@@ -63,7 +63,8 @@ macro_rules! fused_te_reduction_tiles {
 /// Hands each triple of instances of the one-launch kernels of active inference to a macro: `(entry of one step, of
 /// steps until they converge, of the power iteration, element, DType, lanes, vectors of a row that a thread holds, sweep,
 /// warps of a team, rows that a thread holds, rows of a group, states at most)`, and `spills` where some
-/// target's code may, a few bytes beside the loop over rows; 0 states: any number. Every block has
+/// target's code may: at the registers of 512 threads sm_70's keep up to 316 bytes in local memory, newer targets' up to
+/// 184; 0 states: any number. Every block has
 /// [`ACTIVE_INFERENCE_BLOCK_THREADS`].
 #[macro_export]
 macro_rules! active_inference_tiles {

@@ -23,7 +23,7 @@
 //!
 //! # Source
 //! K. Friston et al., "Variational free energy and the Laplace approximation", 2007. Reference:
-//! `kasmina_reference::information::active_inference::{complexity, free_energy, belief_step}`.
+//! `kasmina_reference::information::active_inference::belief_step`, and `complexity` and `free_energy` beside it.
 
 use kasmina_device::global::{Load, Store};
 use kasmina_device::reduce::{block_fold, warp_fold};
