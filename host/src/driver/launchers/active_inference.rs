@@ -62,6 +62,8 @@ pub(crate) struct Plan {
     sums: Buffer<f64>,
     barriers: Buffer<u32>,
     other_mean: Buffer<f64>,
+    /// For a launch without a trace.
+    no_trace: Buffer<f64>,
 }
 
 impl Plan {
@@ -99,6 +101,7 @@ impl Plan {
             sums: Buffer::zeroed(device, slots * BLOCK_SUMS)?,
             barriers: Buffer::zeroed(device, groups)?,
             other_mean: Buffer::zeroed(device, other)?,
+            no_trace: Buffer::zeroed(device, 0)?,
         })
     }
 
@@ -137,10 +140,9 @@ pub(crate) fn launch(
     check_length(OP, "barriers", plan.groups, plan.barriers.len())?;
     let other = if plan.op == Infer::Step { 0 } else { models.mean.len() };
     check_length(OP, "other_mean", other, plan.other_mean.len())?;
-    let mut none = Buffer::zeroed(&crate::device::Device::Cpu, 0)?;
     let trace = match until.trace {
         Some(trace) => trace,
-        None => &mut none,
+        None => &mut plan.no_trace,
     };
     check_length(OP, "trace", models.models * until.trace_points * TRACE_FIGURES, trace.len())?;
     let params = ActiveInference {
