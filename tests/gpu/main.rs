@@ -66,8 +66,12 @@ fn main() {
         trial("active_inference::published_cases", |device| {
             published::check_cases(device, usize::MAX);
         }),
-        trial("active_inference::published_filter", published::check_scalar_kalman),
-        trial("active_inference::one_large_curvature", inference::check_outliers),
+        trial("active_inference::published_filter", |device| {
+            published::check_scalar_kalman(device, usize::MAX, usize::MAX);
+        }),
+        trial("active_inference::one_large_curvature", |device| {
+            inference::check_outliers(device, &[0, 7, 20, 35], 1e-10);
+        }),
         trial("active_inference::without_bulk_copies", inference_without_bulk),
         trial("active_inference::ends", inference_ends),
         trial("active_inference::stages", inference_stages),

@@ -134,28 +134,65 @@ fn compare_energies(what: &str, case: &Case, got: &FreeEnergy, expected: &FreeEn
     assert_near(what, &parts(got), &parts(expected), scale, TOLERANCE);
 }
 
-fn inference(device: &Device, case: &Case, options: InferenceOptions) -> ActiveInference {
+fn inference(device: &Device, case: &Case) -> ActiveInference {
     let (models, beliefs) = models(case);
     let Case { jacobian, bulk_copies, .. } = *case;
-    let options = InferenceOptions { jacobian, bulk_copies, ..options };
+    let trace_points = TRACE_POINTS;
+    let options = InferenceOptions { kappa: None, jacobian, trace_points, bulk_copies };
     let mut inference =
         ActiveInference::new(device, &models, options).unwrap_or_else(|why| panic!("{why}"));
     inference.set_beliefs(&beliefs).expect("beliefs that fit");
     inference
 }
 
+/// Figures of so many μ are kept.
+const TRACE_POINTS: usize = 3;
+
+/// [`check_steps`], [`check_inferences`] and [`check_curvature`] of the same models on the device.
+#[track_caller]
+pub fn check_all(device: &Device, case: Case, tolerance: f64) {
+    let mut one = inference(device, &case);
+    curvature_of(&one, &case);
+    steps_of(&mut one, &case);
+    inferences_of(&mut one, &case, tolerance);
+}
+
 /// Steps one by one, each compared with the reference; two runs give the same bits.
 #[track_caller]
 pub fn check_steps(device: &Device, case: Case) {
-    let (models, beliefs) = models(&case);
-    let mut one = inference(device, &case, InferenceOptions::default());
+    steps_of(&mut inference(device, &case), &case);
+}
+
+/// As [`check_steps`], and the curvatures, where the reference finds them soon.
+#[track_caller]
+pub fn check_steps_and_curvature(device: &Device, case: Case) {
+    let mut one = inference(device, &case);
+    curvature_of(&one, &case);
+    steps_of(&mut one, &case);
+}
+
+/// Whole inferences, with their traces, by number of steps and until they are within `tolerance`.
+#[track_caller]
+pub fn check_inferences(device: &Device, case: Case, tolerance: f64) {
+    inferences_of(&mut inference(device, &case), &case, tolerance);
+}
+
+/// λmax on the device is that of the reference's power iteration, and the default step is its inverse.
+#[track_caller]
+pub fn check_curvature(device: &Device, case: Case) {
+    curvature_of(&inference(device, &case), &case);
+}
+
+#[track_caller]
+fn steps_of(one: &mut ActiveInference, case: &Case) {
+    let (models, beliefs) = models(case);
     let mut run = || -> Vec<_> {
         one.set_beliefs(&beliefs).expect("beliefs that fit");
         let mut step = || {
             one.step().unwrap_or_else(|why| panic!("{case:?}: {why}"));
             (one.beliefs().expect("beliefs"), one.last_free_energies().expect("energies"))
         };
-        (0..3).map(|_| step()).collect()
+        (0..2).map(|_| step()).collect()
     };
     let (steps, again) = (run(), run());
     assert!(steps == again, "{case:?}: two runs, two results");
@@ -166,7 +203,7 @@ pub fn check_steps(device: &Device, case: Case) {
             let arrays = ReferenceArrays::of(model);
             with_reference(model, &arrays, |model| {
                 let before = reference::free_energy(model, &now[i]);
-                compare_energies(&what, &case, &energies[i], &before);
+                compare_energies(&what, case, &energies[i], &before);
                 now[i].mean = reference::belief_step(model, &now[i].mean, one.kappas()[i]);
             });
             assert_near(&what, &got[i].mean, &now[i].mean, 1.0, TOLERANCE);
@@ -175,13 +212,11 @@ pub fn check_steps(device: &Device, case: Case) {
     }
 }
 
-/// Whole inferences, with their traces, by number of steps and until they are within `tolerance`.
 #[track_caller]
-pub fn check_inferences(device: &Device, case: Case, tolerance: f64) {
-    let (models, beliefs) = models(&case);
-    let runs = [(0, None), (1, None), (4, None), (7, None), (4000, Some(tolerance))];
-    let options = InferenceOptions { trace_points: 5, ..InferenceOptions::default() };
-    let mut one = inference(device, &case, options);
+fn inferences_of(one: &mut ActiveInference, case: &Case, tolerance: f64) {
+    let (models, beliefs) = models(case);
+    // None, an odd and an even number: μ ends in either of two places.
+    let runs = [(0, None), (1, None), (4, None), (4000, Some(tolerance))];
     for (max_steps, tolerance) in runs {
         let run = |inference: &mut ActiveInference| {
             match tolerance {
@@ -194,17 +229,20 @@ pub fn check_inferences(device: &Device, case: Case, tolerance: f64) {
             inference.set_beliefs(&beliefs).expect("beliefs that fit");
             run(inference)
         };
-        let (got, again) = (from_start(&mut one), from_start(&mut one));
-        assert!(got == again, "{case:?}: two runs, two results");
+        let got = from_start(one);
+        if tolerance.is_some() {
+            assert!(got == from_start(one), "{case:?}: two runs, two results");
+        }
         for (i, (model, got)) in models.iter().zip(&got).enumerate() {
             let what = format!("model {i}, {max_steps} steps of {case:?}");
             let arrays = ReferenceArrays::of(model);
             let kappa = one.kappas()[i];
             let expected = with_reference(model, &arrays, |model| {
-                let options = InferOptions { kappa, max_steps, tolerance, trace_points: 5 };
+                let options =
+                    InferOptions { kappa, max_steps, tolerance, trace_points: TRACE_POINTS };
                 reference::infer(model, &beliefs[i], options)
             });
-            compare(&what, &case, got, &expected);
+            compare(&what, case, got, &expected);
             if let Some(tolerance) = tolerance {
                 assert!(got.converged, "{what}: {} steps", got.steps);
                 // The posterior of large models takes the reference long.
@@ -222,7 +260,7 @@ pub fn check_inferences(device: &Device, case: Case, tolerance: f64) {
                 }
                 // It goes on where it ended, and has nothing to do.
                 if i == 0 {
-                    let more = run(&mut one);
+                    let more = run(one);
                     assert!(more.iter().all(|found| found.steps <= 1 && found.converged));
                 }
             } else {
@@ -238,8 +276,8 @@ fn compare(what: &str, case: &Case, got: &Inferred, expected: &reference::Infere
     assert!(got.steps.abs_diff(expected.steps) <= 1, "{what}: {} steps", got.steps);
     assert_near(what, &got.belief.mean, &expected.mean, 1.0, 10.0 * TOLERANCE);
     compare_energies(what, case, &got.free_energy, &expected.free_energy);
-    assert_eq!(got.trace.len(), (got.steps + 1).min(5), "{what}");
-    assert_eq!(expected.trace.len(), (expected.steps + 1).min(5), "{what}");
+    assert_eq!(got.trace.len(), (got.steps + 1).min(TRACE_POINTS), "{what}");
+    assert_eq!(expected.trace.len(), (expected.steps + 1).min(TRACE_POINTS), "{what}");
     for (got, expected) in got.trace.iter().zip(&expected.trace) {
         compare_energies(what, case, &got.free_energy, &expected.free_energy);
         let bound = [expected.distance_bound];
@@ -247,11 +285,9 @@ fn compare(what: &str, case: &Case, got: &Inferred, expected: &reference::Infere
     }
 }
 
-/// λmax on the device is that of the reference's power iteration, and the default step is its inverse.
 #[track_caller]
-pub fn check_curvature(device: &Device, case: Case) {
-    let (models, _) = models(&case);
-    let one = inference(device, &case, InferenceOptions::default());
+fn curvature_of(one: &ActiveInference, case: &Case) {
+    let (models, _) = models(case);
     for (i, model) in models.iter().enumerate() {
         let found = one.curvatures()[i];
         let arrays = ReferenceArrays::of(model);
@@ -264,15 +300,13 @@ pub fn check_curvature(device: &Device, case: Case) {
     }
 }
 
-/// One state of a larger curvature, coupled to no other, wherever it is: the default step size is 1/λmax, and the steps
-/// converge.
+/// One state of a larger curvature, coupled to no other, at each of `positions` below 36: the default step size is
+/// 1/λmax, and the steps converge.
 #[track_caller]
-pub fn check_outliers(device: &Device) {
+pub fn check_outliers(device: &Device, positions: &[usize], tolerance: f64) {
     let states = 36;
-    let cases: Vec<(usize, f64)> = [0, 7, 20, 35]
-        .into_iter()
-        .flat_map(|at| [2.1, 2.5, 10.0].map(|ratio| (at, ratio)))
-        .collect();
+    let cases: Vec<(usize, f64)> =
+        positions.iter().flat_map(|&at| [2.1, 2.5, 10.0].map(|ratio| (at, ratio))).collect();
     let models: Vec<GaussianModel> = cases
         .iter()
         .map(|&(at, ratio)| {
@@ -288,13 +322,14 @@ pub fn check_outliers(device: &Device) {
         .collect();
     let mut one =
         ActiveInference::new(device, &models, InferenceOptions::default()).expect("models");
-    let found = one.infer_until_converged(1e-10, 1000).expect("steps");
+    let found = one.infer_until_converged(tolerance, 1000).expect("steps");
     for (i, &(at, ratio)) in cases.iter().enumerate() {
         let what = format!("state {at}, {ratio} times the others");
         assert_near(&what, &[one.curvatures()[i]], &[2.0 * ratio], 0.0, 1e-9);
         assert!(found[i].converged, "{what}: {} steps", found[i].steps);
         let exact = models[i].posterior().expect("a definite matrix");
-        assert_near(&what, &found[i].belief.mean, &exact.mean, 1.0, 1e-9);
+        // The prior's deviations are 1.
+        assert_near(&what, &found[i].belief.mean, &exact.mean, 1.0, 1.01 * tolerance);
     }
 }
 
@@ -302,7 +337,7 @@ pub fn check_outliers(device: &Device) {
 #[track_caller]
 pub fn check_no_steps(device: &Device, case: Case) {
     let (models, beliefs) = models(&case);
-    let mut one = inference(device, &case, InferenceOptions::default());
+    let mut one = inference(device, &case);
     let energies = one.free_energies().expect("energies");
     assert_eq!(one.last_free_energies().expect("energies"), energies);
     assert_eq!(one.beliefs().expect("beliefs"), beliefs, "{case:?}");
@@ -324,11 +359,12 @@ pub fn check_no_steps(device: &Device, case: Case) {
 #[track_caller]
 pub fn check_not_finite(device: &Device, case: Case) {
     let (models, mut beliefs) = models(&case);
-    let mut one = inference(device, &case, InferenceOptions::default());
+    let mut one = inference(device, &case);
     beliefs[0].mean[0] = 1e200;
+    const STEPS: usize = 4;
     for tolerance in [None, Some(1e-6)] {
         one.set_beliefs(&beliefs).expect("beliefs that fit");
-        one.queue_inference(tolerance, 9).expect("steps");
+        one.queue_inference(tolerance, STEPS).expect("steps");
         let found = one.inferred().expect("a result");
         let lost = &found[0];
         assert_eq!((lost.steps, lost.converged, lost.distance_bound), (0, false, f64::INFINITY));
@@ -338,7 +374,7 @@ pub fn check_not_finite(device: &Device, case: Case) {
         assert_eq!([f.complexity, f.accuracy_plugin, f.accuracy_expected], expected);
         for (i, found) in found.iter().enumerate().skip(1) {
             let arrays = ReferenceArrays::of(&models[i]);
-            let (kappa, max_steps) = (one.kappas()[i], 9);
+            let (kappa, max_steps) = (one.kappas()[i], STEPS);
             let expected = with_reference(&models[i], &arrays, |model| {
                 let options = InferOptions { kappa, max_steps, tolerance, trace_points: 0 };
                 reference::infer(model, &beliefs[i], options)
@@ -353,7 +389,7 @@ pub fn check_not_finite(device: &Device, case: Case) {
 /// GPU the pool and the stream say so too.
 #[track_caller]
 pub fn check_steady_steps(device: &Device, case: Case) {
-    let mut one = inference(device, &case, InferenceOptions::default());
+    let mut one = inference(device, &case);
     let step = |one: &mut ActiveInference| {
         one.step().expect("a step");
         one.queue_inference(Some(0.5), 2).expect("steps");
