@@ -8,20 +8,17 @@ use kasmina::{Device, Error};
 use kasmina_benches::{Size, devices, numbers, time};
 use ndarray::{Array1, Array2};
 
-/// Steps of a whole inference.
-const STEPS: usize = 100;
-
 fn active_inference(criterion: &mut Criterion) {
     for (device, size) in devices() {
-        // Models, observations, states.
-        let shapes: &[[usize; 3]] = match size {
-            Size::Tiny => &[[1, 16, 16]],
-            Size::Small => &[[1, 256, 256], [16, 64, 64]],
-            Size::Large => &[[1, 4096, 4096], [256, 64, 64]],
+        // Models, observations, states; steps of a whole inference.
+        let (shapes, steps): (&[[usize; 3]], usize) = match size {
+            Size::Tiny => (&[[1, 16, 16]], 2),
+            Size::Small => (&[[1, 256, 256], [16, 64, 64]], 100),
+            Size::Large => (&[[1, 4096, 4096], [256, 64, 64]], 100),
         };
         for &shape in shapes {
             for jacobian in [DType::F64, DType::F32] {
-                on(criterion, &device, shape, jacobian).expect("the inferences run");
+                on(criterion, &device, shape, jacobian, steps).expect("the inferences run");
             }
         }
     }
@@ -42,6 +39,7 @@ fn on(
     device: &Device,
     [models, observations, states]: [usize; 3],
     jacobian: DType,
+    steps: usize,
 ) -> Result<(), Error> {
     let batch = vec![model(observations, states)?; models];
     let options = InferenceOptions { jacobian, ..InferenceOptions::default() };
@@ -55,11 +53,11 @@ fn on(
         bencher
             .iter_custom(|calls| time(device, calls, || inference.step()).expect("the step runs"));
     });
-    group.throughput(Throughput::Bytes(STEPS as u64 * matrix));
-    let name = format!("{STEPS} steps {jacobian}");
+    group.throughput(Throughput::Bytes(steps as u64 * matrix));
+    let name = format!("{steps} steps {jacobian}");
     group.bench_function(BenchmarkId::new(name, &shape), |bencher| {
         bencher.iter_custom(|calls| {
-            time(device, calls, || inference.queue_inference(None, STEPS))
+            time(device, calls, || inference.queue_inference(None, steps))
                 .expect("the inference runs")
         });
     });
