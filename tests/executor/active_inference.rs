@@ -65,7 +65,7 @@ fn published_cases() {
 
 #[test]
 fn published_filter() {
-    check_scalar_kalman(&shuffled(5), 2, 60);
+    check_scalar_kalman(&shuffled(5), 2, 100);
     check_scalar_kalman(&Device::Cpu, usize::MAX, usize::MAX);
 }
 

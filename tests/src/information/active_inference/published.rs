@@ -132,7 +132,7 @@ fn check_stages(
     assert_near(name, &stages.beliefs().expect("a result")[0].mean, &moved, 1.0, TOLERANCE);
 }
 
-/// The first `updates` of a scalar Kalman filter, each an inference, of `most_steps` at most: 60 come near enough.
+/// The first `updates` of a scalar Kalman filter, each an inference, of `most_steps` at most: 100 come near enough.
 #[track_caller]
 pub fn check_scalar_kalman(device: &Device, updates: usize, most_steps: usize) {
     let all = published();
