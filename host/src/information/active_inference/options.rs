@@ -15,7 +15,8 @@ const CURVATURES: std::ops::RangeInclusive<f64> = 1e-150..=1e150;
 /// How models are inferred.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct InferenceOptions {
-    /// Step size κ of every model, 0 < κ < 2/λmax; without one each model has 1/λmax, with which no step raises F.
+    /// Step size κ of every model, 0 < κ < 2/λmax. Without one each model has 1/λ, λ what power iteration finds of λmax:
+    /// as long as that is more than half of it no step raises F.
     pub kappa: Option<f64>,
     /// What J is stored in on the device: f64, or f32, which halves the memory to read. Vectors, arithmetic and sums
     /// are in f64 either way.
