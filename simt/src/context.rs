@@ -15,6 +15,7 @@ use crate::report::Wait;
 use crate::shadow::Shadow;
 use crate::shared::SharedMemory;
 use crate::sync::{BlockBarrier, Collective, NamedBarrier};
+use crate::wgmma::Wgmma;
 
 thread_local! {
     static CURRENT: Cell<*const Context> = const { Cell::new(ptr::null()) };
@@ -52,6 +53,7 @@ pub(crate) struct Context {
     pub(crate) named: RefCell<Vec<NamedBarrier>>,
     pub(crate) mbarriers: RefCell<Vec<Mbarrier>>,
     pub(crate) bulk: RefCell<Bulk>,
+    pub(crate) wgmma: RefCell<Wgmma>,
     pub(crate) barriers: Cell<u64>,
     pub(crate) collectives: Cell<u64>,
     pub(crate) shared: RefCell<SharedMemory>,
@@ -120,6 +122,7 @@ impl Context {
             named: RefCell::default(),
             mbarriers: RefCell::default(),
             bulk: RefCell::default(),
+            wgmma: RefCell::default(),
             barriers: Cell::new(0),
             collectives: Cell::new(0),
             shared: RefCell::new(shared),

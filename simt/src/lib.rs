@@ -31,6 +31,7 @@
 //! | `Race` | two threads of a block on one byte, one writing, nothing ordering them | yes |
 //! | `MissingProxyFence` | a bulk copy of what ordinary stores wrote, with no proxy fence between | yes |
 //! | `Mbarrier` | an mbarrier that is not initialised, or takes more arrivals or bytes than it can | no |
+//! | `Wgmma` | a product of a warpgroup that misses its fence, its wait, or some of its threads | no |
 //! | `UnfinishedCopy` | all threads left while a bulk copy used the block's shared memory | no |
 //!
 //! # What orders two accesses
@@ -60,12 +61,13 @@ mod shared;
 mod standstill;
 mod sync;
 mod thread_side;
+mod wgmma;
 mod worker;
 mod workspace;
 
 pub use error::LaunchError;
 pub use executor::{Executor, Geometry, LaunchStats};
-pub use report::{Access, MbarrierFault, Report, Space, Touch, Wait, Waiting};
+pub use report::{Access, MbarrierFault, Report, Space, Touch, WgmmaFault, Wait, Waiting};
 
 /// What a running kernel calls. Outside of a kernel each of these panics.
 pub mod rt {
@@ -78,5 +80,9 @@ pub mod rt {
         access_global, access_shared, active_lanes, barrier, barrier_count, block_dim, block_idx,
         clock, dynamic_shared, grid_dim, linear_thread, named_barrier, named_barrier_count,
         shared_static, spin, thread_idx, warp_exchange, warp_sync, within,
+    };
+    pub use crate::wgmma::{
+        Accumulators, CHUNK_BYTES, Multiply, Product, Share, wgmma, wgmma_commit, wgmma_fence,
+        wgmma_fences, wgmma_take, wgmma_wait,
     };
 }
