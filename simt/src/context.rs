@@ -9,6 +9,7 @@ use corosensei::Yielder;
 
 use crate::bulk::Bulk;
 use crate::clock::LANES;
+use crate::copy_async::Copies;
 use crate::error::LaunchError;
 use crate::mbarrier::Mbarrier;
 use crate::report::Wait;
@@ -68,6 +69,8 @@ pub(crate) struct Thread {
     pub(crate) waits: Cell<Option<(Wait, &'static Location<'static>)>>,
     /// How many agreed at the named barrier that let it go last.
     pub(crate) agreed: Cell<u32>,
+    /// Its own copies that are under way.
+    pub(crate) copies: RefCell<Copies>,
     /// Where a warp collective puts its result while the thread waits.
     pub(crate) result: Cell<*mut [u64; LANES]>,
 }
@@ -177,6 +180,7 @@ impl Thread {
             yielder: Cell::new(ptr::null()),
             waits: Cell::new(None),
             agreed: Cell::new(0),
+            copies: RefCell::default(),
             result: Cell::new(ptr::null_mut()),
         }
     }

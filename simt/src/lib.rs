@@ -50,6 +50,7 @@ mod bulk;
 mod clock;
 mod clocks;
 mod context;
+mod copy_async;
 mod diagnose;
 mod error;
 mod executor;
@@ -67,11 +68,12 @@ mod workspace;
 
 pub use error::LaunchError;
 pub use executor::{Executor, Geometry, LaunchStats};
-pub use report::{Access, MbarrierFault, Report, Space, Touch, WgmmaFault, Wait, Waiting};
+pub use report::{Access, MbarrierFault, Report, Space, Touch, Wait, Waiting, WgmmaFault};
 
 /// What a running kernel calls. Outside of a kernel each of these panics.
 pub mod rt {
     pub use crate::bulk::{Piece, bulk_commit, bulk_load, bulk_store, bulk_wait, proxy_fence};
+    pub use crate::copy_async::{copy_async, copy_async_commit, copy_async_wait};
     pub use crate::mbarrier::{
         mbarrier_arrive, mbarrier_init, mbarrier_invalidate, mbarrier_test, mbarrier_wait,
     };

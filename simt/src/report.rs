@@ -372,7 +372,9 @@ impl fmt::Display for Report {
             Self::Wgmma { kernel, block, touch, fault } => write!(
                 f,
                 "product of a warpgroup misused in kernel `{kernel}`, block {}: thread {} at {}: {fault}",
-                Triple(*block), Triple(touch.thread), touch.location,
+                Triple(*block),
+                Triple(touch.thread),
+                touch.location,
             ),
             Self::UnfinishedCopy { kernel, block, touch } => write!(
                 f,

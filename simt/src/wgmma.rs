@@ -273,15 +273,10 @@ impl Context {
                 Touching { thread: agent, access: Access::WgmmaRead, location: flight.location };
             for chunk in &flight.product.chunks {
                 let (address, offset) = (chunk.addr(), self.offset(chunk.addr()));
-                let checked = self.shadow.borrow_mut().touch_shared(
-                    offset,
-                    CHUNK_BYTES,
-                    touching,
-                    address,
-                );
-                checked.map_err(|finding| {
-                    report_of(self, Space::Shared, offset, finding, touching)
-                })?;
+                let checked =
+                    self.shadow.borrow_mut().touch_shared(offset, CHUNK_BYTES, touching, address);
+                checked
+                    .map_err(|finding| report_of(self, Space::Shared, offset, finding, touching))?;
             }
         }
         Ok(())
@@ -368,8 +363,7 @@ impl Context {
     }
 
     fn wgmma_report(&self, fault: WgmmaFault, thread: usize, location: Place) -> Report {
-        let touch =
-            Touch { thread: self.threads[thread].idx, access: Access::WgmmaRead, location };
+        let touch = Touch { thread: self.threads[thread].idx, access: Access::WgmmaRead, location };
         Report::Wgmma { kernel: self.kernel(), block: self.block_idx, touch, fault }
     }
 }
