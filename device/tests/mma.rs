@@ -75,9 +75,9 @@ fn products_of_every_element() {
 }
 
 /// Matrices of a numbered array, 8 columns of it wide, one below the other.
-fn matrices<M: mma::Matrices + Copy, const COUNT: usize, const TRANSPOSED: bool>()
+fn matrices<M, const COUNT: usize, const TRANSPOSED: bool>()
 where
-    M: AsRef<[u32]>,
+    M: mma::Matrices + Copy + AsRef<[u32]>,
 {
     let mut result = vec![0_u32; 2 * 32 * COUNT];
     let output = Out::new(result.as_mut_ptr(), result.len());

@@ -6,8 +6,8 @@ use kasmina_device::shared::DynamicShared;
 use kasmina_device::swizzle::Swizzle;
 use kasmina_device::tma::{self, L2Hint};
 use kasmina_device::wgmma::{
-    self, Accumulator, Descriptor, Element, Fragment, In, KMajor, Layout, Major, MnMajor, Multiply,
-    MultiplyFromRegisters, OperandA, State, Tf32,
+    self, Accumulator, Descriptor, Element, Fragment, InOrder, KMajor, Layout, Major, MnMajor,
+    Multiply, MultiplyFromRegisters, OperandA, State, Tf32,
 };
 use kasmina_device::{shared_array, thread};
 use kasmina_simt::{Executor, Geometry, LaunchError};
@@ -167,12 +167,9 @@ fn launch(threads: u32, shared: u32, seed: u64, body: impl Fn() + Sync) -> Resul
 }
 
 /// D of `products` instructions against f64.
-fn check<E: Sample, MA: Major, MB: Major, const R: usize>(
-    products: usize,
-    swizzles: [Swizzle; 2],
-    how: How,
-) where
-    E: In<MA> + In<MB>,
+fn check<E, MA: Major, MB: Major, const R: usize>(products: usize, swizzles: [Swizzle; 2], how: How)
+where
+    E: Sample + InOrder<MA> + InOrder<MB>,
     State<R>: Multiply<E>,
 {
     let (n, k) = (2 * R, products * E::K);
@@ -302,9 +299,9 @@ fn products_add_and_subtract() {
 }
 
 /// A in registers, minus and plus, B as N-major rows of 128 bytes.
-fn check_registers<E: Sample, const R: usize>(subtract: bool)
+fn check_registers<E, const R: usize>(subtract: bool)
 where
-    E: In<MnMajor>,
+    E: Sample + InOrder<MnMajor>,
     State<R>: MultiplyFromRegisters<E>,
 {
     let n = 2 * R;

@@ -1,11 +1,12 @@
 //! What the executor reports of products that are used against their rules.
 
+use kasmina_device::mbarrier::{self, Mbarrier};
 use kasmina_device::shared::DynamicShared;
 use kasmina_device::swizzle::Swizzle;
 use kasmina_device::wgmma::{self, Descriptor, KMajor, Layout, M64N8, OperandA};
-use kasmina_device::{thread, tma};
+use kasmina_device::{shared_array, thread, tma};
 use kasmina_simt::{Access, Executor, Geometry, LaunchError, Report, Wait, WgmmaFault};
-use kasmina_types::bf16;
+use kasmina_types::{In, bf16};
 
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Mistake {
@@ -177,4 +178,65 @@ fn a_warp_that_does_not_come() {
 fn an_operand_past_the_end_of_its_array() {
     let report = report(Mistake::OutOfBounds);
     assert!(matches!(report, Report::OutOfBounds { .. }), "{report}");
+}
+
+/// A copy brings A's rows, and the product does not wait for it, or has not been waited for when it begins.
+fn beside_a_copy(before: bool) -> Report {
+    let source = [0_u128; 128];
+    let input = In::new(source.as_ptr().cast::<u8>(), 2048);
+    let geometry = Geometry { grid: [1, 1, 1], block: [128, 1, 1], dynamic_shared_bytes: 72 * 32 };
+    let launched = Executor::new().checks(true).launch("test", geometry, &|| {
+        let shared = DynamicShared::<u32>::whole();
+        let words = shared_array![u64; 1];
+        let barrier = Mbarrier::of(&words, 0);
+        let me = thread::thread_idx_x() as usize;
+        // SAFETY: what is wrong is reported before it does harm.
+        unsafe {
+            let copy = || {
+                if me == 0 {
+                    barrier.arrive_expect_tx(2048);
+                    tma::load(shared.place(0), &input, 0, 2048, barrier);
+                }
+            };
+            let mut word = me;
+            while word < shared.len() {
+                shared.write(word, 0);
+                word += 128;
+            }
+            if me == 0 {
+                barrier.init(1);
+                mbarrier::fence_init();
+            }
+            tma::fence_proxy_async();
+            thread::sync_threads();
+            if before {
+                copy();
+            }
+            let layout = Layout::rows(Swizzle::Bytes32);
+            let mut d = M64N8::zeroed();
+            d.fence();
+            let a = Descriptor::<KMajor>::new(shared.place(0), layout);
+            let b = Descriptor::<KMajor>::new(shared.place(64 * 8), layout);
+            d.multiply_add::<bf16, _, _>(a, b, true);
+            wgmma::commit_group();
+            if !before {
+                copy();
+            }
+            barrier.wait(false);
+            let _ = d.wait::<0>();
+        }
+    });
+    match launched {
+        Err(LaunchError::Report(report)) => report,
+        other => panic!("expected a report, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_copy_and_a_product_without_an_order() {
+    for before in [true, false] {
+        let report = beside_a_copy(before);
+        let Report::Race { first, second, .. } = report else { panic!("{before}: {report}") };
+        assert_eq!((first.access, second.access), (Access::WgmmaRead, Access::CopyWrite));
+    }
 }

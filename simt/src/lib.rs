@@ -40,7 +40,8 @@
 //! lanes of the mask) and atomics (one on a word orders what its thread did before it, before what a
 //! later atomic's thread on the same word does after it, as release and acquire do), and mbarriers (who
 //! arrives in a phase, and the bulk copies that complete it, come before who waits for it). A bulk copy runs
-//! beside the threads, after what its issuer did before.
+//! beside the threads, after what its issuer did before. So does each warp's quarter of a warpgroup's product, after
+//! what all lanes of the warp know, and before who of the warp waits for its group.
 //! Memory is finite, so races can be missed, never invented: a 4-byte word remembers its four most
 //! telling accesses, and the global shadow the last 4 MiB that a block touched. Races between
 //! blocks are not looked for, and a thread that loops without [`rt::spin`] is never interrupted.

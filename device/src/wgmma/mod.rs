@@ -77,12 +77,12 @@ impl Element for E5m2 {
 }
 
 /// An element that an operand of this major order may have.
-pub trait In<M: Major>: Element {}
-impl<M: Major> In<M> for bf16 {}
-impl<M: Major> In<M> for f16 {}
-impl In<KMajor> for Tf32 {}
-impl In<KMajor> for E4m3 {}
-impl In<KMajor> for E5m2 {}
+pub trait InOrder<M: Major>: Element {}
+impl<M: Major> InOrder<M> for bf16 {}
+impl<M: Major> InOrder<M> for f16 {}
+impl InOrder<KMajor> for Tf32 {}
+impl InOrder<KMajor> for E4m3 {}
+impl InOrder<KMajor> for E5m2 {}
 
 /// D of shape [64, 2 · `REGISTERS`] as one thread of the warpgroup holds it, while products may be under way.
 pub struct Accumulator<const REGISTERS: usize> {
@@ -179,7 +179,7 @@ where
         b: Descriptor<MB>,
         accumulate: bool,
     ) where
-        E: In<MA> + In<MB>,
+        E: InOrder<MA> + InOrder<MB>,
         State<REGISTERS>: Multiply<E>,
     {
         // SAFETY: the caller's contract.
@@ -200,7 +200,7 @@ where
         b: Descriptor<MB>,
         accumulate: bool,
     ) where
-        E: In<MA> + In<MB>,
+        E: InOrder<MA> + InOrder<MB>,
         State<REGISTERS>: Multiply<E>,
     {
         // SAFETY: the caller's contract.
@@ -221,7 +221,7 @@ where
         b: Descriptor<MB>,
         accumulate: bool,
     ) where
-        E: In<MB>,
+        E: InOrder<MB>,
         State<REGISTERS>: MultiplyFromRegisters<E>,
     {
         // SAFETY: the caller's contract.
@@ -247,7 +247,7 @@ where
         b: Descriptor<MB>,
         accumulate: bool,
     ) where
-        E: In<MB>,
+        E: InOrder<MB>,
         State<REGISTERS>: MultiplyFromRegisters<E>,
     {
         // SAFETY: the caller's contract.

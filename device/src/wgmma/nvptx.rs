@@ -18,7 +18,7 @@ unsafe extern "unadjusted" {
     fn wgmma_wait_group(pending: u64);
 }
 
-pub type State<const REGISTERS: usize> = [f32; REGISTERS];
+pub(super) type State<const REGISTERS: usize> = [f32; REGISTERS];
 pub(super) type Operand = u64;
 pub(super) type OperandA = [u32; 4];
 
