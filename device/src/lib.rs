@@ -10,9 +10,14 @@
 //! | [`warp`] | shuffles, votes, warp barriers |
 //! | [`shared`] | shared memory, static ([`shared_array!`]) and dynamic |
 //! | [`global`] | checked loads and stores of buffers |
+//! | [`copy_async`] | copies of a thread's own from global to shared memory, beside its work (sm_80) |
+//! | [`mma`] | matrix products of a warp on the tensor cores (sm_80), and how their operands come and go |
 //! | [`mbarrier`] | barriers that count arrivals and bytes of bulk copies (sm_90) |
 //! | [`tma`] | bulk copies between global and shared memory (sm_90) |
+//! | [`cluster`] | blocks that reach each other's shared memory (sm_90) |
 //! | [`pipeline`] | a ring of stages that bulk copies fill and warps empty (sm_90) |
+//! | [`swizzle`] | how chunks of shared memory are permuted for bulk copies and tensor cores |
+//! | [`wgmma`] | matrix products of a warpgroup on the tensor cores (sm_90a) |
 //! | [`warpgroup`] | registers handed between warpgroups (sm_90a) |
 //! | [`vector`] | several elements in one access, cache hints |
 //! | [`atomic`] | atomics with scopes and orders, fences |
@@ -43,7 +48,9 @@
 extern crate self as kasmina_device;
 
 pub mod atomic;
+pub mod cluster;
 pub mod convert;
+pub mod copy_async;
 pub mod global;
 pub mod grid;
 pub mod hint;
@@ -51,15 +58,18 @@ pub mod hint;
 pub mod kernel;
 pub mod math;
 pub mod mbarrier;
+pub mod mma;
 pub mod pipeline;
 pub mod reduce;
 pub mod shared;
+pub mod swizzle;
 pub mod thread;
 pub mod tma;
 mod unroll;
 pub mod vector;
 pub mod warp;
 pub mod warpgroup;
+pub mod wgmma;
 mod words;
 
 pub use kasmina_macros::{kernel, shared_array};

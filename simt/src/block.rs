@@ -85,7 +85,7 @@ impl<'k> Block<'k> {
             }
             let context = &self.context;
             if context.exited.get() == context.threads.len() {
-                return match context.end_copies() {
+                return match context.end_copies().and_then(|()| context.end_products()) {
                     Ok(()) => Outcome::Finished(self.stats()),
                     Err(report) => Outcome::Failed(report.into()),
                 };

@@ -137,14 +137,22 @@ impl Context {
         let issuer = self.current.get();
         self.count_progress();
         let checks = self.launch.checks;
-        // A copy may be done at any time: where too many are under way, one is done now.
-        while checks && !self.shadow.borrow_mut().clocks().has_room() {
-            if let Err(report) = self.advance_copies() {
-                return self.fail(report.into());
-            }
+        if checks {
+            self.make_room(1);
         }
         let agent = checks.then(|| self.shadow.borrow_mut().clocks().begin_copy(issuer));
         self.bulk.borrow_mut().queue.push(Copy { issuer, agent, location, pieces, stage });
+    }
+
+    /// A copy or a product may be done at any time: where too many are under way for `places` more, some are done now.
+    pub(crate) fn make_room(&self, places: usize) {
+        while !self.shadow.borrow_mut().clocks().has_room(places) {
+            match self.advance_copies() {
+                Ok(true) => {}
+                Ok(false) => assert!(self.advance_products(), "the places are somebody's"),
+                Err(report) => return self.fail(report.into()),
+            }
+        }
     }
 
     /// Does one of the copies that are under way, if there is any: whoever waits may then go on.

@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
 
 use crate::clock::{Clock, LANES};
 use crate::shadow::{Record, Touching};
 
-/// Bulk copies that are told apart: each takes one of these places while it is under way.
-const AGENTS: usize = LANES;
+/// Bulk copies and quarters of products that are told apart: each takes one of these places while it is under way.
+const AGENTS: usize = 4 * LANES;
 
 /// The clocks of a block's threads, up to a whole warp of them, and behind them those of its bulk copies,
 /// which run beside the threads as if each was one.
@@ -77,7 +78,7 @@ impl Clocks {
             }
         }
         self.warp_floor.resize(all / LANES, 0);
-        self.warp_floor[all / LANES - 1] = 0;
+        self.warp_floor[(all - AGENTS) / LANES..].fill(0);
         self.agents.clear();
         self.agents.resize_with(AGENTS, Agent::default);
         self.block_barrier();
@@ -87,15 +88,34 @@ impl Clocks {
         self.fenced.resize(all, 0);
     }
 
-    /// Whether another bulk copy may begin.
-    pub(crate) fn has_room(&self) -> bool {
-        self.agents.iter().any(|agent| !agent.under_way)
+    /// Whether this many more may begin.
+    pub(crate) fn has_room(&self, places: usize) -> bool {
+        self.agents.iter().filter(|agent| !agent.under_way).count() >= places
     }
 
     /// A bulk copy begins, where there is room: what its issuer did before is before it. Answers the copy's
     /// place among the threads.
     pub(crate) fn begin_copy(&mut self, issuer: usize) -> usize {
         let clock = self.release_thread(issuer);
+        self.begin(issuer, &clock)
+    }
+
+    /// As [`Self::begin_copy`], of several threads: what all of them know is before it.
+    pub(crate) fn begin_shared(&mut self, issuers: Range<usize>) -> usize {
+        let (first, all) = (issuers.start, self.threads.len());
+        let mut known = vec![u32::MAX; all];
+        for issuer in issuers {
+            let clock = self.release_thread(issuer);
+            for (thread, stamp) in known.iter_mut().enumerate() {
+                *stamp = (*stamp).min(clock.stamp_of(thread));
+            }
+        }
+        let mut clock = Clock::new(first / LANES);
+        clock.far = Some(known.into());
+        self.begin(first, &clock)
+    }
+
+    fn begin(&mut self, issuer: usize, clock: &Clock) -> usize {
         let turn = self.agents.iter().map(|agent| agent.taken).max().unwrap_or(0) + 1;
         // Its own again, or else the one that was free longest.
         let place = (0..AGENTS)
@@ -113,8 +133,8 @@ impl Clocks {
             agent.issuers.push((stamp, issuer));
         }
         let mut own = Clock::new(thread / LANES);
-        own.local[place] = stamp;
-        own.join(&clock, all);
+        own.local[place % LANES] = stamp;
+        own.join(clock, all);
         self.threads[thread] = own;
         self.top = self.top.max(stamp);
         self.any_far = true;

@@ -9,12 +9,14 @@ use corosensei::Yielder;
 
 use crate::bulk::Bulk;
 use crate::clock::LANES;
+use crate::copy_async::Copies;
 use crate::error::LaunchError;
 use crate::mbarrier::Mbarrier;
 use crate::report::Wait;
 use crate::shadow::Shadow;
 use crate::shared::SharedMemory;
 use crate::sync::{BlockBarrier, Collective, NamedBarrier};
+use crate::wgmma::Wgmma;
 
 thread_local! {
     static CURRENT: Cell<*const Context> = const { Cell::new(ptr::null()) };
@@ -52,6 +54,7 @@ pub(crate) struct Context {
     pub(crate) named: RefCell<Vec<NamedBarrier>>,
     pub(crate) mbarriers: RefCell<Vec<Mbarrier>>,
     pub(crate) bulk: RefCell<Bulk>,
+    pub(crate) wgmma: RefCell<Wgmma>,
     pub(crate) barriers: Cell<u64>,
     pub(crate) collectives: Cell<u64>,
     pub(crate) shared: RefCell<SharedMemory>,
@@ -66,6 +69,8 @@ pub(crate) struct Thread {
     pub(crate) waits: Cell<Option<(Wait, &'static Location<'static>)>>,
     /// How many agreed at the named barrier that let it go last.
     pub(crate) agreed: Cell<u32>,
+    /// Its own copies that are under way.
+    pub(crate) copies: RefCell<Copies>,
     /// Where a warp collective puts its result while the thread waits.
     pub(crate) result: Cell<*mut [u64; LANES]>,
 }
@@ -120,6 +125,7 @@ impl Context {
             named: RefCell::default(),
             mbarriers: RefCell::default(),
             bulk: RefCell::default(),
+            wgmma: RefCell::default(),
             barriers: Cell::new(0),
             collectives: Cell::new(0),
             shared: RefCell::new(shared),
@@ -174,6 +180,7 @@ impl Thread {
             yielder: Cell::new(ptr::null()),
             waits: Cell::new(None),
             agreed: Cell::new(0),
+            copies: RefCell::default(),
             result: Cell::new(ptr::null_mut()),
         }
     }

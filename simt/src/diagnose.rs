@@ -8,7 +8,7 @@ use crate::report::{Report, Wait, Waiting};
 pub(crate) fn stuck(context: &Context) -> Report {
     let (waiting, exited) = census(context);
     let (kernel, block) = (context.kernel(), context.block_idx);
-    if waiting.iter().any(|group| matches!(group.wait, Wait::Warp { .. } | Wait::Mbarrier { .. })) {
+    if waiting.iter().any(|group| group.wait.is_deadlock()) {
         Report::Deadlock { kernel, block, waiting, exited }
     } else {
         Report::BarrierDivergence { kernel, block, waiting, exited }

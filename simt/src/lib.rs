@@ -31,6 +31,7 @@
 //! | `Race` | two threads of a block on one byte, one writing, nothing ordering them | yes |
 //! | `MissingProxyFence` | a bulk copy of what ordinary stores wrote, with no proxy fence between | yes |
 //! | `Mbarrier` | an mbarrier that is not initialised, or takes more arrivals or bytes than it can | no |
+//! | `Wgmma` | a product of a warpgroup that misses its fence, its wait, or some of its threads | no |
 //! | `UnfinishedCopy` | all threads left while a bulk copy used the block's shared memory | no |
 //!
 //! # What orders two accesses
@@ -39,7 +40,8 @@
 //! lanes of the mask) and atomics (one on a word orders what its thread did before it, before what a
 //! later atomic's thread on the same word does after it, as release and acquire do), and mbarriers (who
 //! arrives in a phase, and the bulk copies that complete it, come before who waits for it). A bulk copy runs
-//! beside the threads, after what its issuer did before.
+//! beside the threads, after what its issuer did before. So does each warp's quarter of a warpgroup's product, after
+//! what all lanes of the warp know, and before who of the warp waits for its group.
 //! Memory is finite, so races can be missed, never invented: a 4-byte word remembers its four most
 //! telling accesses, and the global shadow the last 4 MiB that a block touched. Races between
 //! blocks are not looked for, and a thread that loops without [`rt::spin`] is never interrupted.
@@ -49,6 +51,7 @@ mod bulk;
 mod clock;
 mod clocks;
 mod context;
+mod copy_async;
 mod diagnose;
 mod error;
 mod executor;
@@ -60,16 +63,18 @@ mod shared;
 mod standstill;
 mod sync;
 mod thread_side;
+mod wgmma;
 mod worker;
 mod workspace;
 
 pub use error::LaunchError;
 pub use executor::{Executor, Geometry, LaunchStats};
-pub use report::{Access, MbarrierFault, Report, Space, Touch, Wait, Waiting};
+pub use report::{Access, MbarrierFault, Report, Space, Touch, Wait, Waiting, WgmmaFault};
 
 /// What a running kernel calls. Outside of a kernel each of these panics.
 pub mod rt {
     pub use crate::bulk::{Piece, bulk_commit, bulk_load, bulk_store, bulk_wait, proxy_fence};
+    pub use crate::copy_async::{copy_async, copy_async_commit, copy_async_wait};
     pub use crate::mbarrier::{
         mbarrier_arrive, mbarrier_init, mbarrier_invalidate, mbarrier_test, mbarrier_wait,
     };
@@ -78,5 +83,9 @@ pub mod rt {
         access_global, access_shared, active_lanes, barrier, barrier_count, block_dim, block_idx,
         clock, dynamic_shared, grid_dim, linear_thread, named_barrier, named_barrier_count,
         shared_static, spin, thread_idx, warp_exchange, warp_sync, within,
+    };
+    pub use crate::wgmma::{
+        Accumulators, CHUNK_BYTES, Multiply, Product, Share, wgmma, wgmma_commit, wgmma_fence,
+        wgmma_fences, wgmma_take, wgmma_wait,
     };
 }

@@ -106,6 +106,17 @@ pub enum Report {
         /// What is wrong.
         fault: MbarrierFault,
     },
+    /// A product of a warpgroup that is used against its rules.
+    Wgmma {
+        /// The kernel's name.
+        kernel: Box<str>,
+        /// Block index in x, y, z.
+        block: [u32; 3],
+        /// Who and where.
+        touch: Touch,
+        /// What is wrong.
+        fault: WgmmaFault,
+    },
     /// Every thread of the block left the kernel while a bulk copy still used its shared memory.
     UnfinishedCopy {
         /// The kernel's name.
@@ -138,6 +149,28 @@ pub enum MbarrierFault {
         /// Bytes that are expected less those that came.
         outstanding: i64,
     },
+}
+
+/// A rule of products of warpgroups that was broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WgmmaFault {
+    /// The block has no whole warpgroup where the thread is.
+    NoWarpgroup,
+    /// Registers were written, and no fence came between that and the product.
+    MissingFence,
+    /// Accumulators were read before the group of their last product was waited for.
+    NotWaited,
+    /// Threads of one warpgroup came to a product from different places, with different operands, or with different
+    /// groups behind them.
+    Diverged {
+        /// The thread that came first: index in x, y, z.
+        other: [u32; 3],
+        /// Where it came.
+        location: &'static Location<'static>,
+    },
+    /// Every thread of the block left the kernel, and nobody had waited for the product.
+    Unfinished,
 }
 
 /// One thread's access to memory.
@@ -181,6 +214,8 @@ pub enum Wait {
     },
     /// Its turn, between two polls of something that another thread changes.
     Spin,
+    /// The other threads of the warpgroup, at a product.
+    Warpgroup,
     /// The end of a phase of an mbarrier.
     Mbarrier {
         /// The mbarrier, from the start of shared memory.
@@ -192,6 +227,13 @@ pub enum Wait {
         /// Bytes that the phase lacks.
         bytes: i64,
     },
+}
+
+impl Wait {
+    /// Whether a wait of this kind that never ends is a deadlock rather than a barrier's divergence.
+    pub(crate) fn is_deadlock(self) -> bool {
+        matches!(self, Self::Warp { .. } | Self::Warpgroup | Self::Mbarrier { .. })
+    }
 }
 
 /// How memory is touched.
@@ -214,6 +256,8 @@ pub enum Access {
     CopyRead,
     /// A bulk copy that writes.
     CopyWrite,
+    /// A product of a warpgroup that reads an operand.
+    WgmmaRead,
 }
 
 impl Access {
@@ -222,7 +266,7 @@ impl Access {
     }
 
     pub(crate) fn writes(self) -> bool {
-        !matches!(self, Self::Read | Self::AtomicLoad | Self::CopyRead)
+        !matches!(self, Self::Read | Self::AtomicLoad | Self::CopyRead | Self::WgmmaRead)
     }
 
     /// Two of these never race.
@@ -263,6 +307,8 @@ impl fmt::Display for Report {
                 let any = |wanted: fn(&Wait) -> bool| waiting.iter().any(|w| wanted(&w.wait));
                 f.write_str(if any(|wait| matches!(wait, Wait::Warp { .. })) {
                     "; name in the mask only lanes that reach this collective, at this place and with this mask"
+                } else if any(|wait| matches!(wait, Wait::Warpgroup)) {
+                    "; let all 128 threads of the warpgroup come to the product"
                 } else if any(|wait| matches!(wait, Wait::Mbarrier { .. })) {
                     "; check the parity, the arrivals that the mbarrier was initialised for, and the bytes that \
                      were announced against those that are copied"
@@ -323,6 +369,13 @@ impl fmt::Display for Report {
                 "mbarrier misused in kernel `{kernel}`, block {}: {touch} byte {offset_bytes} of shared memory: {fault}",
                 Triple(*block),
             ),
+            Self::Wgmma { kernel, block, touch, fault } => write!(
+                f,
+                "product of a warpgroup misused in kernel `{kernel}`, block {}: thread {} at {}: {fault}",
+                Triple(*block),
+                Triple(touch.thread),
+                touch.location,
+            ),
             Self::UnfinishedCopy { kernel, block, touch } => write!(
                 f,
                 "unfinished copy in kernel `{kernel}`, block {}: {touch} shared memory that the block gave up: wait \
@@ -348,6 +401,7 @@ fn write_waiting(
             }
             Wait::Warp { mask } => write!(f, " wait in a warp collective over lanes {mask:#010x}")?,
             Wait::Spin => write!(f, " poll")?,
+            Wait::Warpgroup => write!(f, " wait for the others of their warpgroup at a product")?,
             Wait::Mbarrier { offset_bytes, parity, arrivals, bytes } => write!(
                 f,
                 " wait for parity {} of the mbarrier at byte {offset_bytes} of shared memory, whose phase lacks \
@@ -383,6 +437,29 @@ impl fmt::Display for MbarrierFault {
     }
 }
 
+impl fmt::Display for WgmmaFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoWarpgroup => f.write_str(
+                "a product takes four whole warps, the first at a multiple of four; launch more threads",
+            ),
+            Self::MissingFence => f.write_str(
+                "accumulators or an operand in registers were written since the last fence; fence first",
+            ),
+            Self::NotWaited => f.write_str(
+                "the accumulators' last product was not waited for; commit its group, and leave it not pending",
+            ),
+            Self::Diverged { other, location } => write!(
+                f,
+                "thread {} of the same warpgroup is at {location}, or brings other operands, other accumulators or \
+                 another number of closed groups; let all 128 threads do the same",
+                Triple(*other)
+            ),
+            Self::Unfinished => f.write_str("nobody waited for it before the block ended"),
+        }
+    }
+}
+
 impl fmt::Display for Touch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let verb = match self.access {
@@ -394,6 +471,7 @@ impl fmt::Display for Touch {
             Access::Mbarrier => "used as an mbarrier",
             Access::CopyRead => "let a bulk copy read",
             Access::CopyWrite => "let a bulk copy write",
+            Access::WgmmaRead => "let a product read",
         };
         write!(f, "thread {} at {} {verb}", Triple(self.thread), self.location)
     }

@@ -75,6 +75,9 @@ impl Context {
         }
         if self.launch.checks {
             self.shadow.borrow_mut().block_barrier();
+            if let Err(report) = self.renew_products() {
+                self.fail(report.into());
+            }
         }
         agreeing
     }

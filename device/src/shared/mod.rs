@@ -83,6 +83,12 @@ impl Place {
         self.array.wrapping_add(self.offset)
     }
 
+    /// Where its array begins, the array's bytes, and where in it the place is.
+    #[cfg(not(target_arch = "nvptx64"))]
+    pub(crate) fn parts(self) -> (*const u8, usize, usize) {
+        (self.array, self.array_bytes, self.offset)
+    }
+
     /// As an access that happens now.
     #[cfg(not(target_arch = "nvptx64"))]
     #[track_caller]

@@ -84,6 +84,30 @@ pub unsafe fn load_2d(
     unsafe { imp::load_2d(target, map, x, y, barrier, hint) };
 }
 
+/// [`load_2d`] to the same place of each block of the cluster whose bit is set in `blocks`, by one copy for all:
+/// `.multicast::cluster`. The bytes of the whole box are told to the same `barrier` of each of them.
+///
+/// Under the executor a cluster has one block, and `blocks` is 1.
+///
+/// # Safety
+/// As [`load_2d`] in each of the blocks, which are all there: a barrier of the cluster came after their barriers were
+/// initialised, and another comes before the first of them ends. Their threads are done with the target, in an order
+/// of the cluster.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn load_2d_multicast(
+    target: Place,
+    map: TensorMapHandle,
+    x: i32,
+    y: i32,
+    barrier: Mbarrier,
+    hint: L2Hint,
+    blocks: u16,
+) {
+    // SAFETY: the caller's contract.
+    unsafe { imp::load_2d_multicast(target, map, x, y, barrier, hint, blocks) };
+}
+
 /// Stores the box at `source` to column `x` and row `y` of a two-dimensional tensor, in the thread's open group:
 /// `cp.async.bulk.tensor.2d.global.shared::cta` (sm_90).
 ///

@@ -58,6 +58,42 @@ pub(super) unsafe fn load_2d(
 }
 
 #[inline(always)]
+pub(super) unsafe fn load_2d_multicast(
+    target: Place,
+    map: TensorMapHandle,
+    x: i32,
+    y: i32,
+    barrier: Mbarrier,
+    hint: L2Hint,
+    blocks: u16,
+) {
+    macro_rules! load {
+        ($policy:expr) => {
+            asm!(
+                "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes\
+                 .multicast::cluster.L2::cache_hint [{}], [{}, {{{}, {}}}], [{}], {}, {};",
+                in(reg32) target.address(), in(reg64) map.as_ptr(), in(reg32) x, in(reg32) y,
+                in(reg32) barrier.place().address(), in(reg16) blocks, in(reg64) $policy,
+                options(nostack)
+            )
+        };
+    }
+    // SAFETY: the caller's contract.
+    unsafe {
+        match hint {
+            L2Hint::Default => asm!(
+                "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes\
+                 .multicast::cluster [{}], [{}, {{{}, {}}}], [{}], {};",
+                in(reg32) target.address(), in(reg64) map.as_ptr(), in(reg32) x, in(reg32) y,
+                in(reg32) barrier.place().address(), in(reg16) blocks, options(nostack)
+            ),
+            L2Hint::EvictFirst => load!(evict_first()),
+            L2Hint::EvictLast => load!(evict_last()),
+        }
+    }
+}
+
+#[inline(always)]
 fn evict_first() -> u64 {
     let policy: u64;
     // SAFETY: makes a number.

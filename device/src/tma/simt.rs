@@ -2,12 +2,12 @@
 //! and the executor moves them when it is time.
 
 use kasmina_simt::rt::{self, Access, Piece, Space, within};
-use kasmina_types::tensor_map::swizzle;
 use kasmina_types::{In, Out, SimtTensorMap, TensorMapHandle};
 
 use super::L2Hint;
 use crate::mbarrier::Mbarrier;
 use crate::shared::Place;
+use crate::swizzle::Swizzle;
 
 /// Alignment of a box in shared memory, and of a plain copy.
 const BOX_ALIGN: usize = 128;
@@ -59,6 +59,21 @@ pub(super) unsafe fn load_2d(
     // SAFETY: the pieces are inside the box, which is inside its array, and inside the tensor, which is readable
     // by the caller's contract.
     unsafe { rt::bulk_load(pieces, word) };
+}
+
+#[track_caller]
+pub(super) unsafe fn load_2d_multicast(
+    target: Place,
+    map: TensorMapHandle,
+    x: i32,
+    y: i32,
+    barrier: Mbarrier,
+    hint: L2Hint,
+    blocks: u16,
+) {
+    assert!(blocks == 1, "the cluster has one block, the mask {blocks:#x} names others or none");
+    // SAFETY: the caller's contract.
+    unsafe { load_2d(target, map, x, y, barrier, hint) };
 }
 
 #[track_caller]
@@ -125,12 +140,7 @@ pub(super) fn fence_proxy_async() {
 
 /// A swizzled box begins where its pattern does.
 fn box_align(map: &SimtTensorMap) -> usize {
-    match map.swizzle {
-        swizzle::BYTES_128 => 1024,
-        swizzle::BYTES_64 => 512,
-        swizzle::BYTES_32 => 256,
-        _ => BOX_ALIGN,
-    }
+    BOX_ALIGN.max(Swizzle::of_map(map.swizzle).pattern_bytes() as usize)
 }
 
 /// The pieces of the box at `[x, y]`, in the order of shared memory. Those outside of the tensor have no global
@@ -158,6 +168,7 @@ fn pieces(map: &SimtTensorMap, base: *mut u8, at: [i32; 2]) -> impl Iterator<Ite
 fn row_pieces(map: &SimtTensorMap, base: *mut u8, source: Option<u64>, x: i32) -> Vec<Piece> {
     let element = usize::from(map.element_bytes);
     let step = i64::from(map.element_strides[0]);
+    let swizzle = Swizzle::of_map(map.swizzle);
     let global = |column: u32| -> *mut u8 {
         let x = i64::from(x) + i64::from(column) * step;
         match source {
@@ -169,7 +180,11 @@ fn row_pieces(map: &SimtTensorMap, base: *mut u8, source: Option<u64>, x: i32) -
     };
     let mut pieces: Vec<Piece> = Vec::new();
     for column in 0..map.copied(0) {
-        let shared = swizzled(map.swizzle, base.wrapping_add(column as usize * element));
+        let plain = base.wrapping_add(column as usize * element);
+        let shared = plain.map_addr(|plain| {
+            let low = plain & 0x3_ffff;
+            plain - low + swizzle.apply(low as u32) as usize
+        });
         let global = global(column);
         if let Some(last) = pieces.last_mut()
             && last.shared.wrapping_add(last.bytes) == shared
@@ -185,16 +200,4 @@ fn row_pieces(map: &SimtTensorMap, base: *mut u8, source: Option<u64>, x: i32) -
         }
     }
     pieces
-}
-
-/// A swizzle changes which 16-byte chunk of its span an address lies in, by the bits of the address above 128
-/// bytes.
-fn swizzled(mode: u8, address: *mut u8) -> *mut u8 {
-    let chunks = match mode {
-        swizzle::BYTES_32 => 1,
-        swizzle::BYTES_64 => 3,
-        swizzle::BYTES_128 => 7,
-        _ => return address,
-    };
-    address.map_addr(|address| address ^ ((address >> 7) & chunks) << 4)
 }
