@@ -109,9 +109,17 @@ fn what_is_refused_says_what_was_expected() {
     let text = folder.path().join("text.csv");
     std::fs::write(&text, "x,y\n1,2\n3,oops\n").unwrap();
     let line = format!("--input {} --source x --target y", text.display());
-    refused(&line, "line 3, column `y`: expected a number, got `oops`");
+    refused(&line, "line 3, column `y`: expected a finite number, got `oops`");
     std::fs::write(&text, "x,y\n\n1,2\n\n3,oops\n").unwrap();
-    refused(&line, "line 5, column `y`: expected a number, got `oops`");
+    refused(&line, "line 5, column `y`: expected a finite number, got `oops`");
+    std::fs::write(&text, "x,y\n1,2\n3,nan\n").unwrap();
+    refused(&line, "line 3, column `y`: expected a finite number, got `nan`");
+    std::fs::write(&text, "x,x\n1,2\n3,4\n").unwrap();
+    refused(&line, "two columns are called `x`");
+    std::fs::write(&text, "x;y\n1;2\n").unwrap();
+    refused(&line, "expected commas between columns, got \";\"");
+    std::fs::write(&text, "x,y\n1,2\n").unwrap();
+    refused(&line, "expected at least 2 samples");
     std::fs::write(&text, "x,y\n").unwrap();
     refused(&line, "expected lines of values below the header");
     let pair = format!("--input {input} --source x --target y --device cpu");
@@ -126,6 +134,18 @@ fn what_is_refused_says_what_was_expected() {
     let gone = gone.display();
     refused(&format!("scan {pair} --svg {gone}"), "the folder does not exist");
     refused(&format!("matrix --input {input} --svg {gone}"), "the folder does not exist");
+    refused(&format!("{pair} --json {gone}"), "the folder does not exist");
+    refused(&format!("{pair} --json {}", folder.path().display()), "is a folder");
+    // Neither the input nor another result is replaced.
+    let copy = folder.path().join("copy.csv");
+    std::fs::copy(&input, &copy).unwrap();
+    let (copy, before) = (copy.display(), std::fs::read(&input).unwrap());
+    refused(&format!("matrix --input {copy} --device cpu --svg {copy}"), "is the input");
+    refused(&format!("--input {copy} --source x --target y --json {copy}"), "is the input");
+    assert_eq!(std::fs::read(copy.to_string()).unwrap(), before);
+    let both = folder.path().join("both");
+    let both = both.display();
+    refused(&format!("scan {pair} --max-delay 2 --json {both} --svg {both}"), "the file of --json");
 }
 
 /// Values that repeat are warned of.

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{LineStyle, Table};
 use serde::Serialize;
@@ -60,6 +60,52 @@ impl Json {
     fn takes_stdout(&self) -> bool {
         self.json.as_deref() == Some(Path::new("-"))
     }
+}
+
+/// Refuses to write where nothing can be written, over the input, or two results into one file: before anything is
+/// computed.
+pub(crate) fn check_files(input: &Path, json: &Json, svg: Option<&Path>) -> Result<(), Failure> {
+    let json = json.json.as_deref().filter(|path| *path != Path::new("-"));
+    let outputs = [("--json", json), ("--svg", svg)];
+    let named = |(option, path): (&'static str, Option<&Path>)| Some((option, path?.to_owned()));
+    let outputs: Vec<(&str, PathBuf)> = outputs.into_iter().filter_map(named).collect();
+    let refused = |option: &str, path: &Path, why: &str| {
+        Err(Failure::usage(anyhow!("{option} {}: {why}", path.display())))
+    };
+    for (option, path) in &outputs {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        if folder.is_some_and(|folder| !folder.is_dir()) {
+            return refused(option, path, "the folder does not exist; make it first");
+        }
+        if path.is_dir() {
+            return refused(option, path, "is a folder; expected a file to write");
+        }
+        if same_file(path, input) {
+            return refused(
+                option,
+                path,
+                "is the input, which it would replace; name another file",
+            );
+        }
+    }
+    match &outputs[..] {
+        [(_, json), (option, svg)] if same_file(json, svg) => {
+            refused(option, svg, "is the file of --json, too; name another file")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether two paths lead to one file, which may not be there yet.
+fn same_file(a: &Path, b: &Path) -> bool {
+    let whole = |path: &Path| {
+        path.canonicalize().ok().or_else(|| {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
+            Some(folder.join(path.file_name()?))
+        })
+    };
+    whole(a).is_some_and(|a| whole(b) == Some(a))
 }
 
 /// Prints; a reader that has gone, such as `head`, is not an error.

@@ -268,6 +268,11 @@ pub fn check_refusals(device: &Device) {
     says(options.clone().delay(usize::MAX), "at least 18446744073709551615 samples");
     let blocks = options.clone().surrogates(1).surrogate_kind(SurrogateKind::Block(30));
     says(blocks, "blocks of 30 rows of 49");
+    let rotated = options.clone().surrogates(49).surrogate_kind(SurrogateKind::Rotate);
+    says(rotated, "49 rotated surrogates of 49 points, expected at most 48");
+    let one = x.slice(ndarray::s![..1]);
+    let message = options.estimate(device, one, one).unwrap_err().to_string();
+    assert!(message.contains("at least 2 samples"), "{message}");
     let short = x.slice(ndarray::s![..40]);
     let message = options.estimate(device, x.view(), short).unwrap_err().to_string();
     assert!(message.contains("expected 50 samples"), "{message}");

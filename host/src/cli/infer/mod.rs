@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::device::Choice;
-use super::output::Json;
+use super::output::{Json, check_files};
 use super::plot::{self, Chart, Line};
 use super::{Failure, Status};
 use crate::error::Error;
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     until_converged: bool,
     /// Distance to the posterior mean that counts as converged, in standard deviations of the prior
-    #[arg(long, value_name = "T", default_value = "1e-10")]
+    #[arg(long, value_name = "T", default_value = "1e-10", allow_negative_numbers = true)]
     tolerance: f64,
     /// Steps at most, until converged
     #[arg(long, value_name = "N", default_value = "1000000")]
@@ -73,10 +73,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     if !(tolerance > 0.0 && tolerance.is_finite()) {
         return Err(Failure::usage(Tolerance(tolerance)));
     }
-    if let Some(path) = &arguments.svg {
-        plot::check(path)?;
-    }
     let path = &arguments.model;
+    check_files(path, &arguments.json, arguments.svg.as_deref())?;
     let in_file = |error: anyhow::Error| {
         Failure::usage(error.context(format!("cannot use the model {}", path.display())))
     };
@@ -123,7 +121,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     }
     if !finite {
         json.say(
-            "the numbers left the range of f64, and are null in JSON: choose a smaller κ, or rescale the model",
+            "the numbers left the range of f64, and are null in JSON: rescale the model, or choose a smaller κ if the \
+             file names one",
         )?;
     }
     let energy = found.free_energy;
@@ -159,26 +158,35 @@ fn summary(
 ) -> String {
     let energy = &found.free_energy;
     let mean = &found.belief.mean;
-    let shown: Vec<String> = mean.iter().take(SHOWN_STATES).map(|m| format!("{m:.9}")).collect();
+    let shown: Vec<String> = mean.iter().take(SHOWN_STATES).map(|&m| number(m)).collect();
     let more = if mean.len() > SHOWN_STATES { ", …" } else { "" };
     format!(
         "{} observations of {} states on {device}\n\
          {} steps of κ = {kappa:.6e}: {}within {:.1e} prior standard deviations of the posterior mean\n\
          μ = [{}{more}]\n\
-         complexity {:.9}, accuracy {:.9} plug-in, {:.9} expected\n\
-         free energy {:.9} plug-in, {:.9} exact, in nats",
+         complexity {}, accuracy {} plug-in, {} expected\n\
+         free energy {} plug-in, {} exact, in nats",
         model.observations(),
         model.states(),
         found.steps,
         if converged { "converged, " } else { "not converged, " },
         found.distance_bound,
         shown.join(", "),
-        energy.complexity,
-        energy.accuracy_plugin,
-        energy.accuracy_expected,
-        energy.plugin(),
-        energy.exact(),
+        number(energy.complexity),
+        number(energy.accuracy_plugin),
+        number(energy.accuracy_expected),
+        number(energy.plugin()),
+        number(energy.exact()),
     )
+}
+
+/// A number with nine places, or in powers of ten where these show little of it.
+fn number(value: f64) -> String {
+    if value == 0.0 || (1e-4..1e9).contains(&value.abs()) {
+        format!("{value:.9}")
+    } else {
+        format!("{value:.9e}")
+    }
 }
 
 /// Free energies and the distance to the posterior mean over the steps.

@@ -2,12 +2,19 @@
 
 use ndarray::ArrayView2;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{BLUE as MOST, FONT, said};
 use crate::cli::Failure;
 
 /// Pixels of a cell.
 const CELL: u32 = 48;
+
+/// Letters of a name that are shown.
+const MOST_LETTERS: usize = 20;
+
+/// Cells in a row that have room for their number.
+const MOST_NUMBERED: usize = 40;
 
 /// A cell for each ordered pair: from down, to across, the darker the more.
 pub(crate) struct Heatmap<'a> {
@@ -21,19 +28,22 @@ pub(crate) struct Heatmap<'a> {
 
 impl Heatmap<'_> {
     pub(crate) fn svg(&self) -> Result<String, Failure> {
-        let names = self.names;
+        let names: Vec<String> = self.names.iter().map(|name| shortened(name)).collect();
+        // Of letters of 13 pixels' height.
+        let room = names.iter().map(|name| name.chars().count()).max().unwrap_or(0) as u32 * 8 + 36;
         let count = names.len() as i32;
         let side = (names.len() as u32 * CELL).clamp(320, 4096);
         let most = self.values.iter().copied().filter(|v| v.is_finite()).fold(0.0, f64::max);
         let mut svg = String::new();
-        let area = SVGBackend::with_string(&mut svg, (side + 160, side + 120)).into_drawing_area();
+        let area = SVGBackend::with_string(&mut svg, (side + room + 40, side + room + 60))
+            .into_drawing_area();
         area.fill(&WHITE).map_err(said)?;
         let ranks = || (0..count - 1).into_segmented();
         let mut chart = ChartBuilder::on(&area)
             .caption(self.title, (FONT, 18))
             .margin(12)
-            .x_label_area_size(56)
-            .y_label_area_size(110)
+            .x_label_area_size(room)
+            .y_label_area_size(room)
             .build_cartesian_2d(ranks(), ranks())
             .map_err(said)?;
         let named = |at: &SegmentValue<i32>, place: fn(i32, i32) -> i32| match at {
@@ -53,6 +63,7 @@ impl Heatmap<'_> {
             .x_desc(self.to)
             .y_desc(self.from)
             .label_style((FONT, 13))
+            .x_label_style((FONT, 13).into_font().transform(FontTransform::Rotate90))
             .draw()
             .map_err(said)?;
         let cells = self.values.indexed_iter().map(|((from, to), &value)| {
@@ -64,11 +75,33 @@ impl Heatmap<'_> {
             Rectangle::new(corners, shade(value, most).filled())
         });
         chart.draw_series(cells).map_err(said)?;
+        if names.len() <= MOST_NUMBERED {
+            let finite = self.values.indexed_iter().filter(|(_, value)| value.is_finite());
+            let numbers = finite.map(|((from, to), &value)| {
+                let at = (
+                    SegmentValue::CenterOf(to as i32),
+                    SegmentValue::CenterOf(count - 1 - from as i32),
+                );
+                let colour = if value > 0.5 * most { WHITE } else { BLACK };
+                let centred = Pos::new(HPos::Center, VPos::Center);
+                let style = (FONT, 12).into_font().color(&colour).pos(centred);
+                Text::new(format!("{value:.3}"), at, style)
+            });
+            chart.draw_series(numbers).map_err(said)?;
+        }
         area.present().map_err(said)?;
         drop(chart);
         drop(area);
         Ok(svg)
     }
+}
+
+/// A name that is not longer than what is shown.
+fn shortened(name: &str) -> String {
+    if name.chars().count() <= MOST_LETTERS {
+        return name.to_owned();
+    }
+    name.chars().take(MOST_LETTERS - 1).chain(['…']).collect()
 }
 
 /// White for nothing or less, dark blue for the most; grey where there is no pair.

@@ -69,7 +69,9 @@ impl Chart<'_> {
             if low <= high { (low, high) } else { (1.0, 2.0) }
         };
         let ((left, right), (low, high)) = (range(|p| p.0), range(|p| p.1));
-        let right = if right > left { right } else { left + 1.0 };
+        let whole = all().all(|(x, _)| x.fract() == 0.0);
+        let steps = ((right - left) as usize).clamp(1, 10);
+        let (left, right) = if right > left { (left, right) } else { (left - 0.5, left + 0.5) };
         let mut builder = ChartBuilder::on(area);
         builder
             .caption(self.title, (FONT, 18))
@@ -84,7 +86,12 @@ impl Chart<'_> {
                     .configure_mesh()
                     .x_desc(self.x_label)
                     .y_desc(self.y_label)
-                    .y_label_formatter(&|&y| number(y))
+                    .x_labels(if whole { steps + 1 } else { 10 })
+                    .x_label_formatter(&|&x| {
+                        // Between whole numbers there is nothing.
+                        if whole && x.fract() != 0.0 { String::new() } else { number(x, 0.0) }
+                    })
+                    .y_label_formatter(&|&y| number(y, 1e-9 * (high - low)))
                     .label_style((FONT, 13))
                     // No lines between the labelled ones: they would be most of the file.
                     .max_light_lines(1)
@@ -103,12 +110,16 @@ impl Chart<'_> {
                         .label(line.name)
                         .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour));
                 }
-                chart
-                    .configure_series_labels()
-                    .background_style(WHITE)
-                    .border_style(BLACK)
-                    .draw()
-                    .map_err(said)?;
+                if self.lines.len() > 1 {
+                    chart
+                        .configure_series_labels()
+                        // What falls is not there.
+                        .position(SeriesLabelPosition::UpperRight)
+                        .background_style(WHITE.mix(0.8))
+                        .border_style(BLACK)
+                        .draw()
+                        .map_err(said)?;
+                }
             }};
         }
         if self.log_y {
@@ -137,11 +148,11 @@ impl Chart<'_> {
     }
 }
 
-/// A label of the y axis, short.
-fn number(y: f64) -> String {
-    if y == 0.0 {
+/// A label of an axis, short; 0 for what is only rounding.
+fn number(y: f64, rounding: f64) -> String {
+    if y.abs() <= rounding {
         "0".into()
-    } else if (1e-3..1e5).contains(&y.abs()) {
+    } else if (1e-3..1e6).contains(&y.abs()) {
         let text = format!("{y:.5}");
         text.trim_end_matches('0').trim_end_matches('.').into()
     } else {
@@ -163,7 +174,7 @@ mod tests {
         let points: Vec<(f64, f64)> =
             (0..5000).map(|i| (f64::from(i), 1e3 / f64::from(i + 1))).collect();
         let text = lines(&[chart(false, points.clone()), chart(true, points)]).unwrap();
-        for part in ["<svg", "a title", "steps", "nats", "a line", "<polyline", "</svg>"] {
+        for part in ["<svg", "a title", "steps", "nats", "<polyline", "</svg>", "\n5000\n"] {
             assert!(text.contains(part), "{part}");
         }
         assert_eq!(text.matches("a title").count(), 2);

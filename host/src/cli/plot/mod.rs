@@ -19,18 +19,6 @@ const FONT: &str = "sans-serif";
 
 const BLUE: RGBColor = RGBColor(8, 48, 107);
 
-/// Refuses a path whose folder is not there, before anything is computed.
-pub(crate) fn check(path: &Path) -> Result<(), Failure> {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() && !folder.is_dir() => {
-            let what =
-                anyhow!("--svg {}: the folder does not exist; make it first", path.display());
-            Err(Failure::usage(what))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Writes a picture.
 pub(crate) fn write(path: &Path, svg: &str) -> Result<(), Failure> {
     write_file(path, svg.as_bytes()).map_err(Failure::usage)

@@ -51,6 +51,20 @@ impl Table {
             let text = std::fs::read(path)?;
             let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(&text[..]);
             let names: Vec<String> = reader.headers()?.iter().map(str::to_owned).collect();
+            if let Some(name) = names
+                .iter()
+                .enumerate()
+                .find_map(|(i, name)| names[..i].contains(name).then_some(name))
+            {
+                return Err(anyhow!(
+                    "two columns are called `{name}`; give each a name of its own"
+                ));
+            }
+            if let [name] = &names[..]
+                && let Some(separator) = [";", "\t"].into_iter().find(|s| name.contains(*s))
+            {
+                return Err(anyhow!("expected commas between columns, got {separator:?}"));
+            }
             let mut cells = vec![Vec::new(); names.len()];
             let mut lines = Vec::new();
             let (mut line, mut counted) = (1, 0);
@@ -67,7 +81,7 @@ impl Table {
                 }
             }
             let series = |cells: &Vec<String>| {
-                let values = numbers(cells).map_err(|place| (place, "a number"))?;
+                let values = numbers(cells).map_err(|place| (place, "a finite number"))?;
                 let above_0 = "a number above 0, for its growth";
                 transform.apply(&values).map_err(|place| (place, above_0))
             };
@@ -88,6 +102,12 @@ impl Table {
     /// Values of a series.
     pub(super) fn samples(&self) -> usize {
         self.columns.iter().flatten().map(Array1::len).next().unwrap_or(self.lines.len())
+    }
+
+    /// The names of the columns that [`Self::series`] leaves out.
+    pub(super) fn others(&self) -> Vec<&str> {
+        let series = self.series();
+        self.names.iter().map(String::as_str).filter(|name| !series.contains(name)).collect()
     }
 
     /// The names of the columns that can be series: numbers, and neither all the same nor all as far apart.
@@ -129,8 +149,9 @@ impl Table {
     }
 }
 
-/// The numbers of a column, or the first place with something else.
+/// The numbers of a column, all finite, or the first place with something else.
 fn numbers(cells: &[String]) -> Result<Array1<f64>, usize> {
     let cells = cells.iter().enumerate();
-    cells.map(|(place, cell)| cell.parse().map_err(|_| place)).collect()
+    let number = |cell: &String| cell.parse().ok().filter(|value: &f64| value.is_finite());
+    cells.map(|(place, cell)| number(cell).ok_or(place)).collect()
 }

@@ -42,8 +42,15 @@ type Rows = Vec<Vec<Option<f64>>>;
 
 pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let Arguments { columns, delay, svg, options } = arguments;
+    options.check_files(Some(svg))?;
     let device = options.device.device()?;
     let table = options.table()?;
+    let others = table.others().join(", ");
+    if columns.is_empty() && !others.is_empty() {
+        options.json.say(format!(
+            "left out, for they have other than finite numbers, are constant or count the lines: {others}"
+        ))?;
+    }
     let names: Vec<String> = if columns.is_empty() {
         table.series().into_iter().map(str::to_owned).collect()
     } else {
@@ -53,7 +60,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     for (mut row, name) in series.rows_mut().into_iter().zip(&names) {
         row.assign(&table.column(name)?);
     }
-    plot::check(svg)?;
     let estimate = options.estimate(table.samples()).delay(*delay);
     let working = options.working(&device);
     let found = estimate.matrix(&device, series.view());
@@ -83,7 +89,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         json.say(table(p_values.view()))?;
     }
     let most = found.ties.iter().max().copied().unwrap_or(0);
-    if most * 100 > found.points {
+    if most * 20 > found.points {
         json.say(format!(
             "warning: of a pair, at up to {most} of {} points distances are tied; --noise 1e-8 with \
              --precision f64 parts equal values",

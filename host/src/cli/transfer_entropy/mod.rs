@@ -4,7 +4,7 @@ mod input;
 mod matrix;
 mod scan;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::device::Choice;
-use super::output::Json;
+use super::output::{Json, check_files};
 use super::{Failure, Status};
 use crate::device::Device;
 use crate::error::Error;
@@ -108,7 +108,7 @@ struct Options {
     #[arg(long)]
     standardize: bool,
     /// Add Gaussian noise of so many standard deviations of each series, such as 1e-8
-    #[arg(long, value_name = "AMPLITUDE")]
+    #[arg(long, value_name = "AMPLITUDE", allow_negative_numbers = true)]
     noise: Option<f64>,
     /// Where to run; without a GPU, `auto` is the CPU
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
@@ -179,6 +179,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
 
 fn run_pair(arguments: &Pair) -> Result<Status, Failure> {
     let Pair { columns, delay, options } = arguments;
+    options.check_files(None)?;
     let device = options.device.device()?;
     let table = options.table()?;
     let series = columns.of(&table)?;
@@ -258,8 +259,16 @@ impl Columns {
 }
 
 impl Options {
+    fn input(&self) -> &Path {
+        self.input.as_deref().expect(REQUIRED)
+    }
+
+    fn check_files(&self, svg: Option<&Path>) -> Result<(), Failure> {
+        check_files(self.input(), &self.json, svg)
+    }
+
     fn table(&self) -> Result<Table, Failure> {
-        Table::read(self.input.as_deref().expect(REQUIRED), self.transform)
+        Table::read(self.input(), self.transform)
     }
 
     fn estimate(&self, samples: usize) -> TransferEntropy {
@@ -305,8 +314,8 @@ impl Options {
         }
         let TransferEntropyResult { ties, points, .. } = found;
         self.json.say(format!(
-            "warning: at {ties} of {points} points distances are tied; the estimator is made for continuous \
-             values, and --noise 1e-8 with --precision f64 parts equal ones"
+            "warning: at {ties} of {points} points distances are tied; the estimator is made for continuous values, \
+             and --noise 1e-8 with --precision f64 parts values that are equal"
         ))
     }
 }

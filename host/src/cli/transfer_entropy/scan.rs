@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{Columns, Options, Record as Estimate, refusal};
 use crate::cli::plot::{self, Chart, Line};
 use crate::cli::{Failure, Status};
+use crate::information::transfer_entropy::TransferEntropyResult;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -49,6 +50,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
             "--min-delay {min_delay} is above --max-delay {max_delay}; give the shorter one first"
         )));
     }
+    options.check_files(Some(svg))?;
     let device = options.device.device()?;
     let table = options.table()?;
     if *max_delay >= table.samples() {
@@ -58,7 +60,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         )));
     }
     let series = columns.of(&table)?;
-    plot::check(svg)?;
     let estimate = columns.condition(options.estimate(table.samples()));
     let delays: Vec<usize> = (*min_delay..=*max_delay).collect();
     let working = options.working(&device);
@@ -69,31 +70,42 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let json = &options.json;
     let (source, target) = (columns.source(), columns.target());
     let conditions = &columns.conditions[..];
-    json.say(format!("{source} → {target}, K = {}, on {device}", options.k))?;
-    let mut shown = json.table(["delay", "te (nats)", "points", "effective", "p", "ties"]);
-    let optional = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:.4}"));
+    let given = if conditions.is_empty() {
+        String::new()
+    } else {
+        format!(" given {}", conditions.join(", "))
+    };
+    json.say(format!("{source} → {target}{given}, K = {}, on {device}", options.k))?;
+    let mut shown = json.table([""; 0]);
+    let mut header = vec!["delay", "te (nats)", "points", "ties"];
+    if options.surrogates > 0 {
+        header.extend(["effective", "p"]);
+    }
+    shown.set_header(header);
     let mut records = Vec::new();
     for (&delay, found) in delays.iter().zip(&found) {
         let estimate = Estimate::new(found);
-        shown.add_row([
+        let mut row = vec![
             delay.to_string(),
             format!("{:.6}", estimate.te_nats),
             estimate.points.to_string(),
-            optional(estimate.effective_te_nats),
-            optional(estimate.p_value),
             estimate.ties.to_string(),
-        ]);
+        ];
+        let said = [estimate.effective_te_nats, estimate.p_value];
+        row.extend(said.into_iter().flatten().map(|value| format!("{value:.4}")));
+        shown.add_row(row);
         records.push(AtDelay { delay, estimate });
     }
     json.say(shown)?;
-    if let Some(tied) = found.iter().find(|found| found.has_many_ties()) {
+    let share = |found: &&TransferEntropyResult| found.ties as f64 / found.points as f64;
+    if let Some(tied) = found.iter().max_by(|a, b| share(a).total_cmp(&share(b))) {
         options.warn_of_ties(tied)?;
     }
     let points: Vec<(f64, f64)> =
         delays.iter().zip(&found).map(|(&delay, found)| (delay as f64, found.te_nats)).collect();
     json.write(&Record { source, target, conditions, delays: records, svg })?;
     let picture = plot::lines(&[Chart {
-        title: &format!("Transfer entropy, {source} → {target}"),
+        title: &format!("Transfer entropy, {source} → {target}{given}"),
         x_label: "delay (samples)",
         y_label: "nats",
         log_y: false,

@@ -98,6 +98,19 @@ pub enum TransferEntropyError {
         /// Points.
         points: usize,
     },
+    /// More rotated surrogates than there are rotations.
+    #[error(
+        "transfer entropy: {got} rotated surrogates of {points} points, expected at most {most}, as many as there are \
+         rotations; take fewer, or permute"
+    )]
+    Rotations {
+        /// Surrogates.
+        got: u32,
+        /// Rotations that differ from the series.
+        most: usize,
+        /// Points.
+        points: usize,
+    },
     /// Results of what never ran.
     #[error("transfer entropy: nothing has run yet; call `run` before `results`")]
     NotRun,

@@ -54,6 +54,9 @@ pub(super) fn prepare(
         if let Some(index) = values.iter().position(|value| !value.is_finite()) {
             return unfit(reference::TransferEntropyError::NonFinite { series: name, index });
         }
+        if got < 2 {
+            return unfit(reference::TransferEntropyError::TooShort { expected: 2, got });
+        }
         if values.iter().all(|&value| value == values[0]) {
             return unfit(reference::TransferEntropyError::Constant { series: name, got });
         }

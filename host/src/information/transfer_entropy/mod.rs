@@ -115,10 +115,11 @@ pub struct TransferEntropyResult {
 }
 
 impl TransferEntropyResult {
-    /// Whether so many distances are tied, in more than one point of a hundred, that the estimate is off: it is
-    /// made for continuous values. [`TransferEntropy::noise`] parts equal ones.
+    /// Whether so many distances are tied, in more than one point of twenty, that the estimate is off: it is made for
+    /// continuous values. [`TransferEntropy::noise`] parts equal ones. A few ties there are among continuous values as
+    /// well: neighbouring points share coordinates, hence distances.
     pub fn has_many_ties(&self) -> bool {
-        self.ties * 100 > self.points
+        self.ties * 20 > self.points
     }
 }
 

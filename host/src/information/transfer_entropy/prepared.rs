@@ -88,6 +88,10 @@ impl PreparedTransferEntropy {
             {
                 return Err(TransferEntropyError::Blocks { got, points }.into());
             }
+            let (most, got) = (points - 1, options.surrogates);
+            if kind == SurrogateKind::Rotate && got as usize > most {
+                return Err(TransferEntropyError::Rotations { got, most, points }.into());
+            }
             let problem = Problem { target, source, delay, first, points, surrogate: None };
             problems.push(problem);
             problems.extend((0..options.surrogates).map(|surrogate| Problem {
