@@ -46,9 +46,9 @@ impl Heatmap<'_> {
             .y_label_area_size(room)
             .build_cartesian_2d(ranks(), ranks())
             .map_err(said)?;
-        let named = |at: &SegmentValue<i32>, place: fn(i32, i32) -> i32| match at {
+        let from_top = |at: &SegmentValue<i32>| match at {
             SegmentValue::CenterOf(i) => {
-                names.get(place(*i, count) as usize).cloned().unwrap_or_default()
+                names.get((count - 1 - i) as usize).cloned().unwrap_or_default()
             }
             _ => String::new(),
         };
@@ -57,13 +57,12 @@ impl Heatmap<'_> {
             .disable_mesh()
             .x_labels(names.len())
             .y_labels(names.len())
-            .x_label_formatter(&|at| named(at, |i, _| i))
-            // From the top.
-            .y_label_formatter(&|at| named(at, |i, count| count - 1 - i))
+            // They are drawn below, downwards from the axis.
+            .x_label_formatter(&|_| String::new())
+            .y_label_formatter(&from_top)
             .x_desc(self.to)
             .y_desc(self.from)
             .label_style((FONT, 13))
-            .x_label_style((FONT, 13).into_font().transform(FontTransform::Rotate90))
             .draw()
             .map_err(said)?;
         let cells = self.values.indexed_iter().map(|((from, to), &value)| {
@@ -75,6 +74,15 @@ impl Heatmap<'_> {
             Rectangle::new(corners, shade(value, most).filled())
         });
         chart.draw_series(cells).map_err(said)?;
+        let plot = chart.plotting_area();
+        let below = plot.get_pixel_range().1.end + 8;
+        let down = (FONT, 13).into_font().transform(FontTransform::Rotate90);
+        let down = TextStyle::from(down).pos(Pos::new(HPos::Left, VPos::Center));
+        for (column, name) in names.iter().enumerate() {
+            let at = (SegmentValue::CenterOf(column as i32), SegmentValue::Exact(0));
+            let (across, _) = plot.map_coordinate(&at);
+            area.draw(&Text::new(name.as_str(), (across, below), down.clone())).map_err(said)?;
+        }
         if names.len() <= MOST_NUMBERED {
             let finite = self.values.indexed_iter().filter(|(_, value)| value.is_finite());
             let numbers = finite.map(|((from, to), &value)| {
