@@ -5,12 +5,18 @@
 //! use ndarray::Array1;
 //!
 //! # fn main() -> Result<(), kasmina::Error> {
-//! // A source that the target follows one sample later.
-//! let x = Array1::from_iter((0..300_u32).map(|i| f64::from(i.wrapping_mul(2_654_435_761) >> 16)));
-//! let y = Array1::from_iter((0..300).map(|i| if i == 0 { 0.0 } else { x[i - 1].sqrt() }));
-//! let options = TransferEntropy::new().surrogates(19).seed(1);
+//! let noise = |seed: u32| {
+//!     Array1::from_iter((0..400_u32).map(|i| {
+//!         let mixed = (i ^ seed).wrapping_mul(0x9E37_79B9) ^ i.wrapping_mul(0x85EB_CA6B).rotate_left(13);
+//!         f64::from(mixed.wrapping_mul(0xC2B2_AE35)) / f64::from(u32::MAX)
+//!     }))
+//! };
+//! let (x, own) = (noise(1), noise(2));
+//! // A target that follows the source one sample later.
+//! let y = Array1::from_iter((0..400).map(|t| own[t] + if t > 0 { 2.0 * x[t - 1] } else { 0.0 }));
+//! let options = TransferEntropy::new().surrogates(19).seed(7);
 //! let found = options.estimate(&Device::Cpu, y.view(), x.view())?;
-//! assert!(found.te_nats > 1.0 && found.significance.unwrap().p_value <= 0.05);
+//! assert!(found.te_nats > 0.2 && found.significance.unwrap().p_value <= 0.05);
 //! # Ok(())
 //! # }
 //! ```
