@@ -20,9 +20,7 @@
 //! latency below: a launch, two passes through L2 and one barrier of the grid. n = m = 4096: 134 MB, 32 µs at
 //! 4.2 TB/s, and a launch, a barrier of the grid and the column sums beside it; n = m = 1024: 8.4 MB from L2, latency
 //! alone; n = m = 64: one block, no barrier of the grid. Column sums: parts · n f64 written and read in L2. In
-//! `infer_until_converged` J stays in registers where a team has no more rows than it holds. Measured on an H200 in graph
-//! replay, f64: 3.7, 8.3 and 43 µs for n = m = 64, 1024, 4096. See
-//! `docs/performance.md`, `active_inference`.
+//! `infer_until_converged` J stays in registers where a team has no more rows than it holds.
 //!
 //! # Launch
 //! Blocks of 512 threads, `parts` for a model; a cooperative launch where `parts` is above 1. `_c64`, `_c256`, `_c1024`

@@ -12,7 +12,7 @@
 //! # Traffic
 //! Complexity: 32·n bytes. Accuracy and update: J once each, 8·m·n bytes in f64, bound by memory or L2; 4096 × 4096 at
 //! 4.2 TB/s: 32 µs each. The kernels of `infer` read J once for all of it: take these to have a stage
-//! by itself. Measured: see `docs/performance.md`, `active_inference`.
+//! by itself.
 //!
 //! # Launch
 //! Blocks of 256 threads over a persistent grid. Complexity: a block a model. Accuracy: a warp a row, a block eight
