@@ -31,6 +31,7 @@ pub(super) unsafe fn load<T: Copy, const M: usize>(
     _array_bytes: usize,
     index: usize,
 ) -> Vector<T, M> {
+    const { assert!(size_of::<Vector<T, M>>() <= 16, "one access moves at most 16 bytes") };
     let address = array + (index * size_of::<T>()) as u32;
     // SAFETY: the caller's contract; each arm moves exactly the vector's bytes. The loads are not
     // `pure`: another thread may write between two of them.
@@ -81,6 +82,7 @@ pub(super) unsafe fn store<T: Copy, const M: usize>(
     index: usize,
     value: Vector<T, M>,
 ) {
+    const { assert!(size_of::<Vector<T, M>>() <= 16, "one access moves at most 16 bytes") };
     let address = array + (index * size_of::<T>()) as u32;
     // SAFETY: the caller's contract; each arm moves exactly the vector's bytes.
     unsafe {

@@ -35,6 +35,7 @@ pub(super) unsafe fn load<T: Copy, const M: usize>(
     array_bytes: usize,
     index: usize,
 ) -> Vector<T, M> {
+    const { assert!(size_of::<Vector<T, M>>() <= 16, "one access moves at most 16 bytes") };
     let (offset, bytes) = (index * size_of::<T>(), size_of::<Vector<T, M>>());
     rt::access_shared(array, array_bytes, offset, bytes, alignment::<T, M>(), Access::Read);
     // SAFETY: the check above keeps the access inside the array, aligned.
@@ -51,6 +52,7 @@ pub(super) unsafe fn store<T: Copy, const M: usize>(
     index: usize,
     value: Vector<T, M>,
 ) {
+    const { assert!(size_of::<Vector<T, M>>() <= 16, "one access moves at most 16 bytes") };
     let (offset, bytes) = (index * size_of::<T>(), size_of::<Vector<T, M>>());
     rt::access_shared(array, array_bytes, offset, bytes, alignment::<T, M>(), Access::Write);
     // SAFETY: the check above keeps the access inside the array, aligned.

@@ -88,8 +88,8 @@ macro_rules! active_inference_tiles {
 #[macro_export]
 macro_rules! active_inference_bulk_tiles {
     ($instance:ident) => {
-        $instance! { belief_step_f64_bulk, infer_until_converged_f64_bulk, curvature_f64_bulk, f64, F64, 2, 8, spills }
-        $instance! { belief_step_f32_bulk, infer_until_converged_f32_bulk, curvature_f32_bulk, f32, F32, 4, 4, spills }
+        $instance! { belief_step_f64_bulk, infer_until_converged_f64_bulk, curvature_f64_bulk, f64, F64, 2, 4, spills }
+        $instance! { belief_step_f32_bulk, infer_until_converged_f32_bulk, curvature_f32_bulk, f32, F32, 4, 2, spills }
     };
 }
 

@@ -19,8 +19,9 @@ const WARP: usize = warp::WARP_SIZE as usize;
 /// Columns that a block adds up at a time.
 const STRIPE: usize = 32;
 
-/// Parts' sums that a thread has in flight.
-const IN_FLIGHT: usize = 8;
+/// Parts' sums that a thread has in flight, in fours: in one step enough for one round where each of up to 192 blocks is a
+/// part, where steps repeat fewer, for the registers.
+const MOST_FOURS: usize = 3;
 
 /// A step of one model, as far as a column needs to know.
 #[derive(Clone, Copy)]
@@ -111,6 +112,7 @@ pub unsafe fn gather<const MODE: u32>(
     end: usize,
     ahead: Column,
 ) -> Moved {
+    let fours = if MODE == STEP { MOST_FOURS } else { MOST_FOURS - 1 };
     let stripes_smem = shared_array![f64; WARPS * STRIPE];
     let (lane, warp) = (here() % WARP, here() / WARP);
     let parts = p.parts as usize;
@@ -123,16 +125,16 @@ pub unsafe fn gather<const MODE: u32>(
         let mut sum = 0.0;
         let mut part = warp;
         while part < parts && column < end {
-            let mut values = [0.0; IN_FLIGHT];
-            unroll!(i in IN_FLIGHT => {
-                let other = part + i * WARPS;
-                if other < parts {
+            let mut values = [[0.0; 4]; MOST_FOURS];
+            unroll!(f in MOST_FOURS => { unroll!(i in 4 => {
+                let other = part + (4 * f + i) * WARPS;
+                if f < fours && other < parts {
                     // SAFETY: the part left it before the barrier.
-                    values[i] = unsafe { p.partials.load((first_slot + other) * stride + column) };
+                    values[f][i] = unsafe { p.partials.load((first_slot + other) * stride + column) };
                 }
-            });
-            unroll!(i in IN_FLIGHT => { sum += values[i] });
-            part += IN_FLIGHT * WARPS;
+            }); });
+            unroll!(f in MOST_FOURS => { unroll!(i in 4 => { sum += values[f][i] }); });
+            part += 4 * fours * WARPS;
         }
         // SAFETY: the place is this thread's.
         unsafe { stripes_smem.write(warp * STRIPE + lane, sum) };

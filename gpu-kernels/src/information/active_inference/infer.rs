@@ -25,7 +25,7 @@
 //! # Launch
 //! Blocks of 512 threads, `parts` for a model; a cooperative launch where `parts` is above 1. `_c64`, `_c256`, `_c1024`
 //! and `_c4096` give a row to a team of 1, 1, 4 or 16 warps, for as many states at most. `_bulk`, for compute capability
-//! 9.0 and up to 4096 states, has two teams of 8 warps whose rows bulk copies bring. `_wide` takes any number of states
+//! 9.0 and up to 4096 states, takes two rows at a time, which bulk copies bring. `_wide` takes any number of states
 //! and reads J a second time from L2. Dynamic shared memory: 8 KiB for `_c64`, 32 KiB, 64 KiB for `_c4096`, 192 KiB for
 //! `_bulk`, none for `_wide`. Every thread meets every barrier.
 //!
@@ -85,7 +85,7 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
         }
     };
 
-    let mut held = S::nothing();
+    let mut held = S::nothing(&p);
     let mut model = group;
     while model < p.models {
         let share = Share { model, begin, end, slot: block };

@@ -205,7 +205,7 @@ pub trait Sweep {
     type Held;
 
     /// Nothing kept. Every thread of the block calls it, once.
-    fn nothing() -> Self::Held;
+    fn nothing(p: &ActiveInference) -> Self::Held;
 
     /// Begins to fetch what the pass needs first, so that it is on its way while other things are done.
     ///

@@ -112,7 +112,7 @@ impl<
     type Held = Held<T, L, P, DEPTH>;
 
     #[inline(always)]
-    fn nothing() -> Self::Held {
+    fn nothing(_: &ActiveInference) -> Self::Held {
         Held { rows: [[Vector::splat(T::ZERO); P]; DEPTH], numbers: [0.0; 2] }
     }
 

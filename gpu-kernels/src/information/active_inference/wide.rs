@@ -19,7 +19,7 @@ impl<T: Scalar, const L: usize> Sweep for Wide<T, L> {
     type Held = ();
 
     #[inline(always)]
-    fn nothing() -> Self::Held {}
+    fn nothing(_: &ActiveInference) -> Self::Held {}
 
     #[inline(always)]
     unsafe fn hold(_: &ActiveInference, _: &Share, _: &Pass, _: &mut Self::Held) {}
