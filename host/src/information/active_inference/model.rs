@@ -167,7 +167,8 @@ impl GaussianModel {
         Ok(reference::free_energy(&model, belief))
     }
 
-    /// λmax of JᵀΠJ + V0⁻¹ by power iteration on the host, from below, as a rule within 1e-3 of itself.
+    /// λmax of JᵀΠJ + V0⁻¹ by power iteration on the host, from below: as a rule within 1e-3 of itself, some parts in a
+    /// hundred where many eigenvalues lie close below it.
     pub fn largest_curvature(&self) -> f64 {
         let steps = CURVATURE_STEPS as usize;
         reference::largest_curvature(&self.reference(), CURVATURE_TOLERANCE, steps)
