@@ -190,7 +190,7 @@ pub struct LinearParams {
     pub bias: In<u8>,
     /// R, `[m, n]`, added after the activation, or empty.
     pub residual: In<u8>,
-    /// D, `[m, n]`; nothing of it is read. It may be C's or R's memory where their rows are as far apart.
+    /// D, `[m, n]`; nothing of it is read.
     pub d: Out<u8>,
     /// Z, `[m, n]`, for the backward pass, or empty.
     pub z: Out<u8>,
