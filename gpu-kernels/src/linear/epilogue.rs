@@ -67,12 +67,12 @@ impl<A: Accumulator> Epilogue<A> {
             let from = at.bias as usize + column;
             // SAFETY: the `count` columns from `column` on are inside, and vectors aligned where `whole`.
             let bias = unsafe { A::load::<L>(&p.bias, p.output, from, count, whole) };
-            unroll!(l in L => { z[l] = A::add(z[l], bias[l]); });
+            unroll!(l in L, at most 4 => { z[l] = A::add(z[l], bias[l]); });
         }
         if !p.c.is_empty() {
             // SAFETY: as the bias; the row is inside.
             let c = unsafe { A::load::<L>(&p.c, p.output, index(at.c, at.ldc), count, whole) };
-            unroll!(l in L => { z[l] = A::fma(self.beta, c[l], z[l]); });
+            unroll!(l in L, at most 4 => { z[l] = A::fma(self.beta, c[l], z[l]); });
         }
         if !p.z.is_empty() {
             // SAFETY: as C; the elements are this thread's.
@@ -92,7 +92,7 @@ impl<A: Accumulator> Epilogue<A> {
             let residual = unsafe {
                 A::load::<L>(&p.residual, p.output, index(at.residual, at.ldr), count, whole)
             };
-            unroll!(l in L => { z[l] = A::add(z[l], residual[l]); });
+            unroll!(l in L, at most 4 => { z[l] = A::add(z[l], residual[l]); });
         }
         // SAFETY: as Z.
         unsafe { A::store(&p.d, p.output, index(at.d, at.ldd), z, count, whole) };
@@ -166,7 +166,7 @@ pub(crate) unsafe fn finish_tile<
                     let at = (place.tile * parts + part) * tile_size + r * COLUMNS + c;
                     // SAFETY: all parts were stored before their blocks arrived.
                     let Vector(more) = unsafe { partials.load_vector::<L>(at, LoadHint::Cached) };
-                    unroll!(l in L => { sums[l] = A::add(sums[l], more[l]); });
+                    unroll!(l in L, at most 4 => { sums[l] = A::add(sums[l], more[l]); });
                     part += 1;
                 }
                 // SAFETY: inside D; each vector is one thread's of this block.
