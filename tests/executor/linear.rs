@@ -114,7 +114,7 @@ fn refusals() {
 /// Problems of different shapes in one launch, one of them empty, by a variant with and one without tensor cores.
 #[test]
 fn grouped_problems() {
-    let shapes = [(70, 90, 40), (0, 8, 8), (3, 5, 0), (130, 20, 100)];
+    let shapes = [(70_usize, 90_usize, 40_usize), (0, 8, 8), (3, 5, 0), (130, 20, 100)];
     let variants = [
         instances::linear_simt(DType::Bf16, DType::F32).next().expect("an instance"),
         instances::linear_mma(DType::Bf16, Layout::NT).last().expect("an instance"),
