@@ -87,7 +87,7 @@ fn sigmoid(x: f64) -> f64 {
 /// 2·σ(2x) − 1, which cancels near 0, where a continued fraction takes its place.
 #[inline(always)]
 fn tanh(x: f64) -> f64 {
-    if x < -0.35 || x > 0.35 {
+    if !(-0.35..=0.35).contains(&x) {
         return fma_f64(2.0, sigmoid(2.0 * x), -1.0);
     }
     let square = x * x;
