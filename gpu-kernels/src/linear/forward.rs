@@ -300,12 +300,13 @@ unsafe fn product<T: Stored<A>, A: Accumulator, const L: usize, const G: usize>(
 }
 
 macro_rules! instance {
-    ($entry:ident, $element:ty, $dtype:ident, $accumulator:ty, $lanes:literal, $groups:literal) => {
+    ($entry:ident, $element:ty, $dtype:ident, $accumulator:ty, $lanes:literal, $groups:literal,
+     $min_blocks:literal) => {
         /// A block for each part of each output tile.
         ///
         /// # Safety
         /// As [`LinearParams`] says.
-        #[kernel(block = LINEAR_SIMT_BLOCK_THREADS)]
+        #[kernel(block = LINEAR_SIMT_BLOCK_THREADS, min_blocks = $min_blocks)]
         pub unsafe fn $entry(p: LinearParams) {
             // SAFETY: the entry's contract.
             unsafe { product::<$element, $accumulator, $lanes, $groups>(p) }
