@@ -19,6 +19,7 @@ mod activation_norm;
 pub(crate) mod active_inference;
 mod blend_backward;
 mod blend_forward;
+mod fusion;
 mod gradient_clip;
 mod graft_schedule;
 mod random;
@@ -65,6 +66,7 @@ pub fn checks() -> Vec<Check> {
         reduction::checks(),
         active_inference::checks(),
         vectors::checks(),
+        fusion::checks(),
         transfer_entropy::checks(),
     ]
     .into_iter()

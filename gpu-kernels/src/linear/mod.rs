@@ -1,0 +1,3 @@
+//! Dense linear algebra.
+
+pub mod gemv;

@@ -1,0 +1,5 @@
+//! Dense linear algebra, on any device.
+
+mod gemv;
+
+pub use gemv::{Gemv, GemvElement, GemvShape};
