@@ -10,7 +10,8 @@
 //!
 //! # Traffic
 //! Each operand read once and the results written once; bound by memory. The kernels of stages alone write and read each
-//! value between two stages besides.
+//! value between two stages besides. Before a product the fused kernel computes the values again for each tile of results, from
+//! operands that the caches hold.
 //!
 //! # Launch
 //! Blocks of 256 threads, three a multiprocessor or more, over a persistent grid. Values one by one: a thread a value. Sums: a

@@ -1,4 +1,4 @@
-//! A declared chain: its stages, read and checked.
+//! A declared chain: its stages, read, and their operands numbered.
 
 use proc_macro2::Span;
 use syn::punctuated::Punctuated;
@@ -6,6 +6,8 @@ use syn::{
     Data, DeriveInput, Error, Expr, Field, Fields, Ident, Lit, LitBool, LitInt, LitStr, Meta,
     Token, Type, parenthesized,
 };
+
+use super::check;
 
 /// Operands of a chain at most: what the kernels' parameters hold.
 const MOST_OPERANDS: usize = 8;
@@ -88,16 +90,16 @@ pub(super) struct Operand {
 pub(super) struct Stage {
     /// The field's, and the function's that computes it.
     pub(super) name: Ident,
-    number: usize,
+    pub(super) number: usize,
     pub(super) kind: Kind,
     /// Operands that it reads, by number, in the order of the function's arguments.
     pub(super) operands: Vec<usize>,
     pub(super) tensor_eligible: bool,
-    reduction: bool,
-    precision: (String, Span),
-    inputs: Vec<Ident>,
-    columns: Vec<Ident>,
-    scalars: Vec<Ident>,
+    pub(super) reduction: bool,
+    pub(super) precision: (String, Span),
+    pub(super) inputs: Vec<Ident>,
+    pub(super) columns: Vec<Ident>,
+    pub(super) scalars: Vec<Ident>,
 }
 
 /// A chain of stages that can be fused.
@@ -126,9 +128,9 @@ impl Chain {
         };
         let mut stages = fields.named.iter().map(Stage::parse).collect::<syn::Result<Vec<_>>>()?;
         stages.sort_by_key(|stage| stage.number);
-        check_numbers(&input.ident, &stages)?;
-        check_order(&stages)?;
-        let element = check_precision(&stages)?;
+        check::numbers(&input.ident, &stages)?;
+        check::order(&stages)?;
+        let element = check::precision(&stages)?;
         let operands = number_operands(&mut stages)?;
         let docs = input.attrs.iter().filter_map(doc).collect();
         Ok(Self { name: input.ident.clone(), docs, stages, operands, element })
@@ -222,7 +224,7 @@ impl Stage {
         Ok(())
     }
 
-    fn error(&self, why: &str) -> Error {
+    pub(super) fn error(&self, why: &str) -> Error {
         Error::new(self.name.span(), format!("stage `{}` {why}", self.name))
     }
 }
@@ -259,127 +261,6 @@ fn kind(stage: &Ident, written: &Type) -> syn::Result<Kind> {
             format!("stage `{stage}` is of no known kind: its type is one of {kinds}"),
         )
     })
-}
-
-fn check_numbers(chain: &Ident, stages: &[Stage]) -> syn::Result<()> {
-    for (index, stage) in stages.iter().enumerate() {
-        if let Some(twin) = stages[..index].iter().find(|other| other.number == stage.number) {
-            let why = format!("has the number {} of stage `{}`", stage.number, twin.name);
-            return Err(stage.error(&why));
-        }
-        if stage.number != index + 1 {
-            let why =
-                format!("has the number {}, but there is no stage {}", stage.number, index + 1);
-            return Err(stage.error(&why));
-        }
-    }
-    if stages.len() < 2 {
-        return Err(Error::new(
-            chain.span(),
-            "a chain of fewer than two stages has nothing to fuse",
-        ));
-    }
-    Ok(())
-}
-
-/// What one kernel can compute: values one by one, at most one contraction, and values one by one again.
-fn check_order(stages: &[Stage]) -> syn::Result<()> {
-    let mut contraction: Option<&Stage> = None;
-    for (index, stage) in stages.iter().enumerate() {
-        if stage.reduction != (stage.kind == Kind::Sum) {
-            let why = if stage.reduction {
-                format!("says `reduction = true`, but is a `{}`", stage.kind.name())
-            } else {
-                "is a `Sum`, which is a reduction: say `reduction = true`".into()
-            };
-            return Err(stage.error(&why));
-        }
-        if stage.tensor_eligible && stage.kind != Kind::Matmul {
-            let why = format!(
-                "says `tensor_eligible = true`, but is a `{}`: tensor cores have no product of matrices to compute",
-                stage.kind.name()
-            );
-            return Err(stage.error(&why));
-        }
-        match stage.kind {
-            Kind::Map => {}
-            Kind::Sum if index == 0 => {
-                return Err(stage
-                    .error("is a reduction with no stage before it: there is nothing to add up"));
-            }
-            Kind::Matmul if index > 0 => {
-                let before = &stages[index - 1].name;
-                return Err(stage.error(&format!(
-                    "is a product of matrices and comes after `{before}`: its operands are brought to shared memory as \
-                     they are, so it is the first stage"
-                )));
-            }
-            _ => {
-                if let Some(first) = contraction {
-                    return Err(stage.error(&format!(
-                        "cannot come after `{}`, whose results are spread over the blocks: end the chain before it",
-                        first.name
-                    )));
-                }
-            }
-        }
-        if stage.kind.contracts() {
-            contraction = Some(stage);
-        }
-        check_operands(index, stage)?;
-    }
-    Ok(())
-}
-
-fn check_operands(index: usize, stage: &Stage) -> syn::Result<()> {
-    let inputs = stage.inputs.len();
-    let others = stage.columns.len() + stage.scalars.len();
-    let first = index == 0;
-    match stage.kind {
-        Kind::Map if first && inputs == 0 => {
-            Err(stage.error("is the first and has no `inputs(…)`: nothing flows into the chain"))
-        }
-        Kind::Map => Ok(()),
-        Kind::Sum if inputs + others > 0 => {
-            Err(stage.error("is a `Sum`: it takes what the stage before gives, and no operands"))
-        }
-        Kind::Sum => Ok(()),
-        _ if others > 0 => {
-            Err(stage.error("takes no `columns(…)` and no `scalars(…)`: a `Map` after it does"))
-        }
-        _ if first && inputs != 2 => {
-            Err(stage.error("is the first: say its two operands in `inputs(…)`"))
-        }
-        _ if !first && inputs != 1 => {
-            Err(stage
-                .error("takes the vector from the stage before: say its matrix, `inputs(matrix)`"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The element type that all stages share.
-fn check_precision(stages: &[Stage]) -> syn::Result<Ident> {
-    let (first, rest) = stages.split_first().expect("there are two or more");
-    for stage in rest {
-        if stage.precision.0 != first.precision.0 {
-            let why = format!(
-                "stage `{}` is {}, but `{}` before it is {}: values pass between stages in registers, in one type",
-                stage.name, stage.precision.0, first.name, first.precision.0
-            );
-            return Err(Error::new(stage.precision.1, why));
-        }
-    }
-    let (text, span) = &first.precision;
-    match text.as_str() {
-        "fp64" => Ok(Ident::new("f64", *span)),
-        "fp32" => Ok(Ident::new("f32", *span)),
-        other => {
-            let why =
-                format!("stage `{}`: precision `{other}`: expected `fp64` or `fp32`", first.name);
-            Err(Error::new(*span, why))
-        }
-    }
 }
 
 /// Numbers the operands in the order of the stages; one name is one operand.

@@ -39,6 +39,9 @@ pub(super) fn expand(chain: &Chain) -> TokenStream {
         #fused
         #(#alone)*
 
+        // Names the chain on the GPU too, where it has no handles.
+        const _: usize = ::core::mem::size_of::<#name>();
+
         #[cfg(not(target_arch = "nvptx64"))]
         impl chain::Kernels for #name {
             fn fused() -> ::core::option::Option<#kernel> {

@@ -2,6 +2,7 @@
 //! the kernels and where the reference are.
 
 mod chain;
+mod check;
 mod composition;
 mod declaration;
 mod kernels;
