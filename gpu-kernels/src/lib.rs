@@ -3,6 +3,7 @@
 #![cfg_attr(target_arch = "nvptx64", no_std)]
 #![cfg_attr(target_arch = "nvptx64", feature(abi_ptx, asm_experimental_arch))]
 
+pub mod fusion;
 pub mod information;
 #[cfg(not(target_arch = "nvptx64"))]
 pub mod instances;

@@ -2,6 +2,7 @@
 
 pub(crate) mod host;
 mod statistics;
+mod wide;
 
 use std::fmt;
 use std::sync::Arc;

@@ -160,6 +160,16 @@ pub enum Error {
         /// The GPU's own.
         got: ComputeCapability,
     },
+    /// A chain whose stages are the epilogue of a product of matrices.
+    #[error(
+        "{op}: stage `{stage}` has a kernel of its own, with the stages after it as its epilogue; call `linear` for it"
+    )]
+    NoKernel {
+        /// The chain.
+        op: &'static str,
+        /// The stage.
+        stage: &'static str,
+    },
     /// A variant of a kernel that was asked for where it cannot run.
     #[error("{op}: the variant {variant:?} needs {needs}, got {got}; take `Variant::Auto`")]
     Variant {

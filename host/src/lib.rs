@@ -22,7 +22,9 @@
 //! | [`linear`] | products of matrices with bias, activation and addition, and their gradients |
 //! | [`normalization`] | activations with layer norm and RMS norm |
 //! | [`reduction`] | sums, extremes, means and variances |
+//! | [`linear`] | products of matrices and vectors |
 //! | [`information`] | transfer entropy between time series, active inference, and the vector operations beside it |
+//! | [`fusion`] | chains of stages in one kernel, and stage by stage |
 //! | [`verify`] | every kernel against the f64 reference |
 //! | [`bench`](mod@bench) | how long the kernels take |
 //! | [`profile`] | how long the parts of a program take, and traces of them |
@@ -37,6 +39,7 @@ mod device;
 mod digits;
 pub mod driver;
 mod error;
+pub mod fusion;
 pub mod information;
 pub mod kasmina;
 pub mod linear;

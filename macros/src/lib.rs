@@ -1,7 +1,9 @@
-//! `#[kernel]` and `shared_array!`, re-exported by `kasmina-device`.
+//! `#[kernel]` and `shared_array!`, re-exported by `kasmina-device`; `#[derive(FusionBuilder)]`, re-exported by
+//! `kasmina-types`, and what generates from it.
 
 use proc_macro::TokenStream;
 
+mod fusion;
 mod kernel;
 mod shared_array;
 
@@ -37,4 +39,33 @@ pub fn kernel(attribute: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro]
 pub fn shared_array(input: TokenStream) -> TokenStream {
     shared_array::expand(input.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Declares a chain of stages that one kernel computes.
+///
+/// The struct has a field for each stage: its name is that of the function that computes the stage, its type says what it
+/// does (`Map`, `Sum`, `Gemv`, `GemvTransposed` or `Matmul` of `kasmina_types::fusion::kind`).
+/// `#[stage(1, inputs(a, b), scalars(c), tensor_eligible = false, reduction = false, precision = "fp64")]` gives its number,
+/// the operands that it reads beside the value of the stage before (one for each value, and one for each segment or product),
+/// whether tensor cores may compute it, whether it is a reduction, and the precision (`fp32` where none is said).
+///
+/// One kernel computes values one by one, then at most one contraction (everything but `Map`), then values one by one. Another
+/// order does not compile; the error names the stage.
+#[proc_macro_derive(FusionBuilder, attributes(stage))]
+pub fn fusion_builder(input: TokenStream) -> TokenStream {
+    fusion::derive(input.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// The kernels of a declared chain, fused and stage by stage, where a module `stages` has the stages' functions and `chain`
+/// the templates: `kl_sum_fusion!(fusion_kernels);`.
+#[proc_macro]
+pub fn fusion_kernels(input: TokenStream) -> TokenStream {
+    fusion::kernels(input.into()).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// The reference of a declared chain, where a module `stages` has the reference's functions and `compose` the templates:
+/// `kl_sum_fusion!(fusion_composition);`.
+#[proc_macro]
+pub fn fusion_composition(input: TokenStream) -> TokenStream {
+    fusion::composition(input.into()).unwrap_or_else(syn::Error::into_compile_error).into()
 }

@@ -173,32 +173,6 @@ crate::assert_layout!(InferenceStage, size = 208, align = 16, {
     stride: 204,
 });
 
-/// What `gemv_*` take: y ← α·A·x + β·y, or with Aᵀ.
-#[repr(C, align(16))]
-#[derive(Clone, Copy)]
-pub struct Gemv {
-    /// A, `[rows, columns]`, row-major, in the instance's type.
-    pub matrix: In<u8>,
-    /// x.
-    pub x: In<u8>,
-    /// y, read only where β is not 0.
-    pub y: Out<u8>,
-    /// α.
-    pub alpha: f64,
-    /// β.
-    pub beta: f64,
-    /// Rows of A.
-    pub rows: u32,
-    /// Columns of A.
-    pub columns: u32,
-    #[doc(hidden)]
-    pub _padding: [u32; 2],
-}
-
-crate::assert_layout!(Gemv, size = 80, align = 16, {
-    matrix: 0, x: 16, y: 32, alpha: 48, beta: 56, rows: 64, columns: 68,
-});
-
 /// What `axpby_*` take: out\[i\] ← α·x\[i mod p\] + β·y\[i\], p the elements of x.
 #[repr(C, align(16))]
 #[derive(Clone, Copy)]

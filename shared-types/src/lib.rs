@@ -5,6 +5,9 @@
 //! compile time. The crate is `no_std`, so that host and kernels read one declaration.
 #![no_std]
 
+// What `#[derive(FusionBuilder)]` leaves names this crate, here too.
+extern crate self as kasmina_types;
+
 pub mod activation;
 pub mod active_inference;
 pub mod blend_backward;
@@ -12,6 +15,8 @@ pub mod blend_forward;
 pub mod blueprint;
 pub mod dtype;
 pub mod fp8;
+pub mod fusion;
+pub mod gemv;
 pub mod gradient_clip;
 pub mod graft_schedule;
 pub mod layer;
@@ -31,12 +36,14 @@ pub mod transfer_entropy;
 pub mod view;
 
 pub use activation::Activation;
-pub use active_inference::{ActiveInference, Axpby, Gemv, InferenceFigures, InferenceStage};
+pub use active_inference::{ActiveInference, Axpby, InferenceFigures, InferenceStage};
 pub use blend_backward::{BlendBackward, BlendBackwardTma};
 pub use blend_forward::{BlendForward, BlendForwardTma};
 pub use blueprint::BlueprintType;
 pub use dtype::DType;
 pub use fp8::E4m3;
+pub use fusion::FusionArguments;
+pub use gemv::{Gemv, GemvCut};
 pub use gradient_clip::{ClipFigures, ClipTotals, GradientClip};
 pub use graft_schedule::GraftSchedule;
 pub use half::{bf16, f16};

@@ -7,6 +7,8 @@ mod blend_backward;
 mod blend_backward_tma;
 mod blend_forward;
 mod blend_forward_tma;
+mod fusion;
+mod gemv;
 mod gradient_clip;
 mod graft_schedule;
 mod layer;

@@ -12,6 +12,7 @@ use kasmina::reduction::{Reduce, SegmentOffsets, Segments};
 use kasmina::types::{DType, E4m3};
 use kasmina::{Buffer, Device, Error};
 use kasmina_tests::Numbers;
+use kasmina_tests::fusion;
 use kasmina_tests::information::active_inference::{self as inference, published, stages};
 use kasmina_tests::information::transfer_entropy as te;
 use kasmina_tests::information::vectors;
@@ -23,6 +24,7 @@ use kasmina_tests::kasmina::layer::{
 };
 use kasmina_tests::kasmina::{gradient_clip, graft_schedule, state_update, telemetry_reduce};
 use kasmina_tests::linear::forward as linear;
+use kasmina_tests::linear::gemv;
 use kasmina_tests::linear::gradients as linear_backward;
 use kasmina_tests::normalization::activation_norm as norm;
 use kasmina_tests::reduction::reduce::{self, Cut};
@@ -84,6 +86,10 @@ fn main() {
         trial("linear::edges", linear_edges),
         trial("linear::gradients", linear_gradients),
         trial("linear::refusals", linear::check_refusals),
+        trial("gemv::sizes", gemv_sizes),
+        trial("gemv::refusals", gemv::check_refusals),
+        trial("fusion::sizes", fusion_sizes),
+        trial("fusion::refusals", fusion::check_refusals),
         trial("active_inference::refusals", inference::check_refusals),
         trial("transfer_entropy::values_of_the_case", |device| te::check_case(device, usize::MAX)),
         trial("transfer_entropy::random_options", |device| te::check_random(device, 0..40, 3000)),
@@ -676,11 +682,33 @@ fn linear_gradients(device: &Device) {
 }
 
 fn vector_sizes(device: &Device) {
-    for (rows, columns) in [(1, 1), (1000, 1001), (4096, 4096), (3, 100_000), (100_000, 3)] {
-        vectors::check_gemv::<f64>(device, rows, columns, 5);
-        vectors::check_gemv::<f32>(device, rows, columns, 5);
-        vectors::check_vectors::<f64>(device, rows, 6);
-        vectors::check_vectors::<f32>(device, columns, 6);
+    for len in [1, 1000, 100_000] {
+        vectors::check_vectors::<f64>(device, len, 6);
+        vectors::check_vectors::<f32>(device, len, 6);
+    }
+}
+
+fn gemv_sizes(device: &Device) {
+    for shape in [
+        [1, 1, 1],
+        [1, 1000, 1001],
+        [1, 4096, 4096],
+        [1, 3, 100_000],
+        [1, 100_000, 3],
+        [1, 4, 1 << 20],
+        [1, 1 << 17, 64],
+        [64, 100, 96],
+        [1000, 33, 7],
+    ] {
+        gemv::check_gemv::<f64>(device, shape, 5);
+        gemv::check_gemv::<f32>(device, shape, 5);
+        gemv::check_gemv::<bf16>(device, shape, 5);
+    }
+}
+
+fn fusion_sizes(device: &Device) {
+    for shape in [[1, 1, 1], [1, 1 << 20, 3], [3, 1001, 999], [1, 4096, 4096], [1000, 64, 33]] {
+        fusion::check_declared(device, shape, 5);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Comparisons of kernels with the f64 reference, on any device: the executor's tests and the GPU's
 //! instantiate the same ones.
 
+pub mod fusion;
 pub mod information;
 pub mod kasmina;
 pub mod linear;

@@ -1,4 +1,5 @@
-//! Products of matrices.
+//! Dense linear algebra.
 
 pub mod forward;
+pub mod gemv;
 pub mod gradients;

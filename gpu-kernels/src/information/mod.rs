@@ -2,6 +2,5 @@
 
 pub mod active_inference;
 pub mod axpby;
-pub mod gemv;
 pub mod scalar;
 pub mod transfer_entropy;

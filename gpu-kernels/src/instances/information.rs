@@ -3,18 +3,18 @@
 use kasmina_device::Kernel;
 use kasmina_types::transfer_entropy::TE_BLOCK_THREADS;
 use kasmina_types::{
-    ActiveInference, Axpby, DType, DistanceKth, Gemv, InferenceStage, SurrogateRows, TeReduction,
+    ActiveInference, Axpby, DType, DistanceKth, InferenceStage, SurrogateRows, TeReduction,
 };
 
 use crate::information::active_inference::{
     bulk as inference_bulk, infer as inference_kernels, stages as inference_stages,
     sweep as inference_sweep,
 };
+use crate::information::axpby as axpby_kernels;
 use crate::information::transfer_entropy::{
     WIDE_TILE, fused_distance_kth as kth_kernels, fused_te_reduction as te_kernels,
     surrogate_rows as surrogate_kernels,
 };
-use crate::information::{axpby as axpby_kernels, gemv as gemv_kernels};
 
 /// The one-launch kernels of active inference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,23 +120,6 @@ pub fn inference_stage(stage: Stage, dtype: DType) -> Option<&'static Kernel<Inf
         };
     }
     kasmina_types::inference_stage_tiles!(instance);
-    None
-}
-
-/// The kernel of A·x, or of Aᵀ·x, in `dtype`, f64 or f32.
-pub fn gemv(transposed: bool, dtype: DType) -> Option<&'static Kernel<Gemv>> {
-    macro_rules! instance {
-        ($gemv:ident, $transposed:ident, $element:ty, $dtype:ident) => {
-            if dtype == DType::$dtype {
-                return Some(if transposed {
-                    gemv_kernels::$transposed::handle()
-                } else {
-                    gemv_kernels::$gemv::handle()
-                });
-            }
-        };
-    }
-    kasmina_types::gemv_tiles!(instance);
     None
 }
 

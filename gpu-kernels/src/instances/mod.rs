@@ -1,5 +1,6 @@
 //! The kernels' handles by what they do: the tile table, looked up.
 
+mod gemv;
 mod information;
 mod linear;
 
@@ -21,9 +22,10 @@ use crate::kasmina::{
 use crate::normalization::activation_norm as norm_kernels;
 use crate::normalization::activation_norm_backward as norm_backward_kernels;
 use crate::reduction::reduce as reduce_kernels;
+pub use gemv::{GemvInstance, gemv};
 pub use information::{
     DistanceKthInstance, Infer, InferInstance, Stage, TeReductionInstance, active_inference,
-    active_inference_bulk, axpby, fused_distance_kth, fused_te_reduction, gemv, inference_stage,
+    active_inference_bulk, axpby, fused_distance_kth, fused_te_reduction, inference_stage,
     surrogate_rows,
 };
 

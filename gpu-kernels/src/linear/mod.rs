@@ -1,4 +1,4 @@
-//! Products of matrices.
+//! Dense linear algebra.
 
 mod accumulator;
 mod activation;
@@ -6,6 +6,7 @@ mod epilogue;
 pub mod forward;
 #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_80"))]
 pub mod forward_mma;
+pub mod gemv;
 pub mod gradients;
 mod place;
 #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_80"))]

@@ -11,10 +11,10 @@ use super::reduction::{self, Cut};
 use super::timer::{self, Lane};
 use super::transfer_entropy::{self, Of};
 use super::{BenchError, COPY, Prepared};
-use super::{active_inference, linear, normalization, seeds, telemetry};
+use super::{active_inference, fusion, gemv, linear, normalization, seeds, telemetry};
 use crate::device::{Device, Gpu};
 use crate::kasmina::Variant;
-use crate::linear::Precision;
+use crate::linear::{GemvShape, Precision};
 
 /// An operation on a shape.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ enum Work {
     Norm(normalization::Work),
     Linear(linear::Work),
     Inference(active_inference::Work),
+    Gemv(GemvShape),
+    Fusion(fusion::Work),
     Seeds([usize; 2], seeds::Work),
     Telemetry([usize; 3], ReductionStrategy),
     TransferEntropy(transfer_entropy::Work),
@@ -80,6 +82,8 @@ impl Case {
             Work::Inference(work) => {
                 active_inference::prepare(device, self.dtype, *work, self.bytes).map(Some)
             }
+            Work::Gemv(shape) => gemv::prepare(device, self.dtype, *shape, self.bytes).map(Some),
+            Work::Fusion(work) => work.prepare(device).map(Some),
             Work::Seeds(shape, work) => seeds::prepare(device, *work, *shape).map(Some),
             Work::Telemetry(shape, strategy) => {
                 telemetry::prepare(device, *shape, *strategy).map(Some)
@@ -220,6 +224,29 @@ impl Case {
             work: Work::Reduce(op, cut),
         }
     }
+
+    fn fusion(work: fusion::Work) -> Self {
+        let (declared, shape) = (work.declaration(), work.shape);
+        Self {
+            kernel: format!("fusion_{}", declared.name),
+            variant: work.variant(),
+            dtype: declared.dtype,
+            shape: vec![shape.batch, shape.inner, shape.outer],
+            bytes: work.bytes(),
+            work: Work::Fusion(work),
+        }
+    }
+
+    fn gemv(shape: GemvShape, dtype: DType) -> Self {
+        Self {
+            kernel: "gemv".into(),
+            variant: gemv::variant(shape),
+            dtype,
+            shape: gemv::dimensions(shape),
+            bytes: gemv::bytes(shape, dtype),
+            work: Work::Gemv(shape),
+        }
+    }
 }
 
 /// The cases for a device: on a GPU the sizes that reports speak of, elsewhere small ones.
@@ -236,6 +263,8 @@ pub(super) fn all(device: &Device, quick: bool) -> Vec<Case> {
             cases.extend(gpu_products());
             cases.extend(gpu_seeds());
             cases.extend(gpu_inferences());
+            cases.extend(gpu_gemvs());
+            cases.extend(fusions(1 << if quick { 20 } else { 24 }, 4096));
             cases.extend(gpu_transfer_entropies());
             cases
         }
@@ -406,6 +435,31 @@ fn gpu_inferences() -> Vec<Case> {
     cases
 }
 
+/// Each chain, fused and by stages.
+fn fusions(values: usize, n: usize) -> impl Iterator<Item = Case> {
+    fusion::Work::all(values, n).into_iter().map(Case::fusion)
+}
+
+/// Large square matrices, long and short rows, and many small products.
+fn gpu_gemvs() -> Vec<Case> {
+    use DType::{Bf16, F32, F64};
+    let square = GemvShape::new(16_384, 16_384);
+    let mut cases = Vec::new();
+    for dtype in [F32, F64, Bf16] {
+        cases.extend([square, square.transposed()].map(|shape| Case::gemv(shape, dtype)));
+    }
+    for shape in [
+        GemvShape::new(4096, 4096),
+        GemvShape::new(16, 1 << 22),
+        GemvShape::new(1 << 20, 64),
+        GemvShape::new(8191, 8191),
+        GemvShape { batch: 1024, ..GemvShape::new(256, 256) },
+    ] {
+        cases.extend([shape, shape.transposed()].map(|shape| Case::gemv(shape, F32)));
+    }
+    cases
+}
+
 /// What happens beside the passes: of 1000 seeds, and of what they see.
 fn gpu_seeds() -> Vec<Case> {
     let shapes = [[32, 1000, 64], [4096, 1000, 64]];
@@ -483,6 +537,11 @@ fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
     let n = (elements / 16).isqrt().min(512);
     let work = active_inference::Work { models: 1, observations: n, states: n, steps: None };
     cases.extend([F64, F32].map(|dtype| Case::inference(work, dtype)));
+    let square = GemvShape::new(n, n);
+    for dtype in [F32, F64, Bf16] {
+        cases.extend([square, square.transposed()].map(|shape| Case::gemv(shape, dtype)));
+    }
+    cases.extend(fusions(elements / 4, n));
     let samples = (elements / 256).clamp(100, 2000);
     cases.push(Case::transfer_entropy(samples, 1, Of::Brute));
     cases.push(Case::transfer_entropy(samples, 3, Of::Surrogates(3)));
@@ -502,6 +561,8 @@ mod tests {
         cases.extend(gpu_products());
         cases.extend(gpu_seeds());
         cases.extend(gpu_inferences());
+        cases.extend(gpu_gemvs());
+        cases.extend(fusions(1 << 24, 4096));
         cases.extend(gpu_transfer_entropies());
         let mut names: Vec<_> = cases.iter().map(Case::name).collect();
         assert!(names.contains(&"blend_forward f32 4096x1000x64 v1".into()), "{names:?}");

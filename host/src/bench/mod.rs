@@ -11,6 +11,8 @@ mod copy_rate;
 pub(crate) mod data;
 mod environment;
 mod error;
+mod fusion;
+mod gemv;
 mod layer;
 mod linear;
 mod normalization;

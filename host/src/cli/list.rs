@@ -1,6 +1,7 @@
-//! `kasmina list`: the kernels.
+//! `kasmina list`: the kernels, and the chains of stages that some compute.
 
 use kasmina_types::ReduceOp;
+use kasmina_types::fusion::{Declaration, FUSIONS};
 use kasmina_types::tiles::{TILES, Tile};
 use serde::Serialize;
 
@@ -17,6 +18,23 @@ pub(crate) struct Arguments {
 #[derive(Serialize)]
 struct List {
     kernels: Vec<Kernel>,
+    fusions: Vec<Fusion>,
+}
+
+/// A chain of stages in one kernel.
+#[derive(Serialize)]
+struct Fusion {
+    name: &'static str,
+    /// None where the kernel is that of a product of matrices.
+    kernel: Option<&'static str>,
+    dtype: &'static str,
+    stages: Vec<&'static str>,
+    launches_saved: usize,
+    /// For each value of a segment before the stage that contracts them.
+    bytes_saved_each_inner: usize,
+    /// For each value after it.
+    bytes_saved_each_outer: usize,
+    computes: &'static str,
 }
 
 #[derive(Serialize)]
@@ -47,7 +65,25 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     }
     arguments.json.say(table)?;
     arguments.json.say(format!("{} kernels; `kasmina inspect KERNEL` shows one", kernels.len()))?;
-    arguments.json.write(&List { kernels })?;
+    let fusions: Vec<Fusion> = FUSIONS.iter().map(Fusion::of).collect();
+    let mut table = arguments.json.table([
+        "fusion",
+        "dtype",
+        "stages",
+        "launches saved",
+        "bytes saved",
+        "computes",
+    ]);
+    for fusion in &fusions {
+        let (stages, launches) = (fusion.stages.join(" → "), fusion.launches_saved.to_string());
+        let saved = fusion.bytes_saved();
+        table.add_row([fusion.name, fusion.dtype, &stages, &launches, &saved, fusion.computes]);
+    }
+    arguments.json.say(table)?;
+    arguments.json.say(
+        "bytes saved: n values of a segment before the stage that contracts them, m after it",
+    )?;
+    arguments.json.write(&List { kernels, fusions })?;
     Ok(Status::Pass)
 }
 
@@ -63,6 +99,45 @@ impl Kernel {
             computes: computes(tile).unwrap_or_default(),
         }
     }
+}
+
+impl Fusion {
+    fn of(declared: &Declaration) -> Self {
+        let [inner, outer] = declared.intermediates();
+        let each = 2 * declared.dtype.size_bytes();
+        Self {
+            name: declared.name,
+            kernel: declared.entry,
+            dtype: declared.dtype.name(),
+            stages: declared.stages.iter().map(|stage| stage.name).collect(),
+            launches_saved: declared.launches_saved(),
+            bytes_saved_each_inner: each * inner,
+            bytes_saved_each_outer: each * outer,
+            computes: declared.computes,
+        }
+    }
+
+    /// Such as 16·n + 16·m.
+    fn bytes_saved(&self) -> String {
+        [(self.bytes_saved_each_inner, "n"), (self.bytes_saved_each_outer, "m")]
+            .iter()
+            .filter(|(bytes, _)| *bytes > 0)
+            .map(|(bytes, values)| format!("{bytes}·{values}"))
+            .collect::<Vec<_>>()
+            .join(" + ")
+    }
+}
+
+/// What a kernel of a chain computes.
+fn of_chain(tile: &Tile) -> Option<String> {
+    FUSIONS.iter().find_map(|declared| {
+        if declared.entry == Some(tile.entry) {
+            let computes = declared.computes.trim_end_matches('.');
+            return Some(format!("{computes}: {} stages in one", declared.stages.len()));
+        }
+        let stage = declared.stages.iter().find(|stage| stage.entry == Some(tile.entry))?;
+        Some(format!("`{}` of {} alone", stage.name, declared.name))
+    })
 }
 
 /// The least compute capability that a kernel runs on, such as 9.0.
@@ -137,6 +212,7 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
         "fused_belief_update" => Some("one belief step from residuals".into()),
         "gemv" if tile.entry.contains("transposed") => Some("α·Aᵀ·x + β·y".into()),
         "gemv" => Some("α·A·x + β·y".into()),
+        "fusion" => of_chain(tile),
         "axpby" => Some("α·x + β·y, and projections by tiling".into()),
         "velocity" => Some("(x − y)/dt".into()),
         "fused_distance_kth" => {

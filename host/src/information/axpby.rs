@@ -4,7 +4,6 @@ use kasmina_reference::information as reference;
 use kasmina_types::dtype::Element;
 use num_traits::{AsPrimitive, FromPrimitive};
 
-use super::gemv::{narrow, wide};
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::driver::launchers::KernelDevice;
@@ -78,7 +77,50 @@ fn run<T: Element + AsPrimitive<f64> + FromPrimitive>(
     if let Some(kernels) = KernelDevice::of(device) {
         return launcher::launch(kernels, a);
     }
-    let x = wide(a.x)?;
-    let y = a.y.map_or_else(|| Ok(Vec::new()), wide)?;
-    a.out.copy_from_slice(&narrow(a.op, &on_cpu(&x, &y, a.out.len()))?)
+    let x = a.x.to_f64()?;
+    let y = a.y.map_or_else(|| Ok(Vec::new()), Buffer::to_f64)?;
+    let values = on_cpu(&x, &y, a.out.len());
+    a.out.copy_from_f64(a.op, &values)
+}
+
+#[cfg(test)]
+mod tests {
+    use half::{bf16, f16};
+
+    use super::*;
+
+    fn refuses<T: Element + AsPrimitive<f64> + FromPrimitive>(device: &Device) {
+        let one = Buffer::<T>::zeroed(device, 1).unwrap();
+        let mut out = Buffer::<T>::zeroed(device, 1).unwrap();
+        for result in [
+            axpby(device, f64::NAN, &one, 1.0, &one, &mut out),
+            velocity(device, &one, &one, 0.1, &mut out),
+            tile_projection(device, &one, &mut out),
+        ] {
+            let why = result.unwrap_err();
+            assert!(matches!(&why, Error::Dtype { got, .. } if *got == T::DTYPE), "{why}");
+            assert!(why.to_string().contains(&format!("{}, expected f32 or f64", T::DTYPE)));
+        }
+    }
+
+    #[test]
+    fn every_device_refuses_the_same_types() {
+        for device in [Device::Cpu, Device::simt()] {
+            refuses::<i32>(&device);
+            refuses::<f16>(&device);
+            refuses::<bf16>(&device);
+        }
+    }
+
+    #[test]
+    fn every_device_refuses_the_same_lengths() {
+        for device in [Device::Cpu, Device::simt()] {
+            let one = Buffer::<f64>::zeroed(&device, 1).unwrap();
+            let mut none = Buffer::<f64>::zeroed(&device, 0).unwrap();
+            axpby(&device, 1.0, &one, 1.0, &one, &mut none).unwrap_err();
+            tile_projection(&device, &one, &mut none).unwrap();
+            let empty = Buffer::<f64>::zeroed(&device, 0).unwrap();
+            axpby(&device, 1.0, &empty, 1.0, &empty, &mut none).unwrap();
+        }
+    }
 }

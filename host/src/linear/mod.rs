@@ -1,9 +1,10 @@
-//! Products of matrices with what is fused to them, D = act(α·op(A)·op(B) + bias + β·C) + R, and their gradients.
+//! Dense linear algebra on any device: products of matrices with what is fused to them, D = act(α·op(A)·op(B) + bias + β·C) + R, and their gradients.
 
 mod cpu;
 mod element;
 mod error;
 mod forward;
+mod gemv;
 mod gradients;
 mod operands;
 mod precision;
@@ -13,6 +14,7 @@ mod shape;
 pub use element::{LinearElement, LinearResult};
 pub use error::LinearError;
 pub use forward::{Chosen, Linear, LinearOptions};
+pub use gemv::{Gemv, GemvElement, GemvShape};
 pub use gradients::LinearGradients;
 pub use operands::{Operands, Scales};
 pub use precision::Precision;

@@ -19,6 +19,7 @@ mod activation_norm;
 pub(crate) mod active_inference;
 mod blend_backward;
 mod blend_forward;
+mod fusion;
 mod gradient_clip;
 mod graft_schedule;
 mod linear;
@@ -67,6 +68,7 @@ pub fn checks() -> Vec<Check> {
         active_inference::checks(),
         vectors::checks(),
         linear::checks(),
+        fusion::checks(),
         transfer_entropy::checks(),
     ]
     .into_iter()

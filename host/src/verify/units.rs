@@ -99,11 +99,11 @@ pub(super) fn judge_words(
 }
 
 /// Fails where two runs gave other bits.
-pub(super) fn same_bits(
+pub(super) fn same_bits<W: PartialEq>(
     case: &str,
     what: &'static str,
-    first: &[u32],
-    second: &[u32],
+    first: &[W],
+    second: &[W],
     tally: &mut Tally,
 ) {
     let differs = (0..first.len().max(second.len())).find(|&i| first.get(i) != second.get(i));

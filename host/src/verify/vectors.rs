@@ -1,10 +1,9 @@
-//! `gemv`, `axpby` and the operations beside them: rows for f64 and f32.
+//! `gemv`, `axpby` and the operations beside them: rows for f64 and f32, and for bf16 of `gemv`.
 
 use kasmina_reference::information as reference;
-use kasmina_types::DType;
-use kasmina_types::dtype::Element;
+use kasmina_reference::linear::{gemv as product, gemv_transposed as product_transposed};
+use kasmina_types::{DType, bf16};
 use ndarray::ArrayView2;
-use num_traits::{AsPrimitive, FromPrimitive};
 
 use super::tally::{Compared, Mismatch, Tally};
 use super::units::{self, Units};
@@ -12,20 +11,24 @@ use super::{Check, Inputs, Timing, reordered, time};
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::error::Error;
-use crate::information::{axpby, gemv, gemv_transposed, tile_projection, velocity};
+use crate::information::{axpby, tile_projection, velocity};
+use crate::linear::{Gemv, GemvElement, GemvShape};
 
 pub(super) fn checks() -> Vec<Check> {
     vec![
         check::<f64>("gemv", DType::F64, products),
         check::<f32>("gemv", DType::F32, products),
+        check::<bf16>("gemv", DType::Bf16, products),
         check::<f64>("axpby", DType::F64, vectors),
         check::<f32>("axpby", DType::F32, vectors),
     ]
 }
 
-trait Number: Element + AsPrimitive<f64> + FromPrimitive {
+trait Number: GemvElement {
     /// The distance from 1 to the next value.
     const EPSILON: f64;
+    /// The same of the type that sums are taken in.
+    const SUM_EPSILON: f64 = f64::EPSILON;
 }
 
 impl Number for f64 {
@@ -33,6 +36,10 @@ impl Number for f64 {
 }
 impl Number for f32 {
     const EPSILON: f64 = f32::EPSILON as f64;
+}
+impl Number for bf16 {
+    const EPSILON: f64 = 1.0 / 128.0;
+    const SUM_EPSILON: f64 = f32::EPSILON as f64;
 }
 
 /// What a result should be.
@@ -87,7 +94,7 @@ fn wide<T: Number>(values: &[T]) -> Vec<f64> {
 }
 
 impl<T: Number> Case<'_, T> {
-    /// Runs an operation twice, on `before` or on NaN, and judges it. Sums are in f64 and rounded once to what is
+    /// Runs an operation twice, on `before` or on NaN, and judges it. Sums are in f64, or f32, and rounded once to what is
     /// stored: off by a unit in the last place, and by what the additions leave of the terms' sizes.
     fn judge(
         &mut self,
@@ -107,9 +114,9 @@ impl<T: Number> Case<'_, T> {
             out.to_vec()
         };
         let (got, again) = (once(device)?, once(&reordered(device))?);
-        let (a, b): (&[u32], &[u32]) = (bytemuck::cast_slice(&got), bytemuck::cast_slice(&again));
+        let (a, b): (&[u16], &[u16]) = (bytemuck::cast_slice(&got), bytemuck::cast_slice(&again));
         units::same_bits(&self.name, what, a, b, self.tally);
-        let additions = (expected.terms + 4) as f64 * f64::EPSILON / T::EPSILON;
+        let additions = (expected.terms + 4) as f64 * T::SUM_EPSILON / T::EPSILON;
         let (values, sizes) = (&expected.values, &expected.sizes);
         let mut worst = Compared { got: 0.0, expected: 0.0, error: 0.0, tolerance: T::EPSILON };
         let mut index = 0;
@@ -142,9 +149,9 @@ fn products<T: Number>(device: &Device, case: &mut Case<'_, T>) -> Result<(), Er
         (Buffer::from_slice(device, &long)?, Buffer::from_slice(device, &short)?);
     let flat = wide(&case.matrix);
     let sizes = magnitudes(&flat);
-    let shape = (rows, columns);
-    let view = ArrayView2::from_shape(shape, &flat).expect("rows of columns");
-    let size_view = ArrayView2::from_shape(shape, &sizes).expect("rows of columns");
+    let shape = GemvShape::new(rows, columns);
+    let view = ArrayView2::from_shape((rows, columns), &flat).expect("rows of columns");
+    let size_view = ArrayView2::from_shape((rows, columns), &sizes).expect("rows of columns");
     let (long_size, short_size) = (magnitudes(&wide_long), magnitudes(&wide_short));
     for (beta, straight, transposed) in [
         (0.0, "y", "y by the transpose"),
@@ -152,26 +159,27 @@ fn products<T: Number>(device: &Device, case: &mut Case<'_, T>) -> Result<(), Er
     ] {
         let kept = |values| if beta == 0.0 { None } else { Some(values) };
         let expected = Expected {
-            values: reference::gemv(0.5, view, &wide_short, beta, &wide_long),
-            sizes: reference::gemv(0.5, size_view, &short_size, beta.abs(), &long_size),
+            values: product(0.5, view, &wide_short, beta, &wide_long),
+            sizes: product(0.5, size_view, &short_size, beta.abs(), &long_size),
             terms: columns,
         };
         case.judge(device, straight, kept(&long[..]), &expected, |device, y| {
-            gemv(device, 0.5, &matrix, &on_short, beta, y)
+            Gemv::new(device, shape)?.run(0.5, &matrix, &on_short, beta, y)
         })?;
         let expected = Expected {
-            values: reference::gemv_transposed(0.5, view, &wide_long, beta, &wide_short),
-            sizes: reference::gemv_transposed(0.5, size_view, &long_size, beta.abs(), &short_size),
+            values: product_transposed(0.5, view, &wide_long, beta, &wide_short),
+            sizes: product_transposed(0.5, size_view, &long_size, beta.abs(), &short_size),
             terms: rows,
         };
         case.judge(device, transposed, kept(&short[..]), &expected, |device, y| {
-            gemv_transposed(device, 0.5, &matrix, &on_long, beta, y)
+            Gemv::new(device, shape.transposed())?.run(0.5, &matrix, &on_long, beta, y)
         })?;
     }
     if case.timed {
         let mut y = Buffer::<T>::zeroed(device, rows)?;
+        let mut gemv = Gemv::new(device, shape)?;
         let seconds =
-            time::median_seconds(device, || gemv(device, 1.0, &matrix, &on_short, 0.0, &mut y))?;
+            time::median_seconds(device, || gemv.run(1.0, &matrix, &on_short, 0.0, &mut y))?;
         case.tally.timing(Timing { seconds, bytes: (rows * columns * size_of::<T>()) as u64 });
     }
     Ok(())

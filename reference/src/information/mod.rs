@@ -1,9 +1,7 @@
-//! Measures of information between time series, Gaussian active inference, and the linear algebra that it is made of.
+//! Measures of information between time series, Gaussian active inference, and the vector operations beside it.
 
 pub mod active_inference;
 mod axpby;
-mod gemv;
 pub mod transfer_entropy;
 
 pub use axpby::{axpby, tile_projection, velocity};
-pub use gemv::{gemv, gemv_transposed};

@@ -2,8 +2,10 @@
 
 mod error;
 mod forward;
+mod gemv;
 mod gradients;
 
 pub use error::LinearError;
 pub use forward::{Linear, linear};
+pub use gemv::{gemv, gemv_transposed};
 pub use gradients::{LinearGradients, linear_backward};

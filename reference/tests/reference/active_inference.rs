@@ -7,7 +7,8 @@ use kasmina_reference::information::active_inference::{
     complexity_terms, curvature_start, default_kappa, distance_bound, free_energy, gradient, infer,
     largest_curvature, optimum_variance, posterior, residual,
 };
-use kasmina_reference::information::{axpby, gemv, gemv_transposed, tile_projection, velocity};
+use kasmina_reference::information::{axpby, tile_projection, velocity};
+use kasmina_reference::linear::gemv_transposed;
 use ndarray::Array2;
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -392,12 +393,6 @@ fn vectors() {
     assert_eq!(velocity(&[1.0, 3.0], &[0.5, 4.0], 0.25), [2.0, -4.0]);
     assert_eq!(tile_projection(&[1.0, 2.0, 3.0], 7), [1.0, 2.0, 3.0, 1.0, 2.0, 3.0, 1.0]);
     assert_eq!(tile_projection(&[], 0), Vec::<f64>::new());
-    let a = ndarray::array![[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]];
-    assert_eq!(gemv(2.0, a.view(), &[1.0, 0.0, -1.0], 1.0, &[1.0, 2.0]), [-3.0, -2.0]);
-    assert_eq!(
-        gemv_transposed(1.0, a.view(), &[1.0, -1.0], 0.5, &[2.0, 0.0, 4.0]),
-        [-2.0, -3.0, -1.0]
-    );
 }
 
 prop_compose! {

@@ -4,6 +4,8 @@ mod activation_norm;
 mod active_inference;
 mod blend_backward;
 mod blend_forward;
+mod fusion;
+mod gemv;
 mod gradient_clip;
 mod graft_schedule;
 mod linear;

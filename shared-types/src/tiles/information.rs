@@ -103,16 +103,6 @@ macro_rules! inference_stage_tiles {
     };
 }
 
-/// Hands each pair of instances of `gemv` to a macro: `(entry, entry with the transpose, element, DType)`. Every block
-/// has [`INFERENCE_STAGE_BLOCK_THREADS`].
-#[macro_export]
-macro_rules! gemv_tiles {
-    ($instance:ident) => {
-        $instance! { gemv_f64, gemv_transposed_f64, f64, F64 }
-        $instance! { gemv_f32, gemv_transposed_f32, f32, F32 }
-    };
-}
-
 /// Hands each pair of instances of `axpby` to a macro: `(entry, entry of the velocity, element, DType)`. Every block has
 /// [`INFERENCE_STAGE_BLOCK_THREADS`].
 #[macro_export]
@@ -123,7 +113,7 @@ macro_rules! axpby_tiles {
     };
 }
 
-/// Threads of a block of the stages of active inference, of `gemv` and of `axpby`.
+/// Threads of a block of the stages of active inference and of `axpby`.
 pub const INFERENCE_STAGE_BLOCK_THREADS: u32 = 256;
 
 /// Threads of a block of the one-launch kernels of active inference.
@@ -133,13 +123,6 @@ pub(super) const fn add(table: &mut Table) {
     transfer_entropy(table);
     active_inference(table);
     let threads = INFERENCE_STAGE_BLOCK_THREADS;
-    macro_rules! gemv {
-        ($straight:ident, $transposed:ident, $element:ty, $dtype:ident) => {
-            table.add(stringify!($straight), "gemv", DType::$dtype, 1, threads, 1);
-            table.add(stringify!($transposed), "gemv", DType::$dtype, 1, threads, 1);
-        };
-    }
-    gemv_tiles!(gemv);
     macro_rules! axpby {
         ($axpby:ident, $velocity:ident, $element:ty, $dtype:ident) => {
             table.add(stringify!($axpby), "axpby", DType::$dtype, 1, threads, 1);

@@ -1,12 +1,16 @@
 //! The table of kernel instances: the only list of them. The kernels are made from it, and the host
 //! chooses from it.
 
+mod fusion;
+mod gemv;
 mod information;
 mod kasmina;
 mod linear;
 mod normalization;
 mod reduction;
 
+pub use fusion::{FUSION_BLOCK_THREADS, FUSION_MIN_BLOCKS};
+pub use gemv::{GEMV_BLOCK_THREADS, GEMV_MIN_BLOCKS};
 pub use information::{ACTIVE_INFERENCE_BLOCK_THREADS, INFERENCE_STAGE_BLOCK_THREADS};
 pub use kasmina::{TELEMETRY_REDUCE_BLOCK_THREADS, TELEMETRY_REDUCE_MIN_BLOCKS};
 pub use linear::{
@@ -52,7 +56,9 @@ const ALL: Table = {
     reduction::add(&mut table);
     normalization::add(&mut table);
     information::add(&mut table);
+    gemv::add(&mut table);
     linear::add(&mut table);
+    fusion::add(&mut table);
     table
 };
 
@@ -106,7 +112,7 @@ mod tests {
     fn entries_are_named_once_and_after_family_and_dtype() {
         assert_eq!(
             TILES.len(),
-            8 + 6 + 8 + 3 + 50 + 16 + 6 + 4 + 13 + 30 + 6 + 5 + 8 + 26 + 7 + 24 + 4
+            8 + 6 + 8 + 3 + 50 + 16 + 6 + 4 + 13 + 30 + 6 + 5 + 4 + 26 + 12 + 11 + 24 + 4
         );
         for (i, tile) in TILES.iter().enumerate() {
             assert!(tile.entry.starts_with(tile.family), "{}", tile.entry);

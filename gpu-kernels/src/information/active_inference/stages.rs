@@ -32,6 +32,7 @@ use kasmina_device::{grid, kernel, math, shared_array, thread, unroll, warp};
 use kasmina_types::{In, InferenceStage};
 
 use super::sweep::floored;
+use crate::fusion::stages::{accuracy_term, belief_update, complexity_term};
 use crate::information::scalar::Scalar;
 
 const BLOCK: usize = kasmina_types::tiles::INFERENCE_STAGE_BLOCK_THREADS as usize;
@@ -72,10 +73,12 @@ pub unsafe fn fused_kl_complexity_f64(p: InferenceStage) {
         while j < p.states as usize {
             // SAFETY: a state of the model.
             unsafe {
-                let v0 = p.prior_var.load(base + j);
-                let d = p.mean.load(base + j) - p.prior_mean.load(base + j);
-                let ratio = floored(p.variance.load(base + j)) / v0;
-                own += 0.5 * (ratio + d * d / v0 - 1.0 - math::log_f64(ratio));
+                own += complexity_term(
+                    p.mean.load(base + j),
+                    p.variance.load(base + j),
+                    p.prior_mean.load(base + j),
+                    p.prior_var.load(base + j),
+                );
             }
             j += BLOCK;
         }
@@ -131,8 +134,7 @@ unsafe fn accuracy<T: Scalar, const L: usize>(p: InferenceStage) {
             unsafe {
                 let (residual, precision) =
                     (p.target.load(at) - sums.plugin, p.obs_precision.load(at));
-                let logs = math::log_f64(core::f64::consts::TAU / precision);
-                let plugin = -0.5 * (precision * residual * residual + logs);
+                let plugin = accuracy_term(residual, precision);
                 if lane == 0 {
                     p.residual.store(at, residual);
                     own = Accuracy { plugin, expected: plugin - 0.5 * precision * sums.expected };
@@ -220,8 +222,9 @@ unsafe fn update<T: Scalar>(p: InferenceStage) {
             // SAFETY: the state is this thread's.
             unsafe {
                 let x = p.mean.load(at);
-                let direction = total - (x - p.prior_mean.load(at)) / p.prior_var.load(at);
-                p.mean.store(at, math::fma_f64(p.kappa.load(model), direction, x));
+                let (prior_mean, prior_var) = (p.prior_mean.load(at), p.prior_var.load(at));
+                let kappa = p.kappa.load(model);
+                p.mean.store(at, belief_update(total, x, prior_mean, prior_var, kappa));
             }
         }
         // Warp 0 has read the sums.

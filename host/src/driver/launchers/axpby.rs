@@ -6,7 +6,6 @@ use kasmina_types::dtype::Element;
 use kasmina_types::tiles::INFERENCE_STAGE_BLOCK_THREADS;
 use kasmina_types::{Axpby, DType};
 
-use super::gemv::unsupported;
 use super::{KernelDevice, with_buffers};
 use crate::buffer::{Buffer, check_length};
 use crate::error::Error;
@@ -44,7 +43,8 @@ pub(crate) fn instance(
     velocity: bool,
     dtype: DType,
 ) -> Result<&'static Kernel<Axpby>, Error> {
-    instances::axpby(velocity, dtype).ok_or_else(|| unsupported(op, dtype))
+    let expected = "f32 or f64";
+    instances::axpby(velocity, dtype).ok_or(Error::Dtype { op, got: dtype, expected })
 }
 
 /// Checks the contract of `axpby_*` and launches it.

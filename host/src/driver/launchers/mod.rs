@@ -8,6 +8,7 @@ pub(crate) mod axpby;
 pub(crate) mod blend_backward;
 pub(crate) mod blend_forward;
 mod boxes;
+pub(crate) mod fusion;
 pub(crate) mod gemv;
 pub(crate) mod gradient_clip;
 pub(crate) mod graft_schedule;

@@ -154,7 +154,13 @@ pub fn residual(model: &GaussianModel<'_>, mean: &[f64]) -> Vec<f64> {
     terms.map(|((&o, &b), p)| o - p - b).collect()
 }
 
-/// The complexity of each state: ½[s/v0 + (μ − m0)²/v0 − 1 − ln(s/v0)], s clamped to [`VARIANCE_FLOOR`].
+/// The complexity of a state: ½[s/v0 + (μ − m0)²/v0 − 1 − ln(s/v0)], s clamped to [`VARIANCE_FLOOR`].
+pub fn complexity_term(mean: f64, variance: f64, prior_mean: f64, prior_var: f64) -> f64 {
+    let (s, d) = (variance.max(VARIANCE_FLOOR), mean - prior_mean);
+    0.5 * (s / prior_var + d * d / prior_var - 1.0 - (s / prior_var).ln())
+}
+
+/// [`complexity_term`] of each state.
 pub fn complexity_terms(
     mean: &[f64],
     variance: &[f64],
@@ -162,11 +168,7 @@ pub fn complexity_terms(
     prior_var: &[f64],
 ) -> Vec<f64> {
     (0..mean.len())
-        .map(|j| {
-            let (s, v0) = (variance[j].max(VARIANCE_FLOOR), prior_var[j]);
-            let d = mean[j] - prior_mean[j];
-            0.5 * (s / v0 + d * d / v0 - 1.0 - (s / v0).ln())
-        })
+        .map(|j| complexity_term(mean[j], variance[j], prior_mean[j], prior_var[j]))
         .collect()
 }
 
@@ -175,10 +177,14 @@ pub fn complexity(mean: &[f64], variance: &[f64], prior_mean: &[f64], prior_var:
     pairwise_sum(&complexity_terms(mean, variance, prior_mean, prior_var), |&term| term)
 }
 
-/// The plug-in accuracy of each observation: −½[π·r² + ln(2π/π_i)].
+/// The plug-in accuracy of an observation: −½[π·r² + ln(2π/π_i)].
+pub fn accuracy_term(residual: f64, obs_precision: f64) -> f64 {
+    -0.5 * (obs_precision * residual * residual + (std::f64::consts::TAU / obs_precision).ln())
+}
+
+/// [`accuracy_term`] of each observation.
 pub fn accuracy_terms(residual: &[f64], obs_precision: &[f64]) -> Vec<f64> {
-    let term = |(&r, &p): (&f64, &f64)| -0.5 * (p * r * r + (std::f64::consts::TAU / p).ln());
-    residual.iter().zip(obs_precision).map(term).collect()
+    residual.iter().zip(obs_precision).map(|(&r, &p)| accuracy_term(r, p)).collect()
 }
 
 /// ½ Σ_i π_i Σ_j J_ij² s_j: what the expected accuracy is below the plug-in one.

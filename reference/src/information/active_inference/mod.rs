@@ -5,9 +5,9 @@ mod error;
 mod infer;
 
 pub use belief_step::{
-    Belief, FreeEnergy, GaussianModel, VARIANCE_FLOOR, accuracy_terms, belief_step,
-    belief_step_from, complexity, complexity_terms, free_energy, gradient, optimum_variance,
-    residual, variance_correction,
+    Belief, FreeEnergy, GaussianModel, VARIANCE_FLOOR, accuracy_term, accuracy_terms, belief_step,
+    belief_step_from, complexity, complexity_term, complexity_terms, free_energy, gradient,
+    optimum_variance, residual, variance_correction,
 };
 pub use error::ActiveInferenceError;
 pub use infer::{

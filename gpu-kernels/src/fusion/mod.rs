@@ -1,0 +1,5 @@
+//! Chains of stages that one kernel computes: the stages' functions, the templates, and the kernels of the declared chains.
+
+pub mod chain;
+pub mod kernels;
+pub mod stages;

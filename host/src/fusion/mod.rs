@@ -1,0 +1,248 @@
+//! Chains of stages in one kernel, and the same stages with a kernel each.
+//!
+//! A chain is declared once, in [`kasmina_types::fusion::chains`](crate::types::fusion::chains); kernels, operands and
+//! reference are generated from the declaration. [`Fused`] launches the fused kernel, [`Unfused`] those of the stages.
+//!
+//! ```
+//! use kasmina::types::fusion::FusionShape;
+//! use kasmina::types::fusion::chains::{KlSum, KlSumInputs};
+//! use kasmina::{Buffer, Device, fusion::Fused};
+//!
+//! # fn main() -> Result<(), kasmina::Error> {
+//! let device = Device::auto();
+//! let of = |values: &[f64]| Buffer::from_slice(&device, values);
+//! let shape = FusionShape { batch: 1, inner: 2, outer: 1 };
+//! let mut kl = Buffer::zeroed(&device, 1)?;
+//! Fused::<KlSum>::new(&device, shape)?.run(
+//!     KlSumInputs {
+//!         mean: &of(&[1.0, 2.0])?,
+//!         variance: &of(&[2.0, 3.0])?,
+//!         prior_mean: &of(&[0.0, 2.0])?,
+//!         prior_var: &of(&[2.0, 3.0])?,
+//!     },
+//!     &mut kl,
+//! )?;
+//! assert_eq!(kl.to_vec()?, [0.25]);
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod compose;
+
+use std::marker::PhantomData;
+
+use kasmina_device::Kernel;
+use kasmina_kernels::fusion::chain::Kernels;
+use kasmina_reference::fusion as stages;
+use kasmina_types::FusionArguments;
+use kasmina_types::fusion::chains::{ErrorAccuracySum, ErrorGemvUpdate, KlSum};
+use kasmina_types::fusion::{
+    Declaration, Extent, Fusion, FusionShape, Stage, StageKind, fusion_composition,
+};
+
+use crate::buffer::Buffer;
+use crate::device::Device;
+use crate::driver::launchers::KernelDevice;
+use crate::driver::launchers::fusion::{self as launcher, Arguments};
+use crate::driver::launchers::gemv::{Scratch, Work};
+use crate::error::Error;
+use crate::linear::{GemvElement, GemvShape};
+use compose::Reference;
+
+kasmina_types::kl_sum_fusion!(fusion_composition);
+kasmina_types::error_accuracy_sum_fusion!(fusion_composition);
+kasmina_types::error_gemv_update_fusion!(fusion_composition);
+
+/// A declared chain with its kernels and its reference.
+pub trait Chain: Kernels + Reference + Fusion<Element: GemvElement> {}
+
+impl<F: Kernels + Reference + Fusion<Element: GemvElement>> Chain for F {}
+
+/// The operands of a chain: a buffer under each name.
+pub type Inputs<'a, F> = <F as Fusion>::Inputs<&'a Buffer<<F as Fusion>::Element>>;
+
+/// A chain in one launch, for one shape on one device. A run allocates nothing.
+pub struct Fused<F> {
+    device: Device,
+    shape: FusionShape,
+    /// None where the device runs no kernels.
+    step: Option<Step>,
+    chain: PhantomData<F>,
+}
+
+/// A chain with a launch for each stage, whose values go through memory: what [`Fused`] is compared with.
+pub struct Unfused<F: Fusion> {
+    device: Device,
+    shape: FusionShape,
+    /// None where the device runs no kernels.
+    steps: Vec<Step>,
+    /// What each stage but the last leaves.
+    between: Vec<Buffer<F::Element>>,
+}
+
+/// A kernel and how its work is cut.
+struct Step {
+    kernel: &'static Kernel<FusionArguments>,
+    scratch: Scratch,
+}
+
+impl Step {
+    /// For a kernel whose contraction, or only stage, is `stage`; `length` values of a segment.
+    fn new<F: Chain>(
+        device: &Device,
+        kernel: Option<&'static Kernel<FusionArguments>>,
+        stage: Option<&Stage>,
+        shape: &FusionShape,
+        length: usize,
+    ) -> Result<Self, Error> {
+        let no_kernel = || Error::NoKernel {
+            op: F::DECLARATION.name,
+            stage: stage.map_or("", |stage| stage.name),
+        };
+        let kernel = kernel.ok_or_else(no_kernel)?;
+        let work = work(stage.map_or(StageKind::Map, |stage| stage.kind), shape, length);
+        let scratch = Scratch::new(device, kernel, work, F::Element::SUM_BYTES)?;
+        Ok(Self { kernel, scratch })
+    }
+}
+
+impl<F: Chain> Fused<F> {
+    /// A chain for a shape.
+    ///
+    /// # Errors
+    /// A shape that the chain does not have, or of more than 2³¹ − 1 segments or values of one; a chain that is the epilogue of
+    /// a product of matrices, on a device that runs kernels; memory exhausted; a failed call.
+    pub fn new(device: &Device, shape: FusionShape) -> Result<Self, Error> {
+        let declaration = F::DECLARATION;
+        check(&declaration, &shape)?;
+        let step = if KernelDevice::of(device).is_some() {
+            let stage = declaration.contraction().map(|at| &declaration.stages[at]);
+            Some(Step::new::<F>(device, F::fused(), stage, &shape, shape.inner)?)
+        } else {
+            None
+        };
+        Ok(Self { device: device.clone(), shape, step, chain: PhantomData })
+    }
+
+    /// Queues the chain.
+    ///
+    /// # Errors
+    /// A buffer of another length or on another device, or a failed call.
+    pub fn run(
+        &mut self,
+        inputs: Inputs<'_, F>,
+        output: &mut Buffer<F::Element>,
+    ) -> Result<(), Error> {
+        let operands: Vec<&Buffer<F::Element>> = inputs.into_iter().collect();
+        let (declaration, shape, stage) = (&F::DECLARATION, &self.shape, None);
+        check_devices(declaration, &self.device, &operands, output)?;
+        let arguments = Arguments { declaration, shape, operands: &operands, stage, output };
+        match (KernelDevice::of(&self.device), &mut self.step) {
+            (Some(kernels), Some(step)) => {
+                launcher::launch(kernels, step.kernel, &mut step.scratch, arguments)
+            }
+            _ => on_cpu::<F>(arguments),
+        }
+    }
+}
+
+impl<F: Chain> Unfused<F> {
+    /// As [`Fused::new`].
+    ///
+    /// # Errors
+    /// As [`Fused::new`].
+    pub fn new(device: &Device, shape: FusionShape) -> Result<Self, Error> {
+        let declaration = F::DECLARATION;
+        check(&declaration, &shape)?;
+        let (mut steps, mut between) = (Vec::new(), Vec::new());
+        if KernelDevice::of(device).is_some() {
+            for (number, (stage, kernel)) in declaration.stages.iter().zip(F::stages()).enumerate()
+            {
+                let extent = declaration.extent_after(number);
+                let length = if extent == Extent::Outer { shape.outer } else { shape.inner };
+                steps.push(Step::new::<F>(device, kernel, Some(stage), &shape, length)?);
+                if number < declaration.launches_saved() {
+                    between.push(Buffer::zeroed(device, shape.elements(extent))?);
+                }
+            }
+        }
+        Ok(Self { device: device.clone(), shape, steps, between })
+    }
+
+    /// As [`Fused::run`].
+    ///
+    /// # Errors
+    /// As [`Fused::run`].
+    pub fn run(
+        &mut self,
+        inputs: Inputs<'_, F>,
+        output: &mut Buffer<F::Element>,
+    ) -> Result<(), Error> {
+        let operands: Vec<&Buffer<F::Element>> = inputs.into_iter().collect();
+        let (declaration, shape, operands) = (&F::DECLARATION, &self.shape, &operands[..]);
+        check_devices(declaration, &self.device, operands, output)?;
+        let Some(kernels) = KernelDevice::of(&self.device) else {
+            let stage = None;
+            return on_cpu::<F>(Arguments { declaration, shape, operands, stage, output });
+        };
+        for (number, step) in self.steps.iter_mut().enumerate() {
+            let (before, after) = self.between.split_at_mut(number);
+            let stage = Some((number, before.last()));
+            let output = after.first_mut().unwrap_or(output);
+            let arguments = Arguments { declaration, shape, operands, stage, output };
+            launcher::launch(kernels, step.kernel, &mut step.scratch, arguments)?;
+        }
+        Ok(())
+    }
+}
+
+/// What a kernel whose contraction, or only stage, is of a kind has to do; `length` values of a segment.
+fn work(kind: StageKind, shape: &FusionShape, length: usize) -> Work {
+    let &FusionShape { batch, inner, outer } = shape;
+    match kind {
+        StageKind::Map => Work::Values(batch, length),
+        StageKind::Sum => Work::Sums(batch, inner),
+        // Of a product of matrices no kernel is generated here.
+        StageKind::Gemv | StageKind::Matmul => {
+            Work::Products(GemvShape { batch, ..GemvShape::new(outer, inner) }, 1)
+        }
+        StageKind::GemvTransposed => {
+            Work::Products(GemvShape { batch, ..GemvShape::new(inner, outer) }.transposed(), 1)
+        }
+    }
+}
+
+/// Refuses a shape that the chain does not have.
+fn check(declaration: &Declaration, shape: &FusionShape) -> Result<(), Error> {
+    let op = declaration.name;
+    let (outer, expected) = match declaration.contracts() {
+        Some(StageKind::Sum) => (1, "1, for each segment has one sum"),
+        None => (shape.inner, "`inner`, for no stage contracts"),
+        Some(_) => (shape.outer, ""),
+    };
+    if shape.outer != outer {
+        return Err(Error::Setting { op, setting: "outer", got: shape.outer as f64, expected });
+    }
+    let &FusionShape { batch, inner, outer } = shape;
+    GemvShape { batch, ..GemvShape::new(outer, inner) }.check(op)
+}
+
+fn check_devices<T: GemvElement>(
+    declaration: &Declaration,
+    device: &Device,
+    operands: &[&Buffer<T>],
+    output: &Buffer<T>,
+) -> Result<(), Error> {
+    for (operand, buffer) in declaration.operands.iter().zip(operands) {
+        buffer.check_device(declaration.name, operand.name, device)?;
+    }
+    output.check_device(declaration.name, "output", device)
+}
+
+fn on_cpu<F: Chain>(a: Arguments<'_, F::Element>) -> Result<(), Error> {
+    a.check_lengths()?;
+    let operands =
+        a.operands.iter().map(|operand| operand.to_f64()).collect::<Result<Vec<_>, Error>>()?;
+    let results = F::reference(a.shape, &operands);
+    a.output.copy_from_f64(a.declaration.name, &results)
+}
