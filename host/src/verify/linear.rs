@@ -245,8 +245,41 @@ fn backward<T: LinearResult>(precision: Precision) -> Check {
             backward_case(device, &case, &nearest(&incoming), tally)
                 .map_err(|source| Mismatch::Run { case: case.name.clone(), source })?;
         }
+        if matches!(source.0, Inputs::Digits(_)) {
+            let case = drawn::<T, T>(&mut units, most(device), 150, precision);
+            timed_backward(device, &case, tally)
+                .map_err(|source| Mismatch::Run { case: case.name.clone(), source })?;
+        }
         Ok(())
     })
+}
+
+/// ∂A, ∂B and ∂bias, ∂Z on the way.
+fn timed_backward<T: LinearResult>(
+    device: &Device,
+    case: &Case<T, T>,
+    tally: &mut Tally,
+) -> Result<(), Error> {
+    let linear = Linear::new(device, LinearOptions { beta: 0.0, ..case.options })?;
+    let (a, b) = (Buffer::from_slice(device, &case.a)?, Buffer::from_slice(device, &case.b)?);
+    let made = |len: usize| Buffer::<T>::zeroed(device, len);
+    let outputs = case.shape.m * case.shape.n;
+    let (z, grad_output) = (made(outputs)?, made(outputs)?);
+    let (mut of_z, mut of_a, mut of_b) = (made(outputs)?, made(a.len())?, made(b.len())?);
+    let mut of_bias = made(case.shape.n)?;
+    let seconds = time::median_seconds(device, || {
+        let gradients = LinearGradients {
+            z: Some(&mut of_z),
+            a: Some(&mut of_a),
+            b: Some(&mut of_b),
+            bias: Some(&mut of_bias),
+        };
+        linear.backward(&case.shape, (&a, &b), Some(&z), &grad_output, gradients)
+    })?;
+    // ∂D and Z read, ∂Z written and read twice, A and B read, ∂A and ∂B written, ∂bias.
+    let elements = 5 * outputs + 2 * (a.len() + b.len()) + case.shape.n;
+    tally.timing(Timing { seconds, bytes: (elements * size_of::<T>()) as u64 });
+    Ok(())
 }
 
 fn gradients_of<T: LinearResult>(
