@@ -27,7 +27,9 @@
 //!
 //! # Code
 //! Accumulators stay in registers as long as all their indices are constants: use [`unroll!`](crate::unroll) or
-//! [`Fragment::for_each_pair`], never a loop over an index. ptxas must not warn of C7510 to C7517.
+//! [`Fragment::for_each_pair`], never a loop over an index. ptxas must not warn of C7510 to C7519.
+//! A call, such as that of a panic at a division by zero, keeps a warpgroup from more registers than the launch gave,
+//! whatever `setmaxnreg` says: the kernel must have none.
 
 mod descriptor;
 mod shapes;
@@ -148,7 +150,8 @@ where
 {
     /// Orders all that the thread did to these registers, and to others, before the products that follow:
     /// `wgmma.fence.sync.aligned`. Needed before the first product of the kernel, and after registers of the
-    /// accumulators or of an operand were written; not between products on the same accumulators.
+    /// accumulators or of an operand were written; not between products on the same accumulators. In a loop it stands
+    /// before the products of each turn: with one before the loop, ptxas inserts its own, and serialises (C7519).
     #[inline(always)]
     pub fn fence(&mut self) {
         imp::Engine::fence(&mut self.state);
