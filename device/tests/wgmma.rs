@@ -1,6 +1,6 @@
 //! Products of warpgroups under the executor against f64, with operands that emulated bulk copies bring.
 
-use kasmina_device::convert::{E4m3, E5m2};
+use kasmina_device::convert::{E4m3, E5m2, Float};
 use kasmina_device::mbarrier::{self, Mbarrier};
 use kasmina_device::shared::DynamicShared;
 use kasmina_device::swizzle::Swizzle;
@@ -45,7 +45,7 @@ impl Sample for Tf32 {
 impl Sample for E4m3 {
     const SIZE: usize = 1;
     fn encode(value: f32) -> (Vec<u8>, f64) {
-        let value = E4m3::from_f32_saturating(value);
+        let value = E4m3::from_f32(value);
         (vec![value.0], f64::from(value.to_f32()))
     }
 }

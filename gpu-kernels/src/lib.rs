@@ -7,5 +7,6 @@ pub mod information;
 #[cfg(not(target_arch = "nvptx64"))]
 pub mod instances;
 pub mod kasmina;
+pub mod linear;
 pub mod normalization;
 pub mod reduction;

@@ -6,6 +6,7 @@ use kasmina_types::DType;
 use crate::driver::{ComputeCapability, DriverError};
 use crate::information::{InferenceError, TransferEntropyError};
 use crate::kasmina::{ConfigError, LayerError, StateError, Variant};
+use crate::linear::LinearError;
 use crate::normalization::NormalizationError;
 
 /// What an operation can answer instead of a result. The operands are unchanged, outputs unspecified.
@@ -24,6 +25,9 @@ pub enum Error {
     /// Options or operands of a normalisation that mean nothing.
     #[error(transparent)]
     Normalization(#[from] NormalizationError),
+    /// Shapes, operands or options of a product of matrices that mean nothing.
+    #[error(transparent)]
+    Linear(#[from] LinearError),
     /// Models, beliefs or options of active inference that mean nothing.
     #[error(transparent)]
     Inference(#[from] InferenceError),

@@ -19,6 +19,7 @@
 //! |---|---|
 //! | [`Device`], [`Buffer`] | where things run, and the memory there |
 //! | [`kasmina`](mod@kasmina) | the morphogenetic layer |
+//! | [`linear`] | products of matrices with bias, activation and addition, and their gradients |
 //! | [`normalization`] | activations with layer norm and RMS norm |
 //! | [`reduction`] | sums, extremes, means and variances |
 //! | [`information`] | transfer entropy between time series, active inference, and the vector operations beside it |
@@ -38,6 +39,7 @@ pub mod driver;
 mod error;
 pub mod information;
 pub mod kasmina;
+pub mod linear;
 mod macroeconomy;
 pub mod normalization;
 pub mod profile;

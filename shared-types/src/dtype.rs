@@ -16,15 +16,18 @@ pub enum DType {
     F64,
     /// Two's complement, 32 bits.
     I32,
+    /// Eight bits, 4 of exponent and 3 of mantissa.
+    E4m3,
 }
 
 impl DType {
     /// Every element type.
-    pub const ALL: [Self; 5] = [Self::F32, Self::F16, Self::Bf16, Self::F64, Self::I32];
+    pub const ALL: [Self; 6] = [Self::F32, Self::F16, Self::Bf16, Self::F64, Self::I32, Self::E4m3];
 
     /// Bytes of one element.
     pub const fn size_bytes(self) -> usize {
         match self {
+            Self::E4m3 => 1,
             Self::F16 | Self::Bf16 => 2,
             Self::F32 | Self::I32 => 4,
             Self::F64 => 8,
@@ -39,6 +42,7 @@ impl DType {
             Self::Bf16 => "bf16",
             Self::F64 => "f64",
             Self::I32 => "i32",
+            Self::E4m3 => "e4m3",
         }
     }
 }
@@ -69,4 +73,7 @@ impl Element for f64 {
 }
 impl Element for i32 {
     const DTYPE: DType = DType::I32;
+}
+impl Element for crate::E4m3 {
+    const DTYPE: DType = DType::E4m3;
 }

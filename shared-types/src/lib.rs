@@ -11,10 +11,12 @@ pub mod blend_backward;
 pub mod blend_forward;
 pub mod blueprint;
 pub mod dtype;
+pub mod fp8;
 pub mod gradient_clip;
 pub mod graft_schedule;
 pub mod layer;
 pub mod lifecycle;
+pub mod linear;
 pub mod normalization;
 pub mod parameter_gradients;
 pub mod reduction;
@@ -34,11 +36,15 @@ pub use blend_backward::{BlendBackward, BlendBackwardTma};
 pub use blend_forward::{BlendForward, BlendForwardTma};
 pub use blueprint::BlueprintType;
 pub use dtype::DType;
+pub use fp8::E4m3;
 pub use gradient_clip::{ClipFigures, ClipTotals, GradientClip};
 pub use graft_schedule::GraftSchedule;
 pub use half::{bf16, f16};
 pub use layer::{LayerArrays, LayerPass, Numerical};
 pub use lifecycle::SeedLifecycle;
+pub use linear::{
+    Layout, LinearBackward, LinearOutput, LinearParams, LinearProblem, LinearStrides, Scaling,
+};
 pub use normalization::{
     ActivationNorm, ActivationNormBackward, Norm, NormGradientMerge, NormOrder, NormPlan,
 };

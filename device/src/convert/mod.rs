@@ -1,5 +1,6 @@
 //! Conversions between f32 and the narrow formats, rounding to nearest even.
 
+pub use kasmina_types::E4m3;
 use kasmina_types::{bf16, f16};
 
 #[cfg(target_arch = "nvptx64")]
@@ -19,7 +20,7 @@ use simt as imp;
 pub trait Float: kasmina_types::dtype::Element {
     /// The same value in f32: exact.
     fn to_f32(self) -> f32;
-    /// The nearest value of this type; ties to even, too large to ∞.
+    /// The nearest value of this type; ties to even, too large to ∞ where it has one.
     fn from_f32(value: f32) -> Self;
 }
 
@@ -56,25 +57,19 @@ impl Float for bf16 {
     }
 }
 
-/// An 8-bit float with 4 bits of exponent and 3 of mantissa: no infinities, largest value 448.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(transparent)]
-pub struct E4m3(pub u8);
-
 /// An 8-bit float with 5 bits of exponent and 2 of mantissa: with infinities, largest value 57344.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct E5m2(pub u8);
 
-impl E4m3 {
-    /// Exact.
+/// What is too large for it, infinities too, becomes ±448. NaN stays NaN.
+impl Float for E4m3 {
     #[inline(always)]
-    pub fn to_f32(self) -> f32 {
+    fn to_f32(self) -> f32 {
         imp::e4m3_to_f32(self.0)
     }
-    /// The nearest value; what is too large, infinities too, becomes ±448. NaN stays NaN.
     #[inline(always)]
-    pub fn from_f32_saturating(value: f32) -> Self {
+    fn from_f32(value: f32) -> Self {
         Self(imp::f32_to_e4m3(value))
     }
 }

@@ -1,6 +1,7 @@
 //! The kernels' handles by what they do: the tile table, looked up.
 
 mod information;
+mod linear;
 
 use kasmina_device::Kernel;
 use kasmina_types::{
@@ -25,6 +26,8 @@ pub use information::{
     active_inference_bulk, axpby, fused_distance_kth, fused_te_reduction, gemv, inference_stage,
     surrogate_rows,
 };
+
+pub use linear::{LinearInstance, linear_backward, linear_mma, linear_simt};
 
 /// An instance of one of the layer's passes whose threads load their rows themselves.
 #[derive(Clone, Copy)]

@@ -100,7 +100,9 @@ pub(super) fn prepare(
         DType::F32 => of::<f32>(device, Dtype::F32, shape, state, variant, bytes),
         DType::F16 => of::<f16>(device, Dtype::F16, shape, state, variant, bytes),
         DType::Bf16 => of::<bf16>(device, Dtype::Bf16, shape, state, variant, bytes),
-        DType::F64 | DType::I32 => unreachable!("the cases of the layer have its element types"),
+        DType::F64 | DType::I32 | DType::E4m3 => {
+            unreachable!("the cases of the layer have its element types")
+        }
     }
 }
 

@@ -97,6 +97,7 @@ pub(super) fn prepare(
         DType::Bf16 => of::<bf16>(device, op, cut, bytes),
         DType::F64 => of::<f64>(device, op, cut, bytes),
         DType::I32 => of::<i32>(device, op, cut, bytes),
+        DType::E4m3 => unreachable!("the cases have the kernels' element types"),
     }
 }
 
@@ -169,7 +170,7 @@ impl<'a, T: ReduceElement + Draw> Inputs<'a, T> {
         let dtype = match (T::DTYPE, self.op) {
             (DType::F64, _) | (DType::I32, ReduceOp::Mean | ReduceOp::Variance) => Dtype::F64,
             (DType::I32, _) => Dtype::I32,
-            (DType::F32 | DType::F16 | DType::Bf16, _) => Dtype::F32,
+            (DType::F32 | DType::F16 | DType::Bf16 | DType::E4m3, _) => Dtype::F32,
         };
         Tolerance::for_dtype(dtype, self.cut.elements() / self.offsets.segments().max(1))
     }

@@ -144,6 +144,8 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
         }
         "fused_te_reduction" => Some("counts of near points, and transfer entropy of them".into()),
         "surrogate_rows" => Some("rows of surrogates: permuted, rotated, in blocks".into()),
+        "linear" => Some("act(α·A·B + bias + β·C) + R".into()),
+        "linear_backward" => Some("gradients of activation and bias of a product".into()),
         "graft_schedule" => Some("one epoch of every seed: α by its schedule".into()),
         "state_update" => Some("checked updates of the seeds' state, a batch".into()),
         "gradient_clip" => {

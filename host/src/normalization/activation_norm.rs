@@ -217,18 +217,23 @@ pub(super) fn host_parameter(buffer: Option<&Buffer<f32>>) -> Option<&[f32]> {
     buffer.map(|b| b.as_host_slice().expect("the CPU's buffers are in the host's memory"))
 }
 
+/// The activation in the reference's own type.
+pub(crate) fn reference_activation(activation: Activation) -> reference::Activation {
+    match activation {
+        Activation::None => reference::Activation::None,
+        Activation::Relu => reference::Activation::Relu,
+        Activation::GeluErf => reference::Activation::GeluErf,
+        Activation::GeluTanh => reference::Activation::GeluTanh,
+        Activation::Silu => reference::Activation::Silu,
+        Activation::Sigmoid => reference::Activation::Sigmoid,
+        Activation::Tanh => reference::Activation::Tanh,
+    }
+}
+
 /// The options in the reference's own types.
 pub(crate) fn reference_options(options: &ActivationNormOptions) -> reference::NormOptions {
     reference::NormOptions {
-        activation: match options.activation {
-            Activation::None => reference::Activation::None,
-            Activation::Relu => reference::Activation::Relu,
-            Activation::GeluErf => reference::Activation::GeluErf,
-            Activation::GeluTanh => reference::Activation::GeluTanh,
-            Activation::Silu => reference::Activation::Silu,
-            Activation::Sigmoid => reference::Activation::Sigmoid,
-            Activation::Tanh => reference::Activation::Tanh,
-        },
+        activation: reference_activation(options.activation),
         norm: match options.norm {
             Norm::LayerNorm => reference::Norm::LayerNorm,
             Norm::RmsNorm => reference::Norm::RmsNorm,

@@ -6,8 +6,8 @@ mod buffers;
 mod error;
 mod plan;
 
-pub(crate) use activation_norm::reference_options;
 pub use activation_norm::{ActivationNorm, ActivationNormOptions};
+pub(crate) use activation_norm::{reference_activation, reference_options};
 pub use buffers::{NormGradients, NormStatistics};
 pub use error::NormalizationError;
 pub use kasmina_types::{Activation, Norm, NormOrder};

@@ -362,7 +362,7 @@ fn stored(dtype: DType) -> Dtype {
     match dtype {
         DType::F16 => Dtype::F16,
         DType::Bf16 => Dtype::Bf16,
-        DType::F32 | DType::F64 | DType::I32 => Dtype::F32,
+        DType::F32 | DType::F64 | DType::I32 | DType::E4m3 => Dtype::F32,
     }
 }
 

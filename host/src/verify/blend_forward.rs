@@ -354,7 +354,7 @@ fn judge_telemetry<T>(
 /// The type that decides on a result's tolerance.
 pub(super) fn stored(dtype: DType) -> Dtype {
     match dtype {
-        DType::F32 => Dtype::F32,
+        DType::F32 | DType::E4m3 => Dtype::F32,
         DType::F16 => Dtype::F16,
         DType::Bf16 => Dtype::Bf16,
         DType::F64 => Dtype::F64,

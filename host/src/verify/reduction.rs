@@ -284,7 +284,7 @@ fn stored(op: ReduceOp, dtype: DType) -> Dtype {
     match (op, dtype) {
         (ReduceOp::Max | ReduceOp::Min, _) | (ReduceOp::Sum, DType::I32) => Dtype::I32,
         (_, DType::F64 | DType::I32) => Dtype::F64,
-        (_, DType::F32 | DType::F16 | DType::Bf16) => Dtype::F32,
+        (_, DType::F32 | DType::F16 | DType::Bf16 | DType::E4m3) => Dtype::F32,
     }
 }
 

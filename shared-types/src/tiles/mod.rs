@@ -3,11 +3,17 @@
 
 mod information;
 mod kasmina;
+mod linear;
 mod normalization;
 mod reduction;
 
 pub use information::{ACTIVE_INFERENCE_BLOCK_THREADS, INFERENCE_STAGE_BLOCK_THREADS};
 pub use kasmina::{TELEMETRY_REDUCE_BLOCK_THREADS, TELEMETRY_REDUCE_MIN_BLOCKS};
+pub use linear::{
+    LINEAR_BACKWARD_BLOCK_THREADS, LINEAR_BACKWARD_COLUMNS, LINEAR_BACKWARD_ROWS,
+    LINEAR_MMA_BLOCK_THREADS, LINEAR_MMA_K_BYTES, LINEAR_MMA_STAGES, LINEAR_SIMT_BLOCK_THREADS,
+    LINEAR_SIMT_TILE,
+};
 pub use normalization::{
     NORM_BACKWARD_MIN_BLOCKS, NORM_BLOCK_THREADS, NORM_FORWARD_MIN_BLOCKS, NORM_MERGE_COLUMNS,
 };
@@ -46,12 +52,13 @@ const ALL: Table = {
     reduction::add(&mut table);
     normalization::add(&mut table);
     information::add(&mut table);
+    linear::add(&mut table);
     table
 };
 
 /// Room for the table, and how much of it is used.
 struct Table {
-    tiles: [Tile; 256],
+    tiles: [Tile; 512],
     used: usize,
 }
 
@@ -66,7 +73,7 @@ impl Table {
             min_blocks_per_sm: 0,
             min_capability: OLDEST_CAPABILITY,
         };
-        Self { tiles: [none; 256], used: 0 }
+        Self { tiles: [none; 512], used: 0 }
     }
 
     /// Adds an instance that every target has.
@@ -97,7 +104,10 @@ mod tests {
 
     #[test]
     fn entries_are_named_once_and_after_family_and_dtype() {
-        assert_eq!(TILES.len(), 8 + 6 + 8 + 3 + 50 + 16 + 6 + 4 + 13 + 30 + 6 + 5 + 8 + 26);
+        assert_eq!(
+            TILES.len(),
+            8 + 6 + 8 + 3 + 50 + 16 + 6 + 4 + 13 + 30 + 6 + 5 + 8 + 26 + 7 + 24 + 4
+        );
         for (i, tile) in TILES.iter().enumerate() {
             assert!(tile.entry.starts_with(tile.family), "{}", tile.entry);
             assert!(tile.entry.split('_').any(|part| part == tile.dtype.name()), "{}", tile.entry);

@@ -1,5 +1,6 @@
 //! Launcher of `activation_norm_*`.
 
+use bytemuck::Pod;
 use kasmina_kernels::instances::NormInstance;
 use kasmina_types::dtype::Element;
 use kasmina_types::tiles::NORM_BLOCK_THREADS;
@@ -81,9 +82,9 @@ pub(super) fn optional_view(buffer: Option<&Buffer<f32>>) -> In<f32> {
 }
 
 /// Buffers that may be absent, acquired and released together.
-pub(super) struct Optional<'a, const N: usize>(pub(super) [Option<&'a Buffer<f32>>; N]);
+pub(super) struct Optional<'a, T: Pod, const N: usize>(pub(super) [Option<&'a Buffer<T>>; N]);
 
-impl<const N: usize> Optional<'_, N> {
+impl<T: Pod, const N: usize> Optional<'_, T, N> {
     pub(super) fn acquire(&self, stream: &crate::driver::Stream) -> Result<(), Error> {
         self.0.iter().flatten().try_for_each(|buffer| buffer.acquire(stream))
     }

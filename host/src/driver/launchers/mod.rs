@@ -11,6 +11,7 @@ mod boxes;
 pub(crate) mod gemv;
 pub(crate) mod gradient_clip;
 pub(crate) mod graft_schedule;
+pub(crate) mod linear;
 pub(crate) mod parameter_gradients;
 pub(crate) mod reduce;
 pub(crate) mod state_update;

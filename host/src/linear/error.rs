@@ -1,0 +1,83 @@
+//! What a product refuses.
+
+use kasmina_types::DType;
+
+use super::precision::Precision;
+
+/// Shapes, operands or options that mean nothing.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LinearError {
+    /// Rows that overlap.
+    #[error("linear: `{what}` is {got}, but a row has {expected} elements; rows must not overlap")]
+    LeadingDimension {
+        /// `lda` to `ldz`.
+        what: &'static str,
+        /// Elements of a row.
+        expected: usize,
+        /// The distance of rows.
+        got: usize,
+    },
+    /// Problems of a batch that write to the same place.
+    #[error(
+        "linear: `strides.{what}` is {got}, but a matrix of the batch has {expected} elements; they must not overlap"
+    )]
+    Overlap {
+        /// `d` or `z`.
+        what: &'static str,
+        /// From the first element of a matrix to its last, and one more.
+        expected: usize,
+        /// The stride.
+        got: u64,
+    },
+    /// An element type that cannot be computed with in this precision.
+    #[error(
+        "linear: elements of {dtype} have no precision `{precision}`, expected one of {expected}, or `auto`"
+    )]
+    Precision {
+        /// The element type.
+        dtype: DType,
+        /// What was asked for.
+        precision: Precision,
+        /// What there is.
+        expected: &'static str,
+    },
+    /// Results of a type that the sums do not go to.
+    #[error("linear: products of {dtype} do not give {got}, expected {expected}")]
+    Output {
+        /// The element type of A and B.
+        dtype: DType,
+        /// That of the results.
+        got: DType,
+        /// What there is.
+        expected: &'static str,
+    },
+    /// A factor without its operand, or an operand without its factor.
+    #[error("linear: β is {beta}, and there is {c} `c`; give both, or neither")]
+    Addition {
+        /// β.
+        beta: f64,
+        /// `a` or `no`.
+        c: &'static str,
+    },
+    /// Scales for elements other than fp8.
+    #[error("linear: `scales` are for fp8, but the elements are {dtype}; multiply α instead")]
+    Scales {
+        /// The element type of A and B.
+        dtype: DType,
+    },
+    /// A tolerance that holds no number.
+    #[error("linear: `tolerance` is {got}, expected a number above 0")]
+    Tolerance {
+        /// The value.
+        got: f64,
+    },
+    /// A gradient that needs what is not there.
+    #[error("linear_backward: {what}; {advice}")]
+    Gradient {
+        /// What is missing.
+        what: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
+}

@@ -1,0 +1,211 @@
+//! The operation and its forward pass.
+
+use std::sync::{Mutex, PoisonError};
+
+use kasmina_types::{Activation, DType};
+
+use super::cpu;
+use super::element::LinearResult;
+use super::operands::Operands;
+use super::precision::Precision;
+use super::shape::LinearShape;
+use super::{LinearElement, LinearError};
+use crate::buffer::Buffer;
+use crate::device::Device;
+use crate::driver::launchers::KernelDevice;
+use crate::driver::launchers::linear::{self as launcher, Arguments, Factors};
+use crate::error::Error;
+
+pub(super) const OP: &str = "linear";
+
+/// What is computed of A·B, and how exactly.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LinearOptions {
+    /// α.
+    pub alpha: f64,
+    /// β; where it is 0 there is no C.
+    pub beta: f64,
+    /// The activation.
+    pub activation: Activation,
+    /// The precision.
+    pub precision: Precision,
+    /// The relative error, in the norm, that [`Precision::Auto`] may bring in.
+    pub tolerance: f64,
+}
+
+impl Default for LinearOptions {
+    /// A·B alone; f32 stays f32.
+    fn default() -> Self {
+        Self {
+            alpha: 1.0,
+            beta: 0.0,
+            activation: Activation::None,
+            precision: Precision::Auto,
+            tolerance: 1e-5,
+        }
+    }
+}
+
+/// How a product was computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Chosen {
+    /// The precision, never `Auto`. The CPU computes in f64 whatever was asked for.
+    pub precision: Precision,
+    /// The kernel's name in the PTX; `reference` on the CPU.
+    pub kernel: &'static str,
+    /// Blocks that shared the k of an output tile.
+    pub parts: u32,
+}
+
+/// Products of matrices on one device: D = act(α·op(A)·op(B) + bias + β·C) + R, and their gradients.
+///
+/// A and B are f64, f32, f16, bf16 or fp8 e4m3 ([`LinearElement`]), the other operands and D of a type of their own
+/// ([`LinearResult`]); sums are f32, or f64 by [`Precision::F64`]. Scratch memory is kept between calls; calls on one
+/// object wait for each other on the host only while they are queued.
+///
+/// ```
+/// use kasmina::linear::{Activation, Layout, Linear, LinearOptions, LinearShape, Operands};
+/// use kasmina::{Buffer, Device};
+///
+/// # fn main() -> Result<(), kasmina::Error> {
+/// let device = Device::Cpu;
+/// let linear =
+///     Linear::new(&device, LinearOptions { activation: Activation::Relu, ..Default::default() })?;
+/// // A layer of two outputs with weights [outputs, inputs].
+/// let shape = LinearShape::new(Layout::NT, 1, 2, 3);
+/// let x = Buffer::from_slice(&device, &[1.0_f32, 2.0, 3.0])?;
+/// let weights = Buffer::from_slice(&device, &[1.0_f32, 0.0, 1.0, 0.0, -1.0, 0.0])?;
+/// let bias = Buffer::from_slice(&device, &[0.5_f32, 1.0])?;
+/// let mut d = Buffer::zeroed(&device, 2)?;
+/// let operands = Operands { bias: Some(&bias), ..Operands::new(&x, &weights) };
+/// linear.forward(&shape, &operands, &mut d, None)?;
+/// assert_eq!(d.to_vec()?, [4.5, 0.0]);
+/// # Ok(())
+/// # }
+/// ```
+pub struct Linear {
+    pub(super) device: Device,
+    pub(super) options: LinearOptions,
+    pub(super) scratch: Mutex<Scratch>,
+}
+
+#[derive(Default)]
+pub(super) struct Scratch {
+    partials: Option<Buffer<u8>>,
+    arrivals: Option<Buffer<u32>>,
+}
+
+impl Scratch {
+    /// At least so many bytes and counts, of zeros where they are made anew.
+    pub(super) fn grown(
+        &mut self,
+        device: &Device,
+        bytes: usize,
+        counts: usize,
+    ) -> Result<(&mut Buffer<u8>, &mut Buffer<u32>), Error> {
+        Ok((grown(device, &mut self.partials, bytes)?, grown(device, &mut self.arrivals, counts)?))
+    }
+}
+
+fn grown<'a, T: bytemuck::Pod>(
+    device: &Device,
+    buffer: &'a mut Option<Buffer<T>>,
+    len: usize,
+) -> Result<&'a mut Buffer<T>, Error> {
+    if buffer.as_ref().is_none_or(|buffer| buffer.len() < len) {
+        device.refuse_capture(OP)?;
+        *buffer = Some(Buffer::zeroed(device, len.next_power_of_two())?);
+    }
+    Ok(buffer.as_mut().expect("made above"))
+}
+
+impl Linear {
+    /// Products on `device`.
+    ///
+    /// # Errors
+    /// A tolerance that is not above 0.
+    pub fn new(device: &Device, options: LinearOptions) -> Result<Self, Error> {
+        let got = options.tolerance;
+        if !(got > 0.0) {
+            return Err(LinearError::Tolerance { got }.into());
+        }
+        Ok(Self { device: device.clone(), options, scratch: Mutex::default() })
+    }
+
+    /// What was asked for.
+    pub fn options(&self) -> &LinearOptions {
+        &self.options
+    }
+
+    /// Computes D, and into `z` what the activation was applied to, which the gradients need.
+    ///
+    /// # Errors
+    /// A shape whose rows or results overlap or that is beyond 31-bit counts, a buffer too short or on another device, a
+    /// β without C, element types or a precision that do not go together, memory exhausted, or a failed call.
+    pub fn forward<T: LinearElement, O: LinearResult>(
+        &self,
+        shape: &LinearShape,
+        operands: &Operands<'_, T, O>,
+        d: &mut Buffer<O>,
+        z: Option<&mut Buffer<O>>,
+    ) -> Result<Chosen, Error> {
+        let LinearOptions { alpha, beta, activation, .. } = self.options;
+        let factors = Factors { alpha, beta, activation };
+        self.run(shape, &factors, operands, d, z)
+    }
+
+    /// As [`Self::forward`], with factors that may not be the options'.
+    pub(super) fn run<T: LinearElement, O: LinearResult>(
+        &self,
+        shape: &LinearShape,
+        factors: &Factors,
+        operands: &Operands<'_, T, O>,
+        d: &mut Buffer<O>,
+        mut z: Option<&mut Buffer<O>>,
+    ) -> Result<Chosen, Error> {
+        shape.check()?;
+        operands.check(shape, factors.beta, &self.device)?;
+        d.check_device(OP, "d", &self.device)?;
+        shape.d().check(shape.batch, d.len())?;
+        if let Some(z) = z.as_deref_mut() {
+            z.check_device(OP, "z", &self.device)?;
+            shape.z().check(shape.batch, z.len())?;
+        }
+        let kernels = KernelDevice::of(&self.device);
+        let tensor_cores = kernels.is_some_and(|kernels| launcher::multiplies_tf32(kernels));
+        let LinearOptions { precision, tolerance, .. } = self.options;
+        let precision = precision.resolved(T::DTYPE, tolerance, shape, tensor_cores)?;
+        check_output(T::DTYPE, O::DTYPE, precision)?;
+        let Some(kernels) = kernels else {
+            cpu::forward(shape, factors, operands, d, z)?;
+            return Ok(Chosen { precision: Precision::F64, kernel: "reference", parts: 1 });
+        };
+        let Some(cut) = launcher::cut(kernels, T::DTYPE, precision, shape)? else {
+            return Ok(Chosen { precision, kernel: "none: nothing to do", parts: 1 });
+        };
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        let (partials, arrivals) =
+            scratch.grown(&self.device, cut.partial_bytes(), cut.arrivals())?;
+        let arguments = Arguments { cut, shape, factors, operands, d, z, partials, arrivals };
+        let launched = launcher::launch(kernels, arguments);
+        if launched.is_err() {
+            // A launch that broke off leaves arrivals that are not zero.
+            *scratch = Scratch::default();
+        }
+        launched?;
+        Ok(Chosen { precision, kernel: cut.instance.kernel.name(), parts: cut.parts })
+    }
+}
+
+/// Refuses results that the sums do not go to.
+fn check_output(dtype: DType, got: DType, precision: Precision) -> Result<(), LinearError> {
+    let expected = match (dtype, precision) {
+        (DType::F64, _) => "f64",
+        (DType::F32, Precision::F64) => "f32 or f64",
+        _ => "f32, f16 or bf16",
+    };
+    if expected.split([' ', ',']).any(|name| name == got.name()) {
+        return Ok(());
+    }
+    Err(LinearError::Output { dtype, got, expected })
+}

@@ -1,0 +1,20 @@
+//! Products of matrices with what is fused to them, D = act(α·op(A)·op(B) + bias + β·C) + R, and their gradients.
+
+mod cpu;
+mod element;
+mod error;
+mod forward;
+mod gradients;
+mod operands;
+mod precision;
+mod shape;
+
+pub use element::{LinearElement, LinearResult};
+pub use error::LinearError;
+pub use forward::{Chosen, Linear, LinearOptions};
+pub use gradients::LinearGradients;
+pub use operands::{Operands, Scales};
+pub use precision::Precision;
+pub use shape::LinearShape;
+
+pub use kasmina_types::{Activation, Layout};

@@ -1,0 +1,163 @@
+//! In which precision a product is computed, and the rule that chooses it.
+
+use std::fmt;
+
+use kasmina_types::DType;
+
+use super::error::LinearError;
+use super::shape::LinearShape;
+
+/// How products are multiplied and added.
+///
+/// [`Self::Auto`] takes, for A and B of
+///
+/// | elements | precision |
+/// |---|---|
+/// | f64 | `F64` |
+/// | f32 | `Tf32` where the stated tolerance is 1e-3 or more, m·n·k is 2²¹ or more, and the device has tensor cores of compute capability 8.0; else `F32` where the tolerance is 1e-6 or more; else `F64` |
+/// | f16, bf16, fp8 | their own: products of them are exact, sums are f32 |
+///
+/// A device without tensor cores for what was chosen, or asked for, computes in f32 instead: [`super::Chosen`] says so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Precision {
+    /// By the rule.
+    #[default]
+    Auto,
+    /// Sums in f64: of f64, or of f32.
+    F64,
+    /// Products and sums in f32, without tensor cores: of every type but f64.
+    F32,
+    /// f32 rounded to 10 bits of mantissa, sums in f32.
+    Tf32,
+    /// bf16, sums in f32.
+    Bf16,
+    /// f16, sums in f32.
+    F16,
+    /// fp8 e4m3, sums in f32.
+    Fp8,
+}
+
+/// m·n·k from which on tensor cores pay for f32: below, the launch is most of the time.
+const TENSOR_WORK: u128 = 1 << 21;
+
+impl Precision {
+    /// Every precision.
+    pub const ALL: [Self; 7] =
+        [Self::Auto, Self::F64, Self::F32, Self::Tf32, Self::Bf16, Self::F16, Self::Fp8];
+
+    /// The name as it stands on the command line and in reports.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::F64 => "f64",
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+            Self::F16 => "f16",
+            Self::Fp8 => "fp8",
+        }
+    }
+
+    /// ‖D − D₆₄‖ / ‖D₆₄‖ that it stays below, in Frobenius norms, where D₆₄ is the product in f64 of the operands as they
+    /// are given: what the rounding of operands, products, sums and results (of the precision's own type; f32 for
+    /// `Tf32`) brings in together. For `Auto` it is that of no precision: 0.
+    pub const fn error_bound(self) -> f64 {
+        match self {
+            Self::Auto => 0.0,
+            Self::F64 => 1e-12,
+            Self::F32 => 1e-6,
+            Self::Tf32 => 1e-3,
+            Self::Bf16 => 4e-3,
+            Self::F16 => 6e-4,
+            Self::Fp8 => 4e-2,
+        }
+    }
+
+    /// The precision for elements of `dtype`, by the rule where it is `Auto`. Of f32 `tensor_cores` says whether the
+    /// device multiplies tf32.
+    pub(crate) fn resolved(
+        self,
+        dtype: DType,
+        tolerance: f64,
+        shape: &LinearShape,
+        tensor_cores: bool,
+    ) -> Result<Self, LinearError> {
+        let own = match dtype {
+            DType::F64 => Self::F64,
+            DType::F16 => Self::F16,
+            DType::Bf16 => Self::Bf16,
+            DType::E4m3 => Self::Fp8,
+            DType::F32 | DType::I32 => Self::F32,
+        };
+        let expected = match dtype {
+            DType::F64 => "f64",
+            DType::F32 => "f64, f32, tf32",
+            DType::F16 => "f32, f16",
+            DType::Bf16 => "f32, bf16",
+            DType::E4m3 => "f32, fp8",
+            DType::I32 => "none",
+        };
+        let chosen = match (dtype, self) {
+            (DType::F32, Self::Auto) => {
+                let work = shape.m as u128 * shape.n as u128 * shape.k as u128;
+                if tolerance >= Self::Tf32.error_bound() && work >= TENSOR_WORK {
+                    Self::Tf32
+                } else if tolerance >= Self::F32.error_bound() {
+                    Self::F32
+                } else {
+                    Self::F64
+                }
+            }
+            (_, Self::Auto) => own,
+            (DType::F32, Self::F64 | Self::Tf32) => self,
+            (DType::F32 | DType::F16 | DType::Bf16 | DType::E4m3, Self::F32) => self,
+            _ if self == own => own,
+            _ => return Err(LinearError::Precision { dtype, precision: self, expected }),
+        };
+        Ok(if chosen == Self::Tf32 && !tensor_cores { Self::F32 } else { chosen })
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kasmina_types::Layout;
+
+    use super::*;
+
+    fn chosen(dtype: DType, tolerance: f64, edge: usize, tensor_cores: bool) -> Precision {
+        let shape = LinearShape::new(Layout::NN, edge, edge, edge);
+        Precision::Auto.resolved(dtype, tolerance, &shape, tensor_cores).unwrap()
+    }
+
+    #[test]
+    fn auto_takes_the_fastest_that_the_tolerance_allows() {
+        assert_eq!(chosen(DType::F32, 1e-2, 512, true), Precision::Tf32);
+        assert_eq!(chosen(DType::F32, 1e-3, 128, true), Precision::Tf32);
+        assert_eq!(chosen(DType::F32, 1e-3, 127, true), Precision::F32);
+        assert_eq!(chosen(DType::F32, 1e-3, 512, false), Precision::F32);
+        assert_eq!(chosen(DType::F32, 9e-4, 512, true), Precision::F32);
+        assert_eq!(chosen(DType::F32, 1e-7, 512, true), Precision::F64);
+        assert_eq!(chosen(DType::F64, 1.0, 512, true), Precision::F64);
+        assert_eq!(chosen(DType::Bf16, 1e-9, 512, false), Precision::Bf16);
+        assert_eq!(chosen(DType::E4m3, 1e-2, 512, false), Precision::Fp8);
+    }
+
+    #[test]
+    fn what_a_type_has_not_is_refused_by_name() {
+        let shape = LinearShape::new(Layout::NN, 1, 1, 1);
+        for (dtype, precision) in [
+            (DType::F64, Precision::F32),
+            (DType::Bf16, Precision::F16),
+            (DType::F32, Precision::Fp8),
+        ] {
+            let why = precision.resolved(dtype, 1.0, &shape, true).unwrap_err().to_string();
+            assert!(why.contains(precision.name()) && why.contains(dtype.name()), "{why}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The instances of `linear` and `linear_backward`.
+
+use super::Table;
+use crate::dtype::DType;
+
+/// Hands each instance of `linear` without tensor cores to a macro: `(entry, element, DType, accumulator, lanes of a
+/// store, tiles of [`LINEAR_SIMT_TILE`] along an output tile's edge)`. They take every layout; blocks have
+/// [`LINEAR_SIMT_BLOCK_THREADS`].
+#[macro_export]
+macro_rules! linear_simt_tiles {
+    ($instance:ident) => {
+        $instance! { linear_simt_f32_m128n128, f32, F32, f32, 4, 2 }
+        $instance! { linear_simt_f32_m64n64, f32, F32, f32, 4, 1 }
+        $instance! { linear_simt_f16_m64n64, f16, F16, f32, 4, 1 }
+        $instance! { linear_simt_bf16_m64n64, bf16, Bf16, f32, 4, 1 }
+        $instance! { linear_simt_e4m3_m64n64, E4m3, E4m3, f32, 4, 1 }
+        $instance! { linear_simt_f64_m64n64, f64, F64, f64, 2, 1 }
+        $instance! { linear_simt_f32_sums_f64_m64n64, f32, F32, f64, 2, 1 }
+    };
+}
+
+/// Hands each instance of `linear` on `mma.sync` to a macro: `(entry, element, DType,
+/// layout, rows of a tile, columns of a tile)`; f32 is rounded to tf32. Compute capability 8.0, blocks of
+/// [`LINEAR_MMA_BLOCK_THREADS`].
+#[macro_export]
+macro_rules! linear_mma_tiles {
+    ($instance:ident) => {
+        $instance! { linear_mma_bf16_nn_m128n128, bf16, Bf16, NN, 128, 128 }
+        $instance! { linear_mma_bf16_nt_m128n128, bf16, Bf16, NT, 128, 128 }
+        $instance! { linear_mma_bf16_tn_m128n128, bf16, Bf16, TN, 128, 128 }
+        $instance! { linear_mma_bf16_tt_m128n128, bf16, Bf16, TT, 128, 128 }
+        $instance! { linear_mma_bf16_nn_m64n64, bf16, Bf16, NN, 64, 64 }
+        $instance! { linear_mma_bf16_nt_m64n64, bf16, Bf16, NT, 64, 64 }
+        $instance! { linear_mma_bf16_tn_m64n64, bf16, Bf16, TN, 64, 64 }
+        $instance! { linear_mma_bf16_tt_m64n64, bf16, Bf16, TT, 64, 64 }
+        $instance! { linear_mma_f16_nn_m128n128, f16, F16, NN, 128, 128 }
+        $instance! { linear_mma_f16_nt_m128n128, f16, F16, NT, 128, 128 }
+        $instance! { linear_mma_f16_tn_m128n128, f16, F16, TN, 128, 128 }
+        $instance! { linear_mma_f16_tt_m128n128, f16, F16, TT, 128, 128 }
+        $instance! { linear_mma_f16_nn_m64n64, f16, F16, NN, 64, 64 }
+        $instance! { linear_mma_f16_nt_m64n64, f16, F16, NT, 64, 64 }
+        $instance! { linear_mma_f16_tn_m64n64, f16, F16, TN, 64, 64 }
+        $instance! { linear_mma_f16_tt_m64n64, f16, F16, TT, 64, 64 }
+        $instance! { linear_mma_f32_nn_m128n128, f32, F32, NN, 128, 128 }
+        $instance! { linear_mma_f32_nt_m128n128, f32, F32, NT, 128, 128 }
+        $instance! { linear_mma_f32_tn_m128n128, f32, F32, TN, 128, 128 }
+        $instance! { linear_mma_f32_tt_m128n128, f32, F32, TT, 128, 128 }
+        $instance! { linear_mma_f32_nn_m64n64, f32, F32, NN, 64, 64 }
+        $instance! { linear_mma_f32_nt_m64n64, f32, F32, NT, 64, 64 }
+        $instance! { linear_mma_f32_tn_m64n64, f32, F32, TN, 64, 64 }
+        $instance! { linear_mma_f32_tt_m64n64, f32, F32, TT, 64, 64 }
+    };
+}
+
+/// Hands each instance of `linear_backward` to a macro: `(entry, element, DType, accumulator)`. Every block has
+/// [`LINEAR_BACKWARD_BLOCK_THREADS`].
+#[macro_export]
+macro_rules! linear_backward_tiles {
+    ($instance:ident) => {
+        $instance! { linear_backward_f32, f32, F32, f32 }
+        $instance! { linear_backward_f16, f16, F16, f32 }
+        $instance! { linear_backward_bf16, bf16, Bf16, f32 }
+        $instance! { linear_backward_f64, f64, F64, f64 }
+    };
+}
+
+/// Threads of a block of `linear` without tensor cores.
+pub const LINEAR_SIMT_BLOCK_THREADS: u32 = 256;
+
+/// Rows, and columns, of which its output tiles are made.
+pub const LINEAR_SIMT_TILE: u32 = 64;
+
+/// Threads of a block of `linear` on `mma.sync`.
+pub const LINEAR_MMA_BLOCK_THREADS: u32 = 256;
+
+/// Bytes of k of its tiles in shared memory.
+pub const LINEAR_MMA_K_BYTES: u32 = 64;
+
+/// Tiles of A and B that its shared memory holds at once.
+pub const LINEAR_MMA_STAGES: u32 = 3;
+
+/// Threads of a block of `linear_backward`.
+pub const LINEAR_BACKWARD_BLOCK_THREADS: u32 = 256;
+
+/// Columns that a block of `linear_backward` takes.
+pub const LINEAR_BACKWARD_COLUMNS: u32 = 32;
+
+/// Rows that a block of `linear_backward` takes: a slab.
+pub const LINEAR_BACKWARD_ROWS: u32 = 512;
+
+pub(super) const fn add(table: &mut Table) {
+    macro_rules! simt {
+        ($entry:ident, $element:ty, $dtype:ident, $accumulator:ty, $lanes:literal,
+         $groups:literal) => {
+            let threads = LINEAR_SIMT_BLOCK_THREADS;
+            table.add(stringify!($entry), "linear", DType::$dtype, 1, threads, 1);
+        };
+    }
+    linear_simt_tiles!(simt);
+    macro_rules! mma {
+        ($entry:ident, $element:ty, $dtype:ident, $layout:ident, $m:literal,
+         $n:literal) => {
+            let lanes = 16 / DType::$dtype.size_bytes() as u32;
+            let threads = LINEAR_MMA_BLOCK_THREADS;
+            table.add(stringify!($entry), "linear", DType::$dtype, lanes, threads, 1);
+            table.needs(80);
+        };
+    }
+    linear_mma_tiles!(mma);
+    macro_rules! backward {
+        ($entry:ident, $element:ty, $dtype:ident, $accumulator:ty) => {
+            let threads = LINEAR_BACKWARD_BLOCK_THREADS;
+            table.add(stringify!($entry), "linear_backward", DType::$dtype, 1, threads, 1);
+        };
+    }
+    linear_backward_tiles!(backward);
+}
