@@ -17,6 +17,7 @@ pub mod graft_schedule;
 pub mod layer;
 pub mod lifecycle;
 pub mod linear;
+pub mod linear_wgmma;
 pub mod normalization;
 pub mod parameter_gradients;
 pub mod reduction;
@@ -42,6 +43,7 @@ pub use graft_schedule::GraftSchedule;
 pub use half::{bf16, f16};
 pub use layer::{LayerArrays, LayerPass, Numerical};
 pub use lifecycle::SeedLifecycle;
+pub use linear_wgmma::{LinearRepack, LinearWgmmaParams};
 pub use linear::{
     Layout, LinearBackward, LinearOutput, LinearParams, LinearProblem, LinearStrides, Scaling,
 };

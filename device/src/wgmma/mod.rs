@@ -293,6 +293,24 @@ impl<const REGISTERS: usize> Fragment<REGISTERS> {
         i / 4 * 8 + thread % 4 * 2 + i % 2
     }
 
+    /// Registers `i · L` to `i · L + L − 1`, the columns `i · 2L` to `i · 2L + 2L − 1`, i below 8; zeros past the last. A
+    /// choice among copies, so that a loop over i keeps the registers what they are.
+    #[inline(always)]
+    pub fn window<const L: usize>(&self, i: usize) -> [f32; L] {
+        // SAFETY: all zero bits are a number in each f32.
+        let mut window: [f32; L] = unsafe { core::mem::zeroed() };
+        macro_rules! choose {
+            ($($i:literal)*) => {$(
+                if ($i + 1) * L <= REGISTERS && i == $i {
+                    // SAFETY: the registers are inside, as was seen.
+                    window = unsafe { self.registers.as_ptr().add($i * L).cast::<[f32; L]>().read() };
+                }
+            )*};
+        }
+        choose!(0 1 2 3 4 5 6 7);
+        window
+    }
+
     /// Runs `f` with row, first column and the two neighbouring values of each pair of registers, written out.
     #[inline(always)]
     pub fn for_each_pair(&self, thread: usize, mut f: impl FnMut(usize, usize, [f32; 2]))

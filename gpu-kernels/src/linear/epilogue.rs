@@ -43,6 +43,12 @@ impl<A: Accumulator> Epilogue<A> {
         Self { scale: A::of(scale), beta: A::of(p.beta), aligned }
     }
 
+    /// What sums are multiplied by.
+    #[inline(always)]
+    pub(crate) fn scale(&self) -> A {
+        self.scale
+    }
+
     /// Makes the results of `L` neighbouring columns of a row of their sums, as far as they are inside.
     ///
     /// # Safety
