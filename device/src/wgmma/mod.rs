@@ -148,6 +148,13 @@ impl<const REGISTERS: usize> Accumulator<REGISTERS>
 where
     State<REGISTERS>: Shape,
 {
+    /// Of no value that counts, at no cost: the first product does not accumulate. Zeros would be written, and old sums
+    /// be kept until then.
+    #[inline(always)]
+    pub fn unset() -> Self {
+        Self { state: imp::Engine::unset() }
+    }
+
     /// Orders all that the thread did to these registers, and to others, before the products that follow:
     /// `wgmma.fence.sync.aligned`. Needed before the first product of the kernel, and after registers of the
     /// accumulators or of an operand were written; not between products on the same accumulators. In a loop it stands

@@ -14,10 +14,10 @@
 //! cores: 4096³ in bf16 at 989 TFLOP/s: 139 µs; by the L2 cache where tiles are small.
 //!
 //! # Launch
-//! Whole: persistent blocks, no more than are resident, that take output tiles one after the other; one thread loads
-//! stages of 128 bytes of k of both operands, and one or two warpgroups multiply 64 rows each. Blocks may share the k of
-//! a tile through memory (`parts`). Shared and swapped: a cluster for each tile, of 1 to 8 blocks that share its k and
-//! add their sums through shared memory; swapped instances compute Dᵀ, for few rows. Results leave by bulk stores while
+//! Persistent blocks, no more than are resident, that take output tiles one after the other; one thread loads stages of
+//! 128 bytes of k of both operands, and one or two warpgroups multiply 64 rows each. Blocks may share the k of a tile
+//! through memory (`parts`). Or, of shared instances, a cluster for each tile, of 2 to 8 blocks that share its k and add
+//! their sums through shared memory; swapped instances always, of 1 to 8, and compute Dᵀ, for few rows. Results leave by bulk stores while
 //! the next are made, or in vectors, as D allows. With 256 columns the loading warpgroup gives registers to the others.
 //! Tensor maps are older than the grid before this one: they are acquired before the wait for it.
 //!
@@ -30,7 +30,7 @@
 use kasmina_device::convert::E4m3;
 use kasmina_device::shared::DynamicShared;
 use kasmina_device::wgmma::{
-    Accumulator, InOrder, KMajor, Major, MnMajor, Multiply, Shape, State, Tf32,
+    InOrder, KMajor, Major, MnMajor, Multiply, Shape, State, Tf32,
 };
 use kasmina_device::{cluster, kernel, thread, tma, warpgroup};
 use kasmina_types::{LinearWgmmaParams, bf16, f16};
@@ -55,7 +55,8 @@ pub const fn shared_bytes(groups: usize, registers: usize, stages: usize) -> usi
 
 /// # Safety
 /// As [`LinearWgmmaParams`] says; blocks of `GROUPS` · 128 threads and a warp, or a warpgroup where `MOVES`, with
-/// [`shared_bytes`]. Clusters are of one block but where `SHARED`, and there is then one for each tile.
+/// [`shared_bytes`]. Clusters are of one block but where `SHARED`. One for each tile where they are of more, or `SWAPPED`,
+/// and then neither parts nor a map of D.
 #[inline(always)]
 unsafe fn product<
     E,
@@ -106,8 +107,10 @@ unsafe fn product<
         Schedule::new(&p, rows as u32, columns as u32, along_k, SWAPPED)
     };
     let (first, step) = (thread::block_idx_x() / blocks, thread::grid_dim_x() / blocks);
+    // Else a block has its tiles for itself, or shares them through memory.
+    let in_cluster = SWAPPED || blocks > 1;
     let range = |part: u32| {
-        if SHARED {
+        if in_cluster {
             schedule.k_range(rank, blocks)
         } else {
             schedule.k_range(part, schedule.parts())
@@ -161,7 +164,6 @@ unsafe fn product<
     let group = warpgroup::index() as usize;
     let team = Team::new::<R>(&map, group, thread as usize);
     let mut boxes = 0;
-    let mut d = Accumulator::<R>::zeroed();
     while index < schedule.works {
         // SAFETY: below the number of works.
         let work = unsafe { schedule.work(index) };
@@ -170,19 +172,17 @@ unsafe fn product<
         index += step;
         // SAFETY: all threads of the warpgroup are here, each time with the same; what each part asks for is said there.
         unsafe {
-            if !SHARED && p.bulk != 0 {
+            if p.bulk != 0 {
                 team.bring_bias::<R>(&p, &place);
             }
-            multiply::<E, MA, MB, R, STAGES>(
-                &mut d,
+            let f = multiply::<E, MA, MB, R, STAGES>(
                 &map,
                 &barriers,
                 &mut turn,
                 group,
                 end - begin,
             );
-            let f = d.wait::<0>();
-            if SHARED {
+            if in_cluster {
                 let (row, column) = if SWAPPED { (0, 64 * group) } else { (64 * group, 0) };
                 let at = (place.row + row, place.column + column);
                 let epilogue = Epilogue::new(&p.linear, &place, 4);
@@ -201,7 +201,6 @@ unsafe fn product<
             if split {
                 parts.leave::<R, W>(place.part, &f);
                 if !is_last(&p.linear, place.tile, map.last, GROUPS as u32 * 128) {
-                    d = f.into_accumulator();
                     continue;
                 }
             }
@@ -226,7 +225,6 @@ unsafe fn product<
                     i += 1;
                 }
             }
-            d = f.into_accumulator();
         }
     }
     if p.bulk != 0 && thread == 0 {
@@ -237,12 +235,12 @@ unsafe fn product<
 
 macro_rules! instance {
     ($entry:ident, $element:ty, $dtype:ident, $layout:ident, $kind:ident, $groups:literal, $registers:literal,
-     $window:literal, $stages:literal, $threads:literal, $blocks:literal) => {
+     $window:literal, $stages:literal, $threads:literal) => {
         /// One layout, one shape of tile.
         ///
         /// # Safety
         /// As [`LinearWgmmaParams`] says, and the module on the launch.
-        #[kernel(block = $threads, min_blocks = $blocks, arch = "90a", awaits)]
+        #[kernel(block = $threads, arch = "90a", awaits)]
         pub unsafe fn $entry(p: LinearWgmmaParams) {
             const MOVES: bool = $threads == ($groups + 1) * 128;
             // SAFETY: the entry's contract.

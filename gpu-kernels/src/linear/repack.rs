@@ -14,7 +14,7 @@
 //! Each element is read and written once. Bound by memory, or the L2 cache: 4096 × 1024 of 2 bytes: 16.8 MB.
 //!
 //! # Launch
-//! A block of 256 threads for each 64 × 64 elements of each matrix, which it turns in 64 rows of shared memory.
+//! A block of 256 threads for each 64 × 64 elements of each matrix, which it turns in dynamic shared memory.
 //!
 //! # Determinism
 //! Bitwise: nothing is computed.
@@ -24,7 +24,7 @@
 
 use bytemuck::Pod;
 use kasmina_device::global::{Load, Store};
-use kasmina_device::shared_array;
+use kasmina_device::shared::DynamicShared;
 use kasmina_device::vector::{StoreHint, Vector};
 use kasmina_device::{kernel, thread};
 use kasmina_types::tiles::{LINEAR_REPACK_BLOCK_THREADS, LINEAR_REPACK_TILE};
@@ -37,8 +37,13 @@ const PITCH: usize = TILE + 4;
 /// Elements of a store.
 const LANES: usize = 4;
 
+/// Dynamic shared memory for elements of so many bytes.
+pub const fn shared_bytes(size: usize) -> usize {
+    TILE * PITCH * size
+}
+
 /// # Safety
-/// As [`LinearRepack`] says, with a block for each tile of each matrix.
+/// As [`LinearRepack`] says, with a block for each tile of each matrix, and [`shared_bytes`].
 #[inline(always)]
 unsafe fn repack<T: Pod>(p: LinearRepack) {
     let (from, to): (In<T>, Out<T>) = (p.from.cast(), p.to.cast());
@@ -49,7 +54,7 @@ unsafe fn repack<T: Pod>(p: LinearRepack) {
     let (number, tile) = (block / tiles, block % tiles);
     let (row, column) = (tile / tile_columns * TILE, tile % tile_columns * TILE);
     let thread = thread::thread_idx_x() as usize;
-    let staged = shared_array![T; TILE * PITCH];
+    let staged = DynamicShared::<T>::whole();
     let base = number * p.from_stride as usize;
 
     let (lane, line) = (thread % TILE, thread / TILE);

@@ -15,6 +15,7 @@ pub use forward::{Chosen, Linear, LinearOptions};
 pub use gradients::LinearGradients;
 pub use operands::{Operands, Scales};
 pub use precision::Precision;
+pub(crate) use shape::Extent;
 pub use shape::LinearShape;
 
 pub use kasmina_types::{Activation, Layout};

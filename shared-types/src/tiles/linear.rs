@@ -53,51 +53,50 @@ macro_rules! linear_mma_tiles {
 }
 
 /// Hands each instance of `linear` on the tensor cores of warpgroups to a macro: `(entry, element, DType, layout, kind,
-/// warpgroups, registers, window, stages, threads of a block, blocks of an SM)`. f32 is rounded to tf32. An output tile
-/// is 64 rows a warpgroup by 2 columns a register of each thread, and transposed where the kind is `Swapped`. Blocks of
-/// a cluster share the k of a tile where the kind is not `Whole`. A window of registers is staged at once. Compute
-/// capability 9.0 alone.
+/// warpgroups, registers, window, stages, threads of a block)`. f32 is rounded to tf32. An output tile is 64 rows a
+/// warpgroup by 2 columns a register of each thread, and transposed where the kind is `Swapped`. Blocks of a cluster may
+/// share the k of a tile where the kind is not `Whole`. A window of registers is staged at once. Stages leave no room for
+/// a second block of an SM: blocks that overlap their predecessors would else come to lie two on one. Compute capability
+/// 9.0 alone.
 #[macro_export]
 macro_rules! linear_wgmma_tiles {
     ($instance:ident) => {
-        $instance! { linear_wgmma_bf16_nn_m128n256, bf16, Bf16, NN, Whole, 2, 128, 32, 4, 384, 1 }
-        $instance! { linear_wgmma_bf16_nn_m64n128, bf16, Bf16, NN, Whole, 1, 64, 32, 4, 160, 1 }
-        $instance! { linear_wgmma_bf16_nn_m64n64_shared, bf16, Bf16, NN, Shared, 1, 32, 32, 6, 160, 2 }
-        $instance! { linear_wgmma_bf16_nt_m128n256, bf16, Bf16, NT, Whole, 2, 128, 32, 4, 384, 1 }
-        $instance! { linear_wgmma_bf16_nt_m64n128, bf16, Bf16, NT, Whole, 1, 64, 32, 4, 160, 1 }
-        $instance! { linear_wgmma_bf16_nt_m64n64_shared, bf16, Bf16, NT, Shared, 1, 32, 32, 6, 160, 2 }
-        $instance! { linear_wgmma_bf16_tn_m128n256, bf16, Bf16, TN, Whole, 2, 128, 32, 4, 384, 1 }
-        $instance! { linear_wgmma_bf16_tn_m64n128, bf16, Bf16, TN, Whole, 1, 64, 32, 4, 160, 1 }
-        $instance! { linear_wgmma_bf16_tn_m64n64_shared, bf16, Bf16, TN, Shared, 1, 32, 32, 6, 160, 2 }
-        $instance! { linear_wgmma_bf16_tt_m128n256, bf16, Bf16, TT, Whole, 2, 128, 32, 4, 384, 1 }
-        $instance! { linear_wgmma_bf16_tt_m64n128, bf16, Bf16, TT, Whole, 1, 64, 32, 4, 160, 1 }
-        $instance! { linear_wgmma_bf16_tt_m64n64_shared, bf16, Bf16, TT, Shared, 1, 32, 32, 6, 160, 2 }
-        $instance! { linear_wgmma_bf16_nt_m64n64, bf16, Bf16, NT, Whole, 1, 32, 32, 8, 160, 1 }
-        $instance! { linear_wgmma_bf16_nt_m8n64_swapped, bf16, Bf16, NT, Swapped, 1, 4, 4, 8, 160, 2 }
-        $instance! { linear_wgmma_bf16_nt_m16n64_swapped, bf16, Bf16, NT, Swapped, 1, 8, 8, 8, 160, 2 }
-        $instance! { linear_wgmma_bf16_nt_m64n64_swapped, bf16, Bf16, NT, Swapped, 1, 32, 32, 6, 160, 2 }
-        $instance! { linear_wgmma_f16_nn_m128n256, f16, F16, NN, Whole, 2, 128, 32, 4, 384, 1 }
-        $instance! { linear_wgmma_f16_nn_m64n128, f16, F16, NN, Whole, 1, 64, 32, 4, 160, 1 }
-        $instance! { linear_wgmma_f16_nn_m64n64_shared, f16, F16, NN, Shared, 1, 32, 32, 6, 160, 2 }
-        $instance! { linear_wgmma_f16_nt_m128n256, f16, F16, NT, Whole, 2, 128, 32, 4, 384, 1 }
-        $instance! { linear_wgmma_f16_nt_m64n128, f16, F16, NT, Whole, 1, 64, 32, 4, 160, 1 }
-        $instance! { linear_wgmma_f16_nt_m64n64_shared, f16, F16, NT, Shared, 1, 32, 32, 6, 160, 2 }
-        $instance! { linear_wgmma_f16_tn_m128n256, f16, F16, TN, Whole, 2, 128, 32, 4, 384, 1 }
-        $instance! { linear_wgmma_f16_tn_m64n128, f16, F16, TN, Whole, 1, 64, 32, 4, 160, 1 }
-        $instance! { linear_wgmma_f16_tn_m64n64_shared, f16, F16, TN, Shared, 1, 32, 32, 6, 160, 2 }
-        $instance! { linear_wgmma_f16_tt_m128n256, f16, F16, TT, Whole, 2, 128, 32, 4, 384, 1 }
-        $instance! { linear_wgmma_f16_tt_m64n128, f16, F16, TT, Whole, 1, 64, 32, 4, 160, 1 }
-        $instance! { linear_wgmma_f16_tt_m64n64_shared, f16, F16, TT, Shared, 1, 32, 32, 6, 160, 2 }
-        $instance! { linear_wgmma_f16_nt_m64n64, f16, F16, NT, Whole, 1, 32, 32, 8, 160, 1 }
-        $instance! { linear_wgmma_f16_nt_m8n64_swapped, f16, F16, NT, Swapped, 1, 4, 4, 8, 160, 2 }
-        $instance! { linear_wgmma_f16_nt_m16n64_swapped, f16, F16, NT, Swapped, 1, 8, 8, 8, 160, 2 }
-        $instance! { linear_wgmma_f16_nt_m64n64_swapped, f16, F16, NT, Swapped, 1, 32, 32, 6, 160, 2 }
-        $instance! { linear_wgmma_e4m3_nt_m128n256, E4m3, E4m3, NT, Whole, 2, 128, 32, 4, 384, 1 }
-        $instance! { linear_wgmma_e4m3_nt_m64n128, E4m3, E4m3, NT, Whole, 1, 64, 32, 4, 160, 1 }
-        $instance! { linear_wgmma_e4m3_nt_m64n64_shared, E4m3, E4m3, NT, Shared, 1, 32, 32, 6, 160, 2 }
-        $instance! { linear_wgmma_f32_nt_m128n256, Tf32, F32, NT, Whole, 2, 128, 32, 4, 384, 1 }
-        $instance! { linear_wgmma_f32_nt_m64n128, Tf32, F32, NT, Whole, 1, 64, 32, 4, 160, 1 }
-        $instance! { linear_wgmma_f32_nt_m64n64_shared, Tf32, F32, NT, Shared, 1, 32, 32, 6, 160, 2 }
+        $instance! { linear_wgmma_bf16_nn_m128n256, bf16, Bf16, NN, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_bf16_nn_m64n128, bf16, Bf16, NN, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_bf16_nn_m64n64, bf16, Bf16, NN, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_bf16_nt_m128n256, bf16, Bf16, NT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_bf16_nt_m64n128, bf16, Bf16, NT, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_bf16_nt_m64n64, bf16, Bf16, NT, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_bf16_tn_m128n256, bf16, Bf16, TN, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_bf16_tn_m64n128, bf16, Bf16, TN, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_bf16_tn_m64n64, bf16, Bf16, TN, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_bf16_tt_m128n256, bf16, Bf16, TT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_bf16_tt_m64n128, bf16, Bf16, TT, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_bf16_tt_m64n64, bf16, Bf16, TT, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_bf16_nt_m8n64_swapped, bf16, Bf16, NT, Swapped, 1, 4, 4, 16, 160 }
+        $instance! { linear_wgmma_bf16_nt_m16n64_swapped, bf16, Bf16, NT, Swapped, 1, 8, 8, 16, 160 }
+        $instance! { linear_wgmma_bf16_nt_m64n64_swapped, bf16, Bf16, NT, Swapped, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_f16_nn_m128n256, f16, F16, NN, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_f16_nn_m64n128, f16, F16, NN, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_f16_nn_m64n64, f16, F16, NN, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_f16_nt_m128n256, f16, F16, NT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_f16_nt_m64n128, f16, F16, NT, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_f16_nt_m64n64, f16, F16, NT, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_f16_tn_m128n256, f16, F16, TN, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_f16_tn_m64n128, f16, F16, TN, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_f16_tn_m64n64, f16, F16, TN, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_f16_tt_m128n256, f16, F16, TT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_f16_tt_m64n128, f16, F16, TT, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_f16_tt_m64n64, f16, F16, TT, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_f16_nt_m8n64_swapped, f16, F16, NT, Swapped, 1, 4, 4, 16, 160 }
+        $instance! { linear_wgmma_f16_nt_m16n64_swapped, f16, F16, NT, Swapped, 1, 8, 8, 16, 160 }
+        $instance! { linear_wgmma_f16_nt_m64n64_swapped, f16, F16, NT, Swapped, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_e4m3_nt_m128n256, E4m3, E4m3, NT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_e4m3_nt_m64n128, E4m3, E4m3, NT, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_e4m3_nt_m64n64, E4m3, E4m3, NT, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_f32_nt_m128n256, Tf32, F32, NT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_f32_nt_m64n128, Tf32, F32, NT, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_f32_nt_m64n64, Tf32, F32, NT, Shared, 1, 32, 32, 12, 160 }
     };
 }
 
@@ -177,9 +176,9 @@ pub(super) const fn add(table: &mut Table) {
     linear_mma_tiles!(mma);
     macro_rules! wgmma {
         ($entry:ident, $element:ident, $dtype:ident, $layout:ident, $kind:ident, $groups:literal,
-         $registers:literal, $window:literal, $stages:literal, $threads:literal, $blocks:literal) => {
+         $registers:literal, $window:literal, $stages:literal, $threads:literal) => {
             let lanes = 16 / DType::$dtype.size_bytes() as u32;
-            table.add(stringify!($entry), "linear", DType::$dtype, lanes, $threads, $blocks);
+            table.add(stringify!($entry), "linear", DType::$dtype, lanes, $threads, 1);
             table.needs_exactly(90);
         };
     }

@@ -134,7 +134,7 @@ mod tests {
     fn entries_are_named_once_and_after_family_and_dtype() {
         assert_eq!(
             TILES.len(),
-            8 + 6 + 8 + 3 + 50 + 16 + 6 + 4 + 13 + 30 + 6 + 5 + 8 + 26 + 7 + 24 + 38 + 3 + 4
+            8 + 6 + 8 + 3 + 50 + 16 + 6 + 4 + 13 + 30 + 6 + 5 + 8 + 26 + 7 + 24 + 36 + 3 + 4
         );
         for (i, tile) in TILES.iter().enumerate() {
             assert!(tile.entry.starts_with(tile.family), "{}", tile.entry);

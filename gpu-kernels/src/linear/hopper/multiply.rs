@@ -3,7 +3,7 @@
 use kasmina_device::shared::DynamicShared;
 use kasmina_device::swizzle::Swizzle;
 use kasmina_device::wgmma::{
-    self, Accumulator, Descriptor, InOrder, Layout, Major, Multiply, Shape, State,
+    self, Accumulator, Descriptor, Fragment, InOrder, Layout, Major, Multiply, Shape, State,
 };
 use kasmina_device::{thread, warp};
 
@@ -31,16 +31,17 @@ const fn layout<M: Major>() -> Layout {
 /// All threads of the warpgroup are here, with the same arguments; one thread of the block loads as many stages.
 #[inline(always)]
 pub(crate) unsafe fn multiply<E, MA: Major, MB: Major, const R: usize, const STAGES: usize>(
-    d: &mut Accumulator<R>,
     map: &SharedMap,
     barriers: &Barriers,
     turn: &mut Turn,
     group: usize,
     count: u32,
-) where
+) -> Fragment<R>
+where
     E: InOrder<MA> + InOrder<MB>,
     State<R>: Multiply<E> + Shape,
 {
+    let mut d = Accumulator::<R>::unset();
     let shared = DynamicShared::<u8>::whole();
     let release = |stage: usize| {
         warp::sync_warp(warp::FULL_MASK);
@@ -76,6 +77,7 @@ pub(crate) unsafe fn multiply<E, MA: Major, MB: Major, const R: usize, const STA
         turn.advance(STAGES);
         left -= 1;
     }
-    wgmma::wait_group::<0>();
+    let sums = d.wait::<0>();
     release(before);
+    sums
 }

@@ -93,29 +93,29 @@ pub(crate) unsafe fn by_bulk_stores<const R: usize, const W: usize>(
                 let at = open(team, *boxes);
                 // SAFETY: the box is the warpgroup's until it is closed.
                 unsafe {
+                    let mut x = [[0.0; 8]; 2];
                     unroll!(j in 2 => {
-                        let x = octet::<W>(&sums, 2 * half + j);
                         let column = from + 32 * half + 16 * j;
-                        let x = finish(p, team, scale, column, x, false);
-                        put_f32(team, at, 16 * j, x);
+                        x[j] = finish(p, team, scale, column, octet::<W>(&sums, 2 * half + j), false);
                     });
+                    unroll!(j in 2 => { put_f32(team, at, 16 * j, x[j]); });
                     close(p, place, team, at, (place.column + from + 32 * half) as i32, row);
                 }
                 *boxes += 1;
             });
         } else {
-            let at = open(team, *boxes);
-            // SAFETY: as above.
+            // SAFETY: as above. All results come before the first is put, so that they are computed side by side.
             unsafe {
+                let mut x = [[0.0; 8]; 4];
                 unroll!(j in 4 => {
-                    let x = octet::<W>(&sums, j);
-                    let x = finish(p, team, scale, from + 16 * j, x, true);
-                    if output == LinearOutput::F16 as u32 {
-                        put_halves::<f16>(team, at, j, x);
-                    } else {
-                        put_halves::<bf16>(team, at, j, x);
-                    }
+                    x[j] = finish(p, team, scale, from + 16 * j, octet::<W>(&sums, j), true);
                 });
+                let at = open(team, *boxes);
+                if output == LinearOutput::F16 as u32 {
+                    unroll!(j in 4 => { put_halves::<f16>(team, at, j, x[j]); });
+                } else {
+                    unroll!(j in 4 => { put_halves::<bf16>(team, at, j, x[j]); });
+                }
                 close(p, place, team, at, (place.column + from) as i32, row);
             }
             *boxes += 1;
