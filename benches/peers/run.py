@@ -18,6 +18,7 @@ PROGRAMS = [
     "layer_forward",
     "layer_backward",
     "activation_norm",
+    "linear",
     "active_inference",
 ]
 

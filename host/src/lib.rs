@@ -61,6 +61,8 @@ mod documents {
     mod layer {}
     #[doc = include_str!("../../docs/active-inference.md")]
     mod active_inference {}
+    #[doc = include_str!("../../docs/linear.md")]
+    mod linear {}
     #[doc = include_str!("../../docs/tuning.md")]
     mod tuning {}
     #[doc = include_str!("../../docs/integration.md")]

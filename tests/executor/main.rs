@@ -10,6 +10,7 @@ mod blend_forward_tma;
 mod gradient_clip;
 mod graft_schedule;
 mod layer;
+mod linear;
 mod reduce;
 mod state_update;
 mod telemetry_reduce;

@@ -7,9 +7,11 @@ use kasmina::information::TransferEntropy;
 use kasmina::kasmina::{
     BlendBackward, BlendForward, BlendOptions, GradientBuffers, LayerState, Variant,
 };
+use kasmina::linear::{Layout, Precision};
 use kasmina::reduction::{Reduce, SegmentOffsets, Segments};
-use kasmina::types::DType;
+use kasmina::types::{DType, E4m3};
 use kasmina::{Buffer, Device, Error};
+use kasmina_tests::Numbers;
 use kasmina_tests::information::active_inference::{self as inference, published, stages};
 use kasmina_tests::information::transfer_entropy as te;
 use kasmina_tests::information::vectors;
@@ -20,6 +22,8 @@ use kasmina_tests::kasmina::layer::{
     checkpoints, kernels, lifecycle, memory, profile, stack, steps, training,
 };
 use kasmina_tests::kasmina::{gradient_clip, graft_schedule, state_update, telemetry_reduce};
+use kasmina_tests::linear::forward as linear;
+use kasmina_tests::linear::gradients as linear_backward;
 use kasmina_tests::normalization::activation_norm as norm;
 use kasmina_tests::reduction::reduce::{self, Cut};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -76,6 +80,10 @@ fn main() {
         trial("active_inference::ends", inference_ends),
         trial("active_inference::stages", inference_stages),
         trial("vectors::sizes", vector_sizes),
+        trial("linear::random_shapes", linear_random_shapes),
+        trial("linear::edges", linear_edges),
+        trial("linear::gradients", linear_gradients),
+        trial("linear::refusals", linear::check_refusals),
         trial("active_inference::refusals", inference::check_refusals),
         trial("transfer_entropy::values_of_the_case", |device| te::check_case(device, usize::MAX)),
         trial("transfer_entropy::random_options", |device| te::check_random(device, 0..40, 3000)),
@@ -600,6 +608,71 @@ fn inference_ends(device: &Device) {
 
 fn inference_stages(device: &Device) {
     inference_cases().for_each(|case| stages::check_stages(device, case));
+}
+
+/// Every element type and precision of one shape.
+fn linear_every_type(device: &Device, case: &linear::Case) {
+    let with = |precision| linear::Case { precision, ..*case };
+    linear::check::<f32, f32>(device, &with(Precision::F32));
+    linear::check::<f32, f32>(device, &with(Precision::Tf32));
+    linear::check::<bf16, bf16>(device, &with(Precision::Bf16));
+    linear::check::<f16, f16>(device, &with(Precision::F16));
+    linear::check::<E4m3, bf16>(device, &with(Precision::Fp8));
+}
+
+/// 200 shapes to 3000, odd ones and rows with gaps among them; the reference of a large one takes a while.
+fn linear_random_shapes(device: &Device) {
+    let mut numbers = Numbers::new(5);
+    for seed in 0..200 {
+        // As often small as large.
+        let most = if u64::is_multiple_of(seed, 8) { 3000 } else { 400 };
+        let [m, n, k] = [(); 3].map(|()| 1 + numbers.below(most));
+        let layout = Layout::ALL[numbers.below(4)];
+        let (batch, gaps) =
+            (1 + numbers.below(if most > 400 { 1 } else { 3 }), u64::is_multiple_of(seed, 3));
+        let precision = Precision::Auto;
+        linear_every_type(device, &linear::Case { layout, m, n, k, batch, precision, gaps, seed });
+    }
+}
+
+fn linear_edges(device: &Device) {
+    for layout in Layout::ALL {
+        for (m, n, k) in [
+            (1, 1, 1),
+            (1, 1, 0),
+            (128, 128, 64),
+            (129, 127, 65),
+            (16, 512, 512),
+            (1, 4096, 4096),
+            (4096, 1, 4096),
+            (8, 8, 20_000),
+            (257, 65, 1000),
+        ] {
+            let case = linear::Case::new(layout, m, n, k, Precision::Auto);
+            linear_every_type(device, &case);
+            if m * n * k < 1 << 24 {
+                let case = linear::Case { precision: Precision::F64, ..case };
+                linear::check::<f64, f64>(device, &case);
+                linear::check::<f32, f32>(device, &case);
+                linear::check_scales(device, &linear::Case { precision: Precision::Fp8, ..case });
+            }
+        }
+    }
+}
+
+fn linear_gradients(device: &Device) {
+    let mut numbers = Numbers::new(6);
+    for seed in 0..24 {
+        let [m, n, k] = [(); 3].map(|()| 1 + numbers.below(1500));
+        let layout = Layout::ALL[numbers.below(4)];
+        let gaps = u64::is_multiple_of(seed, 2);
+        let case =
+            linear::Case { layout, m, n, k, batch: 1, precision: Precision::Auto, gaps, seed };
+        linear_backward::check::<f32>(device, &case);
+        linear_backward::check::<bf16>(device, &case);
+        linear_backward::check::<f16>(device, &case);
+        linear_backward::check::<f64>(device, &case);
+    }
 }
 
 fn vector_sizes(device: &Device) {

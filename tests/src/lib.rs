@@ -3,6 +3,7 @@
 
 pub mod information;
 pub mod kasmina;
+pub mod linear;
 pub mod normalization;
 pub mod reduction;
 

@@ -38,7 +38,8 @@ impl LinearInstance {
 pub fn linear_simt(dtype: DType, sums: DType) -> impl Iterator<Item = LinearInstance> {
     let mut instances = Vec::new();
     macro_rules! instance {
-        ($entry:ident, $element:ty, $dtype:ident, $sums:ty, $lanes:literal, $groups:literal) => {
+        ($entry:ident, $element:ty, $dtype:ident, $sums:ty, $lanes:literal, $groups:literal,
+         $min_blocks:literal) => {
             let size = size_of::<$sums>();
             instances.push(LinearInstance {
                 kernel: forward::$entry::handle(),

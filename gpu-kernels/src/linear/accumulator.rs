@@ -144,7 +144,7 @@ unsafe fn load_as<T: Stored<A>, A: Accumulator, const L: usize>(
         return unsafe { from.load_vector::<L>(index, LoadHint::Cached) }.map(T::widen).0;
     }
     let mut values = [A::ZERO; L];
-    unroll!(l in L => {
+    unroll!(l in L, at most 4 => {
         if l < count {
             // SAFETY: one of the `count` values.
             values[l] = unsafe { from.load(index + l) }.widen();
@@ -169,7 +169,7 @@ unsafe fn store_as<T: Stored<A>, A: Accumulator, const L: usize>(
         unsafe { to.store_vector(index, Vector(values).map(T::narrow), StoreHint::Cached) };
         return;
     }
-    unroll!(l in L => {
+    unroll!(l in L, at most 4 => {
         if l < count {
             // SAFETY: one of the `count` values.
             unsafe { to.store(index + l, T::narrow(values[l])) };
@@ -331,7 +331,7 @@ impl Accumulator for f64 {
 
     #[inline(always)]
     fn activate<const L: usize>(_half: bool, kind: u32, x: &mut [Self; L]) {
-        unroll!(l in L => { x[l] = differentiate_f64(kind, x[l]).0; });
+        unroll!(l in L, at most 4 => { x[l] = differentiate_f64(kind, x[l]).0; });
     }
 
     #[inline(always)]
@@ -341,7 +341,7 @@ impl Accumulator for f64 {
         x: &mut [Self; L],
         slopes: &mut [Self; L],
     ) {
-        unroll!(l in L => { (x[l], slopes[l]) = differentiate_f64(kind, x[l]); });
+        unroll!(l in L, at most 4 => { (x[l], slopes[l]) = differentiate_f64(kind, x[l]); });
     }
 
     accesses!(f32, F64: f64);

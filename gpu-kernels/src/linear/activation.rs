@@ -5,8 +5,8 @@ use core::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, LN_2, LOG2_E};
 use kasmina_device::math::fma_f64;
 use kasmina_types::Activation;
 
-/// ln 2 without its last 32 bits, whose product with a whole number is exact, and the rest.
-const LN_2_HIGH: f64 = f64::from_bits(LN_2.to_bits() & !0xffff_ffff);
+/// ln 2 without its last 21 bits, whose product with a whole number is exact, and the rest.
+const LN_2_HIGH: f64 = f64::from_bits(LN_2.to_bits() & !0x1f_ffff);
 const LN_2_LOW: f64 = 1.908_214_929_270_587_7e-10;
 /// 1.5·2⁵²: what is added to it is rounded to a whole number.
 const ROUNDER: f64 = 6_755_399_441_055_744.0;
@@ -87,7 +87,7 @@ fn sigmoid(x: f64) -> f64 {
 /// 2·σ(2x) − 1, which cancels near 0, where a continued fraction takes its place.
 #[inline(always)]
 fn tanh(x: f64) -> f64 {
-    if x < -0.35 || x > 0.35 {
+    if !(-0.35..=0.35).contains(&x) {
         return fma_f64(2.0, sigmoid(2.0 * x), -1.0);
     }
     let square = x * x;
@@ -143,7 +143,8 @@ mod tests {
                     ("derivative", slope, reference.derivative(x)),
                 ] {
                     let error = (got - expected).abs() / expected.abs().max(1.0);
-                    assert!(error < 4e-15, "{what} of {kind} at {x}: {got}, {expected}");
+                    // 1 − σ is off by half a unit of 1, and may be multiplied by 40.
+                    assert!(error < 1e-14, "{what} of {kind} at {x}: {got}, {expected}");
                 }
             }
         }

@@ -13,9 +13,10 @@ use kasmina_types::{Activation, LinearOutput, LinearParams, Out, Scaling};
 use super::accumulator::Accumulator;
 use super::place::Place;
 
-/// What is the same for all elements of a tile.
+/// What is the same for all elements of a tile. `APPROXIMATE`: activations are as good as 16-bit results need them, to
+/// 2e-5, whatever the results are: for products whose own rounding is far more.
 #[derive(Clone, Copy)]
-pub(crate) struct Epilogue<A> {
+pub(crate) struct Epilogue<A, const APPROXIMATE: bool> {
     /// α, and the operands' scales where they have one each.
     scale: A,
     beta: A,
@@ -23,7 +24,7 @@ pub(crate) struct Epilogue<A> {
     aligned: bool,
 }
 
-impl<A: Accumulator> Epilogue<A> {
+impl<A: Accumulator, const APPROXIMATE: bool> Epilogue<A, APPROXIMATE> {
     /// Of vectors of `lanes` elements.
     ///
     /// # Safety
@@ -73,12 +74,12 @@ impl<A: Accumulator> Epilogue<A> {
             let from = at.bias as usize + column;
             // SAFETY: the `count` columns from `column` on are inside, and vectors aligned where `whole`.
             let bias = unsafe { A::load::<L>(&p.bias, p.output, from, count, whole) };
-            unroll!(l in L => { z[l] = A::add(z[l], bias[l]); });
+            unroll!(l in L, at most 4 => { z[l] = A::add(z[l], bias[l]); });
         }
         if !p.c.is_empty() {
             // SAFETY: as the bias; the row is inside.
             let c = unsafe { A::load::<L>(&p.c, p.output, index(at.c, at.ldc), count, whole) };
-            unroll!(l in L => { z[l] = A::fma(self.beta, c[l], z[l]); });
+            unroll!(l in L, at most 4 => { z[l] = A::fma(self.beta, c[l], z[l]); });
         }
         if !p.z.is_empty() {
             // SAFETY: as C; the elements are this thread's.
@@ -87,7 +88,7 @@ impl<A: Accumulator> Epilogue<A> {
         if p.activation != Activation::None as u32 {
             let half =
                 p.output == LinearOutput::F16 as u32 || p.output == LinearOutput::Bf16 as u32;
-            if half {
+            if APPROXIMATE || half {
                 A::activate(true, p.activation, &mut z);
             } else {
                 A::activate(false, p.activation, &mut z);
@@ -98,7 +99,7 @@ impl<A: Accumulator> Epilogue<A> {
             let residual = unsafe {
                 A::load::<L>(&p.residual, p.output, index(at.residual, at.ldr), count, whole)
             };
-            unroll!(l in L => { z[l] = A::add(z[l], residual[l]); });
+            unroll!(l in L, at most 4 => { z[l] = A::add(z[l], residual[l]); });
         }
         // SAFETY: as Z.
         unsafe { A::store(&p.d, p.output, index(at.d, at.ldd), z, count, whole) };
@@ -127,7 +128,7 @@ pub(crate) unsafe fn finish_tile<
     stage: impl Fn(usize),
 ) {
     // SAFETY: the caller's contract.
-    let epilogue = unsafe { Epilogue::new(p, place, L) };
+    let epilogue = unsafe { Epilogue::<A, false>::new(p, place, L) };
     let thread = thread::thread_idx_x() as usize;
     let vectors = ROWS * COLUMNS / L;
     let partials: Out<A> = p.partials.cast();
@@ -172,7 +173,7 @@ pub(crate) unsafe fn finish_tile<
                     let at = (place.tile * parts + part) * tile_size + r * COLUMNS + c;
                     // SAFETY: all parts were stored before their blocks arrived.
                     let Vector(more) = unsafe { partials.load_vector::<L>(at, LoadHint::Cached) };
-                    unroll!(l in L => { sums[l] = A::add(sums[l], more[l]); });
+                    unroll!(l in L, at most 4 => { sums[l] = A::add(sums[l], more[l]); });
                     part += 1;
                 }
                 // SAFETY: inside D; each vector is one thread's of this block.

@@ -131,8 +131,8 @@ impl<T: Copy> Operand<T> {
         T: Stored<A>,
     {
         let mut values = [[A::ZERO; 4]; G];
-        unroll!(g in G => {
-            unroll!(i in 4 => {
+        unroll!(g in G, at most 2 => {
+            unroll!(i in 4, at most 4 => {
                 let (row, along) = self.place::<G>(thread, 4 * g + i);
                 // SAFETY: the caller's contract.
                 values[g][i] = unsafe { self.element(row, k + along, k_end) };
@@ -153,8 +153,8 @@ impl<T: Copy> Operand<T> {
         thread: usize,
         values: &[[A; 4]; G],
     ) {
-        unroll!(g in G => {
-            unroll!(i in 4 => {
+        unroll!(g in G, at most 2 => {
+            unroll!(i in 4, at most 4 => {
                 let (row, along) = self.place::<G>(thread, 4 * g + i);
                 // SAFETY: inside the tile, and this thread's alone.
                 unsafe { smem.write(base + along * (G * TILE + PAD) + row, values[g][i]) };
@@ -166,12 +166,12 @@ impl<T: Copy> Operand<T> {
 /// A thread's row of sums, and what one k adds to it.
 #[inline(always)]
 fn add_row<A: Accumulator, const G: usize>(sums: &mut [[A; 4]; G], a: A, row: &[[A; 4]; G]) {
-    unroll!(h in G => { add_four(&mut sums[h], a, row[h]); });
+    unroll!(h in G, at most 2 => { add_four(&mut sums[h], a, row[h]); });
 }
 
 #[inline(always)]
 fn add_four<A: Accumulator>(sums: &mut [A; 4], a: A, row: [A; 4]) {
-    unroll!(j in 4 => { sums[j] = A::fma(a, row[j], sums[j]); });
+    unroll!(j in 4, at most 4 => { sums[j] = A::fma(a, row[j], sums[j]); });
 }
 
 /// Puts a thread's row of sums at `index` of `smem`.
@@ -184,7 +184,7 @@ unsafe fn stage_row<A: Accumulator, const G: usize>(
     index: usize,
     sums: &[[A; 4]; G],
 ) {
-    unroll!(h in G => {
+    unroll!(h in G, at most 2 => {
         // SAFETY: the caller's contract.
         unsafe { A::write4(smem, index + h * TILE, sums[h]) };
     });
@@ -255,7 +255,7 @@ unsafe fn product<T: Stored<A>, A: Accumulator, const L: usize, const G: usize>(
         let mut along = 0;
         while along < K {
             let (mut column, mut row) = ([[A::ZERO; 4]; G], [[A::ZERO; 4]; G]);
-            unroll!(g in G => {
+            unroll!(g in G, at most 2 => {
                 let at = base + along * pitch + g * TILE;
                 // SAFETY: written before the barrier.
                 unsafe {
@@ -263,8 +263,8 @@ unsafe fn product<T: Stored<A>, A: Accumulator, const L: usize, const G: usize>(
                     row[g] = A::read4(&smem, at + size + x);
                 }
             });
-            unroll!(g in G => {
-                unroll!(i in 4 => { add_row(&mut sums[g][i], column[g][i], &row); });
+            unroll!(g in G, at most 2 => {
+                unroll!(i in 4, at most 4 => { add_row(&mut sums[g][i], column[g][i], &row); });
             });
             along += 1;
         }
@@ -278,9 +278,9 @@ unsafe fn product<T: Stored<A>, A: Accumulator, const L: usize, const G: usize>(
     }
 
     let stage = |band: usize| {
-        unroll!(g in G => {
+        unroll!(g in G, at most 2 => {
             if g == band {
-                unroll!(i in 4 => {
+                unroll!(i in 4, at most 4 => {
                     // SAFETY: inside the band, and this thread's alone.
                     unsafe { stage_row(&smem, (y + i) * pitch + x, &sums[g][i]) };
                 });
@@ -300,12 +300,13 @@ unsafe fn product<T: Stored<A>, A: Accumulator, const L: usize, const G: usize>(
 }
 
 macro_rules! instance {
-    ($entry:ident, $element:ty, $dtype:ident, $accumulator:ty, $lanes:literal, $groups:literal) => {
+    ($entry:ident, $element:ty, $dtype:ident, $accumulator:ty, $lanes:literal, $groups:literal,
+     $min_blocks:literal) => {
         /// A block for each part of each output tile.
         ///
         /// # Safety
         /// As [`LinearParams`] says.
-        #[kernel(block = LINEAR_SIMT_BLOCK_THREADS)]
+        #[kernel(block = LINEAR_SIMT_BLOCK_THREADS, min_blocks = $min_blocks)]
         pub unsafe fn $entry(p: LinearParams) {
             // SAFETY: the entry's contract.
             unsafe { product::<$element, $accumulator, $lanes, $groups>(p) }

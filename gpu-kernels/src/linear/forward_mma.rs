@@ -80,14 +80,14 @@ unsafe fn multiply<
     let (mut of_a, mut of_b) = ([[0; 4]; M], [[[0; 2]; 2]; N]);
     // SAFETY: the caller's contract.
     unsafe {
-        unroll!(i in M => {
+        unroll!(i in M, at most 4 => {
             of_a[i] = Operand::<T>::sixteen_rows::<ROWS, A_MAJOR>(smem, a, row + 16 * i, step);
         });
-        unroll!(j in N => {
+        unroll!(j in N, at most 2 => {
             of_b[j] = Operand::<T>::twice_eight_rows::<COLUMNS, B_MAJOR>(smem, b, column + 16 * j, step);
         });
-        unroll!(i in M => {
-            unroll!(j in N => {
+        unroll!(i in M, at most 4 => {
+            unroll!(j in N, at most 2 => {
                 sums[i][j][0].multiply_add::<T::Product>(of_a[i], of_b[j][0]);
                 sums[i][j][1].multiply_add::<T::Product>(of_a[i], of_b[j][1]);
             });
@@ -106,7 +106,7 @@ unsafe fn put<const PITCH: usize>(
     sums: &[Fragment16x8; 2],
 ) {
     let lane = thread::lane_idx() as usize;
-    unroll!(e in 2 => {
+    unroll!(e in 2, at most 2 => {
         let [a, b, c, d] = sums[e].registers;
         let at = index + 8 * e + Fragment16x8::column(lane, 0);
         // SAFETY: the caller's contract; columns are even.
@@ -176,12 +176,16 @@ unsafe fn product<
         bring(k + (STAGES - 1) * k_tile, empty);
         let base = full * stage_bytes;
         let places = (base, warp_m * M * 16, base + ROWS * K_BYTES, warp_n * N * 16);
-        unroll!(step in STEPS => {
+        let mut step = 0;
+        while step < STEPS {
             // SAFETY: all lanes are here; both tiles are written, before the barrier.
             unsafe {
-                multiply::<T, A_MAJOR, B_MAJOR, ROWS, COLUMNS, M, N>(&mut sums, &smem, places, step);
+                multiply::<T, A_MAJOR, B_MAJOR, ROWS, COLUMNS, M, N>(
+                    &mut sums, &smem, places, step,
+                );
             }
-        });
+            step += 1;
+        }
         full = if full + 1 == STAGES { 0 } else { full + 1 };
         empty = if empty + 1 == STAGES { 0 } else { empty + 1 };
         k += k_tile;
@@ -190,8 +194,8 @@ unsafe fn product<
     let staged = DynamicShared::<f32>::whole();
     let stage = |band: usize| {
         if band == warp_m {
-            unroll!(i in M => {
-                unroll!(j in N => {
+            unroll!(i in M, at most 4 => {
+                unroll!(j in N, at most 2 => {
                     let at = 16 * i * PITCH + (warp_n * N + j) * 16;
                     // SAFETY: inside the band, and this thread's alone.
                     unsafe { put::<PITCH>(&staged, at, &sums[i][j]) };

@@ -2,8 +2,8 @@
 //!
 //! # Math
 //! As `forward`. bf16, f16 and fp8 are multiplied exactly; of f32 the 13 lowest bits are ignored (tf32). Sums are f32, by
-//! `wgmma`, k ascending in steps of 32 bytes, from 0; within a step they are the hardware's. The GELU of bf16 results is
-//! made of the special-function unit's tanh, to 2⁻¹¹ of |z|.
+//! `wgmma`, k ascending in steps of 32 bytes, from 0; within a step they are the hardware's. Activations are made of the
+//! special-function unit's approximations, to 2e-5; the GELU of bf16 results that leave by bulk stores to 2⁻¹¹ of |z|.
 //!
 //! # Layout
 //! As `forward`, with scales for whole tensors alone; an instance is for one layout. Operands come by tensor maps:
@@ -32,7 +32,7 @@ use kasmina_device::shared::DynamicShared;
 use kasmina_device::wgmma::{
     InOrder, KMajor, Major, MnMajor, Multiply, Shape, State, Tf32,
 };
-use kasmina_device::{cluster, kernel, thread, tma, warpgroup};
+use kasmina_device::{cluster, hint, kernel, thread, tma, warpgroup};
 use kasmina_types::{LinearWgmmaParams, bf16, f16};
 
 use super::epilogue::Epilogue;
@@ -185,18 +185,19 @@ unsafe fn product<
             if in_cluster {
                 let (row, column) = if SWAPPED { (0, 64 * group) } else { (64 * group, 0) };
                 let at = (place.row + row, place.column + column);
-                let epilogue = Epilogue::new(&p.linear, &place, 4);
+                let epilogue = Epilogue::<f32, true>::new(&p.linear, &place, 4);
                 stage::<W, SWAPPED>(&team, f.window::<W>(0));
                 // Sums of all blocks are there from the first meeting on, and read before the second is over.
                 meet(barriers.met(0), blocks);
-                let share = (rank as usize, blocks as usize);
+                let share = (rank, blocks);
                 by_vectors::<W, SWAPPED>(&p, &place, &epilogue, &team, at, share, |index| {
                     sum_of_cluster(index, blocks)
                 });
                 meet(barriers.met(1), blocks);
                 return;
             }
-            let parts = Parts::new::<R>(&p.linear, place.tile, (group, GROUPS), team.t);
+            let t = hint::opaque_index(team.t);
+            let parts = Parts::new::<R>(&p.linear, place.tile, (group, GROUPS), t);
             let split = schedule.parts() > 1;
             if split {
                 parts.leave::<R, W>(place.part, &f);
@@ -211,7 +212,7 @@ unsafe fn product<
             if p.bulk != 0 {
                 by_bulk_stores::<R, W>(&p, &place, &team, &mut boxes, window);
             } else {
-                let epilogue = Epilogue::new(&p.linear, &place, 4);
+                let epilogue = Epilogue::<f32, true>::new(&p.linear, &place, 4);
                 let shared = DynamicShared::<f32>::whole();
                 let mut i = 0;
                 while i < R / W {

@@ -109,7 +109,7 @@ impl<T: Input> Operand<T> {
         k_end: usize,
     ) {
         let thread = thread::thread_idx_x() as usize;
-        unroll!(i in R * CHUNKS / THREADS => {
+        unroll!(i in R * CHUNKS / THREADS, at most 2 => {
             let q = thread + i * THREADS;
             let of_line = if K_MAJOR { CHUNKS } else { R / Self::LANES };
             let (line, c) = (q / of_line, q % of_line);
@@ -148,7 +148,7 @@ impl<T: Input> Operand<T> {
     #[inline(always)]
     unsafe fn gather(&self, smem: &DynamicShared<u8>, target: usize, index: usize, inside: usize) {
         let mut words = [0_u32; 4];
-        unroll!(w in 4 => {
+        unroll!(w in 4, at most 4 => {
             if size_of::<T>() == 4 {
                 if w < inside {
                     // SAFETY: the caller's contract.

@@ -11,9 +11,10 @@ use super::reduction::{self, Cut};
 use super::timer::{self, Lane};
 use super::transfer_entropy::{self, Of};
 use super::{BenchError, COPY, Prepared};
-use super::{active_inference, normalization, seeds, telemetry};
+use super::{active_inference, linear, normalization, seeds, telemetry};
 use crate::device::{Device, Gpu};
 use crate::kasmina::Variant;
+use crate::linear::Precision;
 
 /// An operation on a shape.
 #[derive(Debug, Clone)]
@@ -34,6 +35,7 @@ enum Work {
     Backward([usize; 3], State, Passes),
     Reduce(ReduceOp, Cut),
     Norm(normalization::Work),
+    Linear(linear::Work),
     Inference(active_inference::Work),
     Seeds([usize; 2], seeds::Work),
     Telemetry([usize; 3], ReductionStrategy),
@@ -74,6 +76,7 @@ impl Case {
             Work::Norm(work) => {
                 normalization::prepare(device, self.dtype, *work, self.bytes).map(Some)
             }
+            Work::Linear(work) => linear::prepare(device, *work, self.bytes).map(Some),
             Work::Inference(work) => {
                 active_inference::prepare(device, self.dtype, *work, self.bytes).map(Some)
             }
@@ -184,6 +187,18 @@ impl Case {
         }
     }
 
+    fn linear([m, n, k]: [usize; 3], precision: Precision) -> Self {
+        let work = linear::Work { m, n, k, precision };
+        Self {
+            kernel: "linear".into(),
+            variant: precision.name(),
+            dtype: work.dtype(),
+            shape: vec![m, n, k],
+            bytes: work.bytes(),
+            work: Work::Linear(work),
+        }
+    }
+
     fn inference(work: active_inference::Work, dtype: DType) -> Self {
         Self {
             kernel: work.kernel().into(),
@@ -218,6 +233,7 @@ pub(super) fn all(device: &Device, quick: bool) -> Vec<Case> {
             cases.extend(gpu_backward());
             cases.extend(gpu_reductions(quick));
             cases.extend(gpu_norms());
+            cases.extend(gpu_products());
             cases.extend(gpu_seeds());
             cases.extend(gpu_inferences());
             cases.extend(gpu_transfer_entropies());
@@ -355,6 +371,18 @@ fn gpu_norms() -> Vec<Case> {
     norms(&cases)
 }
 
+/// Every shape in bf16; the large and square ones in the other precisions.
+fn gpu_products() -> Vec<Case> {
+    let mut cases = linear::SHAPES.map(|shape| Case::linear(shape, Precision::Bf16)).to_vec();
+    let [largest, large, medium, ..] = linear::SHAPES;
+    cases.extend([largest, large].map(|shape| Case::linear(shape, Precision::Fp8)));
+    for precision in [Precision::F16, Precision::Tf32, Precision::F32] {
+        cases.push(Case::linear(large, precision));
+    }
+    cases.push(Case::linear(medium, Precision::F64));
+    cases
+}
+
 /// Belief steps of square models, of a wide one and of many small ones; and whole inferences.
 fn gpu_inferences() -> Vec<Case> {
     use DType::{F32, F64};
@@ -446,6 +474,10 @@ fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
     let gelu_layer = (Activation::GeluErf, Norm::LayerNorm);
     let rows = (elements / 256).min(1024);
     cases.extend(norms(&[F32, F16, Bf16].map(|dtype| (rows, 256, gelu_layer, dtype))));
+    let edge = (elements / 32).isqrt().min(256);
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16, Precision::Fp8] {
+        cases.push(Case::linear([edge, edge + 1, edge], precision));
+    }
     cases.extend(seeds_of([layer[1], layer[2]]));
     cases.extend(telemetry_of(layer));
     let n = (elements / 16).isqrt().min(512);
@@ -467,6 +499,7 @@ mod tests {
         cases.extend(gpu_backward());
         cases.extend(gpu_reductions(false));
         cases.extend(gpu_norms());
+        cases.extend(gpu_products());
         cases.extend(gpu_seeds());
         cases.extend(gpu_inferences());
         cases.extend(gpu_transfer_entropies());

@@ -12,6 +12,7 @@ pub(crate) mod data;
 mod environment;
 mod error;
 mod layer;
+mod linear;
 mod normalization;
 pub mod peers;
 pub mod record;

@@ -124,6 +124,11 @@ fn kernel_of(operation: &str) -> Option<(&'static str, &'static str)> {
         "silu_rms_norm_backward" => Some(("activation_norm_backward", "silu_rms")),
         "layer_norm" => Some(("activation_norm", "layer")),
         "layer_norm_backward" => Some(("activation_norm_backward", "layer")),
+        "linear_bf16" => Some(("linear", "bf16")),
+        "linear_f16" => Some(("linear", "f16")),
+        "linear_tf32" => Some(("linear", "tf32")),
+        // Without the GELU.
+        "linear_fp8" => Some(("linear", "fp8")),
         "sum" => Some(("reduce_sum", "whole")),
         "max" => Some(("reduce_max", "whole")),
         "transfer_entropy_surrogates" => Some(("transfer_entropy", "surrogates")),

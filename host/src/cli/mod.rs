@@ -11,6 +11,7 @@ mod doctor;
 mod infer;
 mod inspect;
 mod layer;
+mod linear;
 mod list;
 mod main_job;
 mod output;
@@ -55,6 +56,8 @@ enum Command {
     /// Run the layer on files
     #[command(subcommand)]
     Layer(layer::Command),
+    /// Multiply matrices in a file, with bias, addition and activation
+    Linear(linear::Arguments),
     /// Infer the states of a linear Gaussian model
     Infer(infer::Arguments),
     /// Say what this machine has, what it lacks, and how to get it
@@ -80,6 +83,7 @@ pub fn main() -> ExitCode {
         None => main_job::run(&arguments.main_job),
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Layer(command)) => layer::run(&command),
+        Some(Command::Linear(arguments)) => linear::run(&arguments),
         Some(Command::Infer(arguments)) => infer::run(&arguments),
         Some(Command::Doctor(arguments)) => doctor::run(&arguments),
         Some(Command::List(arguments)) => list::run(&arguments),

@@ -157,7 +157,7 @@ impl Linear {
     /// A tolerance that is not above 0.
     pub fn new(device: &Device, options: LinearOptions) -> Result<Self, Error> {
         let got = options.tolerance;
-        if !(got > 0.0) {
+        if got.is_nan() || got <= 0.0 {
             return Err(LinearError::Tolerance { got }.into());
         }
         Ok(Self { device: device.clone(), options, scratch: Mutex::default() })
@@ -203,7 +203,7 @@ impl Linear {
             shape.z().check(shape.batch, z.len())?;
         }
         let kernels = KernelDevice::of(&self.device);
-        let tensor_cores = kernels.is_some_and(|kernels| launcher::multiplies_tf32(kernels));
+        let tensor_cores = kernels.is_some_and(launcher::multiplies_tf32);
         let LinearOptions { precision, tolerance, .. } = self.options;
         let precision = precision.resolved(T::DTYPE, tolerance, shape, tensor_cores)?;
         check_output(T::DTYPE, O::DTYPE, precision)?;

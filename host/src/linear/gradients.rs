@@ -21,7 +21,6 @@ const OP: &str = "linear_backward";
 
 /// Where the gradients go. Each is of its operand's shape, with rows as far apart; those that are `None` are not
 /// computed. ∂C is β·∂Z, ∂R is ∂D.
-#[derive(Default)]
 pub struct LinearGradients<'a, T: Pod> {
     /// ∂Z, of D's shape and distances. Needed where there is an activation and ∂A or ∂B is wanted.
     pub z: Option<&'a mut Buffer<T>>,
@@ -31,6 +30,13 @@ pub struct LinearGradients<'a, T: Pod> {
     pub b: Option<&'a mut Buffer<T>>,
     /// ∂bias_j = Σ_i ∂Z_ij, `[n]`, over all problems of a batch.
     pub bias: Option<&'a mut Buffer<T>>,
+}
+
+impl<T: Pod> Default for LinearGradients<'_, T> {
+    /// None.
+    fn default() -> Self {
+        Self { z: None, a: None, b: None, bias: None }
+    }
 }
 
 impl Linear {
@@ -134,7 +140,7 @@ impl Linear {
         let z = z.filter(|_| activation != Activation::None);
         let rows = shape.batch * shape.m;
         let Some(kernels) = KernelDevice::of(&self.device) else {
-            let tall = |extent: Extent| Extent { rows, ..extent };
+            let tall = |extent: Extent| extent.with_rows(rows);
             let mut gradient = cpu::take(grad_output, &tall(shape.d()), 0);
             if let Some(z) = z {
                 let z = cpu::take(z, &tall(shape.z()), 0);

@@ -7,6 +7,7 @@ mod forward;
 mod gradients;
 mod operands;
 mod precision;
+mod quantized;
 mod shape;
 
 pub use element::{LinearElement, LinearResult};
@@ -15,6 +16,7 @@ pub use forward::{Chosen, Linear, LinearOptions};
 pub use gradients::LinearGradients;
 pub use operands::{Operands, Scales};
 pub use precision::Precision;
+pub use quantized::quantized;
 pub(crate) use shape::Extent;
 pub use shape::LinearShape;
 

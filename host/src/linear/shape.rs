@@ -57,6 +57,11 @@ impl Extent {
         (self.rows - 1).saturating_mul(self.ld).saturating_add(self.columns)
     }
 
+    /// The same, with as many rows: matrices that are one right after the other.
+    pub(crate) fn with_rows(self, rows: usize) -> Self {
+        Self { rows, ..self }
+    }
+
     fn of_batch(&self, batch: usize) -> usize {
         let elements = self.elements();
         if batch == 0 || elements == 0 {

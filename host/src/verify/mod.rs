@@ -21,6 +21,7 @@ mod blend_backward;
 mod blend_forward;
 mod gradient_clip;
 mod graft_schedule;
+mod linear;
 mod random;
 mod reduction;
 mod state_update;
@@ -65,6 +66,7 @@ pub fn checks() -> Vec<Check> {
         reduction::checks(),
         active_inference::checks(),
         vectors::checks(),
+        linear::checks(),
         transfer_entropy::checks(),
     ]
     .into_iter()

@@ -4,18 +4,18 @@ use super::Table;
 use crate::dtype::DType;
 
 /// Hands each instance of `linear` without tensor cores to a macro: `(entry, element, DType, accumulator, lanes of a
-/// store, tiles of [`LINEAR_SIMT_TILE`] along an output tile's edge)`. They take every layout; blocks have
+/// store, tiles of [`LINEAR_SIMT_TILE`] along an output tile's edge, blocks that fit on a multiprocessor at least)`. They take every layout; blocks have
 /// [`LINEAR_SIMT_BLOCK_THREADS`].
 #[macro_export]
 macro_rules! linear_simt_tiles {
     ($instance:ident) => {
-        $instance! { linear_simt_f32_m128n128, f32, F32, f32, 4, 2 }
-        $instance! { linear_simt_f32_m64n64, f32, F32, f32, 4, 1 }
-        $instance! { linear_simt_f16_m64n64, f16, F16, f32, 4, 1 }
-        $instance! { linear_simt_bf16_m64n64, bf16, Bf16, f32, 4, 1 }
-        $instance! { linear_simt_e4m3_m64n64, E4m3, E4m3, f32, 4, 1 }
-        $instance! { linear_simt_f64_m64n64, f64, F64, f64, 2, 1 }
-        $instance! { linear_simt_f32_sums_f64_m64n64, f32, F32, f64, 2, 1 }
+        $instance! { linear_simt_f32_m128n128, f32, F32, f32, 4, 2, 2 }
+        $instance! { linear_simt_f32_m64n64, f32, F32, f32, 4, 1, 2 }
+        $instance! { linear_simt_f16_m64n64, f16, F16, f32, 4, 1, 2 }
+        $instance! { linear_simt_bf16_m64n64, bf16, Bf16, f32, 4, 1, 2 }
+        $instance! { linear_simt_e4m3_m64n64, E4m3, E4m3, f32, 4, 1, 2 }
+        $instance! { linear_simt_f64_m64n64, f64, F64, f64, 2, 1, 2 }
+        $instance! { linear_simt_f32_sums_f64_m64n64, f32, F32, f64, 2, 1, 2 }
     };
 }
 
@@ -158,9 +158,9 @@ pub const LINEAR_BACKWARD_ROWS: u32 = 512;
 pub(super) const fn add(table: &mut Table) {
     macro_rules! simt {
         ($entry:ident, $element:ty, $dtype:ident, $accumulator:ty, $lanes:literal,
-         $groups:literal) => {
+         $groups:literal, $min_blocks:literal) => {
             let threads = LINEAR_SIMT_BLOCK_THREADS;
-            table.add(stringify!($entry), "linear", DType::$dtype, 1, threads, 1);
+            table.add(stringify!($entry), "linear", DType::$dtype, 1, threads, $min_blocks);
         };
     }
     linear_simt_tiles!(simt);

@@ -7,7 +7,7 @@
 use kasmina_device::convert::Packed;
 use kasmina_device::shared::DynamicShared;
 use kasmina_device::vector::Vector;
-use kasmina_device::{math, mma, thread, tma, unroll};
+use kasmina_device::{hint, math, mma, thread, tma, unroll};
 use kasmina_types::{Activation, LinearOutput, LinearWgmmaParams, bf16, f16};
 
 use super::super::accumulator::Accumulator;
@@ -80,45 +80,43 @@ pub(crate) unsafe fn by_bulk_stores<const R: usize, const W: usize>(
     window: impl Fn(usize) -> [f32; W],
 ) {
     // SAFETY: the caller's contract.
-    let scale = unsafe { Epilogue::<f32>::new(&p.linear, place, 4) }.scale();
+    let scale = unsafe { Epilogue::<f32, true>::new(&p.linear, place, 4) }.scale();
     let output = p.linear.output;
     let row = (place.row + 64 * team.group) as i32;
     let mut i = 0;
     while i < R / W {
         let sums = window(i);
-        // Columns of the bias, from the tile's first.
+        // Columns from the tile's first.
         let from = 64 * i;
-        if output == LinearOutput::F32 as u32 {
-            unroll!(half in 2 => {
-                let at = open(team, *boxes);
-                // SAFETY: the box is the warpgroup's until it is closed.
-                unsafe {
-                    let mut x = [[0.0; 8]; 2];
-                    unroll!(j in 2 => {
-                        let column = from + 32 * half + 16 * j;
-                        x[j] = finish(p, team, scale, column, octet::<W>(&sums, 2 * half + j), false);
-                    });
-                    unroll!(j in 2 => { put_f32(team, at, 16 * j, x[j]); });
-                    close(p, place, team, at, (place.column + from + 32 * half) as i32, row);
-                }
-                *boxes += 1;
-            });
-        } else {
-            // SAFETY: as above. All results come before the first is put, so that they are computed side by side.
-            unsafe {
-                let mut x = [[0.0; 8]; 4];
-                unroll!(j in 4 => {
-                    x[j] = finish(p, team, scale, from + 16 * j, octet::<W>(&sums, j), true);
+        let column = (place.column + from) as i32;
+        // Else places in the boxes would be kept through the products.
+        let team = &Team { t: hint::opaque_index(team.t), ..*team };
+        // All results come before the first is put, so that they are computed side by side.
+        let mut x = [[0.0; 8]; 4];
+        unroll!(j in 4, at most 4 => {
+            // SAFETY: the bias is there.
+            x[j] = unsafe { finish(p, team, scale, from + 16 * j, octet::<W>(&sums, j)) };
+        });
+        // SAFETY: a box is the warpgroup's from `open` on until it is closed.
+        unsafe {
+            if output == LinearOutput::F32 as u32 {
+                unroll!(half in 2, at most 2 => {
+                    let at = open(team, *boxes);
+                    put_f32(team, at, 0, x[2 * half]);
+                    put_f32(team, at, 16, x[2 * half + 1]);
+                    close(p, place, team, at, column + 32 * half as i32, row);
+                    *boxes += 1;
                 });
+            } else {
                 let at = open(team, *boxes);
                 if output == LinearOutput::F16 as u32 {
-                    unroll!(j in 4 => { put_halves::<f16>(team, at, j, x[j]); });
+                    unroll!(j in 4, at most 4 => { put_halves::<f16>(team, at, j, x[j]); });
                 } else {
-                    unroll!(j in 4 => { put_halves::<bf16>(team, at, j, x[j]); });
+                    unroll!(j in 4, at most 4 => { put_halves::<bf16>(team, at, j, x[j]); });
                 }
-                close(p, place, team, at, (place.column + from) as i32, row);
+                close(p, place, team, at, column, row);
+                *boxes += 1;
             }
-            *boxes += 1;
         }
         i += 1;
     }
@@ -143,7 +141,6 @@ unsafe fn finish(
     scale: f32,
     column: usize,
     x: [f32; 8],
-    half: bool,
 ) -> [f32; 8] {
     let shared = DynamicShared::<f32>::whole();
     let at = team.bias + column + team.t % 4 * 2;
@@ -161,7 +158,7 @@ unsafe fn finish(
         unroll!(e in 8 => { z[e] = gelu_for_bf16(z[e]); });
         return z;
     }
-    <f32 as Accumulator>::activate(half, activation, &mut z);
+    <f32 as Accumulator>::activate(true, activation, &mut z);
     z
 }
 
@@ -263,8 +260,10 @@ const fn staged(r: usize, c: usize) -> usize {
 #[inline(always)]
 pub(crate) unsafe fn stage<const W: usize, const SWAPPED: bool>(team: &Team, window: [f32; W]) {
     let shared = DynamicShared::<f32>::whole();
-    let (lane, first) = (team.t % 32, team.staging / 4);
-    let row = team.t / 32 * 16 + lane / 4;
+    // As in `by_bulk_stores`.
+    let t = hint::opaque_index(team.t);
+    let (lane, first) = (t % 32, team.staging / 4);
+    let row = t / 32 * 16 + lane / 4;
     unroll!(q in W / 4 => {
         let column = 8 * q + lane % 4 * 2;
         let x = [window[4 * q], window[4 * q + 1], window[4 * q + 2], window[4 * q + 3]];
@@ -293,18 +292,18 @@ pub(crate) unsafe fn stage<const W: usize, const SWAPPED: bool>(team: &Team, win
 pub(crate) unsafe fn by_vectors<const W: usize, const SWAPPED: bool>(
     p: &LinearWgmmaParams,
     place: &Place,
-    epilogue: &Epilogue<f32>,
+    epilogue: &Epilogue<f32, true>,
     team: &Team,
     first: (usize, usize),
-    (rank, blocks): (usize, usize),
+    (rank, blocks): (u32, u32),
     sums: impl Fn(usize) -> [f32; 4],
 ) {
     let columns = if SWAPPED { BAND } else { 2 * W };
-    let vectors = 2 * W * BAND / 4;
+    let vectors = (2 * W * BAND / 4) as u32;
     // SAFETY: a cluster has a block.
     unsafe { core::hint::assert_unchecked(blocks > 0) };
-    let mut vector = vectors * rank / blocks + team.t;
-    let end = vectors * (rank + 1) / blocks;
+    let mut vector = (vectors * rank / blocks) as usize + hint::opaque_index(team.t);
+    let end = (vectors * (rank + 1) / blocks) as usize;
     while vector < end {
         let (r, c) = (vector / (columns / 4), vector % (columns / 4) * 4);
         let (row, column) = (first.0 + r, first.1 + c);

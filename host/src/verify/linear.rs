@@ -1,0 +1,317 @@
+//! `linear` and `linear_backward`: rows for every element type and precision.
+//!
+//! A result is judged by the norm of its error, relative to the norm of the reference in f64 of the same operands, as
+//! `Precision::error_bound` states it. Where terms cancel or an activation leaves nothing, it is relative to the norm that
+//! the product has if the signs of its terms are independent.
+
+use half::{bf16, f16};
+use kasmina_reference::linear as reference;
+use kasmina_types::E4m3;
+use ndarray::{Array2, ArrayView1, ArrayView2};
+
+use super::tally::{Compared, Mismatch, Tally};
+use super::units::{self, Units};
+use super::{Check, Inputs, Timing, reordered, time};
+use crate::buffer::Buffer;
+use crate::device::Device;
+use crate::error::Error;
+use crate::linear::{
+    Activation, Layout, Linear, LinearElement, LinearGradients, LinearOptions, LinearResult,
+    LinearShape, Operands, Precision,
+};
+use crate::normalization::reference_activation;
+
+pub(super) fn checks() -> Vec<Check> {
+    vec![
+        forward::<f32, f32>("linear", Precision::F32),
+        forward::<f32, f32>("linear_tf32", Precision::Tf32),
+        forward::<f16, f16>("linear", Precision::F16),
+        forward::<bf16, bf16>("linear", Precision::Bf16),
+        forward::<E4m3, bf16>("linear", Precision::Fp8),
+        forward::<f64, f64>("linear", Precision::F64),
+        backward::<f32>(Precision::F32),
+        backward::<f16>(Precision::F16),
+        backward::<bf16>(Precision::Bf16),
+        backward::<f64>(Precision::F64),
+    ]
+}
+
+/// Rows, columns or elements of a sum at most: what a device works through in seconds.
+fn most(device: &Device) -> usize {
+    match device {
+        Device::Simt(_) => 150,
+        Device::Cpu => 400,
+        Device::Cuda(_) => 3000,
+    }
+}
+
+struct Case<T, O> {
+    name: String,
+    shape: LinearShape,
+    options: LinearOptions,
+    a: Vec<T>,
+    b: Vec<T>,
+    bias: Option<Vec<O>>,
+    c: Option<Vec<O>>,
+    residual: Option<Vec<O>>,
+}
+
+fn drawn<T: LinearElement, O: LinearResult>(
+    units: &mut Units,
+    most: usize,
+    size: usize,
+    precision: Precision,
+) -> Case<T, O> {
+    let m = size.min(most);
+    let (n, k) = (1 + units.below(m + 60).min(most), 1 + units.below(m + 60).min(most));
+    let layout = Layout::ALL[units.below(4)];
+    let shape = LinearShape::new(layout, m, n, k);
+    let activation = Activation::ALL[units.below(Activation::ALL.len())];
+    let [bias, c, residual] = [(); 3].map(|()| units.below(2) == 0);
+    let beta = if c { 0.5 } else { 0.0 };
+    let options = LinearOptions { alpha: 1.25, beta, activation, precision, tolerance: 1e-5 };
+    let mut values = |len: usize| (0..len).map(|_| f64::from(units.unit()) - 0.25).collect();
+    let (a, b): (Vec<f64>, Vec<f64>) = (values(m * k), values(k * n));
+    let mut optional = |there: bool, len: usize| there.then(|| nearest(&values(len)));
+    Case {
+        name: format!("{m} × {n} × {k} {layout}, {activation}"),
+        shape,
+        options,
+        a: nearest(&a),
+        b: nearest(&b),
+        bias: optional(bias, n),
+        c: optional(c, m * n),
+        residual: optional(residual, m * n),
+    }
+}
+
+fn nearest<T: LinearElement>(values: &[f64]) -> Vec<T> {
+    values.iter().map(|&value| T::nearest(value)).collect()
+}
+
+fn wide<T: LinearElement>(values: &[T]) -> Vec<f64> {
+    values.iter().map(|value| value.to_f64()).collect()
+}
+
+/// A matrix, or the transpose of what its array holds.
+fn matrix<T: LinearElement>(
+    values: &[T],
+    rows: usize,
+    columns: usize,
+    transposed: bool,
+) -> Array2<f64> {
+    let (r, c) = if transposed { (columns, rows) } else { (rows, columns) };
+    let stored = Array2::from_shape_vec((r, c), wide(values)).expect("the case's lengths");
+    if transposed { stored.reversed_axes() } else { stored }
+}
+
+/// ‖A·B‖ if the signs of its terms are independent.
+fn terms(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) -> f64 {
+    let square = |values: ArrayView1<'_, f64>| values.iter().map(|v| v * v).sum::<f64>();
+    let along = a.columns().into_iter().zip(b.rows());
+    along.map(|(column, row)| square(column) * square(row)).sum::<f64>().sqrt()
+}
+
+/// Judges a result that was computed twice, against the reference and the size of its terms.
+fn judge<T: LinearElement>(
+    case: &str,
+    what: &'static str,
+    (first, second): (&[T], &[T]),
+    expected: (ArrayView2<'_, f64>, f64),
+    tolerance: f64,
+    tally: &mut Tally,
+) {
+    let (expected, terms) = expected;
+    let bytes = |values: &[T]| -> Vec<u32> {
+        bytemuck::cast_slice::<T, u8>(values).iter().map(|&byte| byte.into()).collect()
+    };
+    units::same_bits(case, what, &bytes(first), &bytes(second), tally);
+    let norm = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+    let got = wide(first);
+    let size = norm(&mut expected.iter().copied());
+    let error = norm(&mut got.iter().zip(&expected).map(|(got, expected)| got - expected));
+    // NaN where the reference has none.
+    let error = if error == 0.0 { 0.0 } else { error / size.max(terms) };
+    let error = if error.is_nan() { f64::INFINITY } else { error };
+    let compared =
+        Compared { got: norm(&mut got.iter().copied()), expected: size, error, tolerance };
+    tally.judge(case, &compared, || format!("the norm of {what}"));
+}
+
+impl<T: LinearElement, O: LinearResult> Case<T, O> {
+    fn operands(&self) -> (Array2<f64>, Array2<f64>) {
+        let LinearShape { layout, m, n, k, .. } = self.shape;
+        (matrix(&self.a, m, k, layout.transposed_a()), matrix(&self.b, k, n, layout.transposed_b()))
+    }
+
+    fn run(&self, device: &Device) -> Result<(Vec<O>, Vec<O>, Precision), Error> {
+        let (a, b) = (Buffer::from_slice(device, &self.a)?, Buffer::from_slice(device, &self.b)?);
+        let buffer = |values: &Option<Vec<O>>| {
+            values.as_ref().map(|values| Buffer::from_slice(device, values)).transpose()
+        };
+        let (bias, c, residual) = (buffer(&self.bias)?, buffer(&self.c)?, buffer(&self.residual)?);
+        let operands = Operands {
+            bias: bias.as_ref(),
+            c: c.as_ref(),
+            residual: residual.as_ref(),
+            ..Operands::new(&a, &b)
+        };
+        let len = self.shape.m * self.shape.n;
+        let (mut d, mut z) = (Buffer::zeroed(device, len)?, Buffer::zeroed(device, len)?);
+        d.fill_bytes(0xFF)?;
+        z.fill_bytes(0xFF)?;
+        let linear = Linear::new(device, self.options)?;
+        let chosen = linear.forward(&self.shape, &operands, &mut d, Some(&mut z))?;
+        Ok((d.to_vec()?, z.to_vec()?, chosen.precision))
+    }
+}
+
+fn forward<T: LinearElement, O: LinearResult>(name: &'static str, precision: Precision) -> Check {
+    Check::new(name, T::DTYPE, move |device, source, tally| {
+        let mut units = Units::of(source);
+        for size in units::sizes(device, source, [1, 64, 131, 150]) {
+            let case = drawn::<T, O>(&mut units, most(device), size, precision);
+            tally.case();
+            forward_case(device, &case, tally)
+                .map_err(|source| Mismatch::Run { case: case.name.clone(), source })?;
+        }
+        if matches!(source.0, Inputs::Digits(_)) {
+            let case = drawn::<T, O>(&mut units, most(device), 150, precision);
+            timed(device, &case, tally)
+                .map_err(|source| Mismatch::Run { case: case.name.clone(), source })?;
+        }
+        Ok(())
+    })
+}
+
+fn forward_case<T: LinearElement, O: LinearResult>(
+    device: &Device,
+    case: &Case<T, O>,
+    tally: &mut Tally,
+) -> Result<(), Error> {
+    let (d, z, chosen) = case.run(device)?;
+    let (d_again, z_again, _) = case.run(&reordered(device))?;
+    let (a, b) = case.operands();
+    let LinearShape { m, n, .. } = case.shape;
+    let optional = |values: &Option<Vec<O>>| values.as_ref().map(|v| matrix(v, m, n, false));
+    let (c, residual) = (optional(&case.c), optional(&case.residual));
+    let bias = case.bias.as_ref().map(|bias| wide(bias));
+    let mut product = reference::Linear::new(a.view(), b.view());
+    product.alpha = case.options.alpha;
+    product.bias = bias.as_deref();
+    product.addition = c.as_ref().map(|c| (case.options.beta, c.view()));
+    let expected_z = reference::linear(&product).expect("shapes fit");
+    product.activation = reference_activation(case.options.activation);
+    product.residual = residual.as_ref().map(|residual| residual.view());
+    let expected = reference::linear(&product).expect("shapes fit");
+    let tolerance = bound(chosen, size_of::<O>(), case.options.precision);
+    let size = case.options.alpha * terms(a.view(), b.view());
+    judge(&case.name, "d", (&d, &d_again), (expected.view(), size), tolerance, tally);
+    judge(&case.name, "z", (&z, &z_again), (expected_z.view(), size), tolerance, tally);
+    Ok(())
+}
+
+/// The bound of what was computed; of the CPU, which computes in f64, that of the results' own rounding, which what was
+/// asked for has room for.
+fn bound(chosen: Precision, result_bytes: usize, asked: Precision) -> f64 {
+    if chosen == Precision::F64 && result_bytes < 8 { asked } else { chosen }.error_bound()
+}
+
+fn timed<T: LinearElement, O: LinearResult>(
+    device: &Device,
+    case: &Case<T, O>,
+    tally: &mut Tally,
+) -> Result<(), Error> {
+    let options = LinearOptions { beta: 0.0, ..case.options };
+    let linear = Linear::new(device, options)?;
+    let (a, b) = (Buffer::from_slice(device, &case.a)?, Buffer::from_slice(device, &case.b)?);
+    let mut d = Buffer::<O>::zeroed(device, case.shape.m * case.shape.n)?;
+    let seconds = time::median_seconds(device, || {
+        linear.forward(&case.shape, &Operands::new(&a, &b), &mut d, None).map(drop)
+    })?;
+    let bytes = (a.len() + b.len()) * size_of::<T>() + d.len() * size_of::<O>();
+    tally.timing(Timing { seconds, bytes: bytes as u64 });
+    Ok(())
+}
+
+fn backward<T: LinearResult>(precision: Precision) -> Check {
+    Check::new("linear_backward", T::DTYPE, move |device, source, tally| {
+        let mut units = Units::of(source);
+        for size in units::sizes(device, source, [1, 64, 131, 150]) {
+            let case = drawn::<T, T>(&mut units, most(device), size, precision);
+            let len = case.shape.m * case.shape.n;
+            let incoming: Vec<f64> = (0..len).map(|_| f64::from(units.unit()) - 0.25).collect();
+            tally.case();
+            backward_case(device, &case, &nearest(&incoming), tally)
+                .map_err(|source| Mismatch::Run { case: case.name.clone(), source })?;
+        }
+        Ok(())
+    })
+}
+
+fn gradients_of<T: LinearResult>(
+    device: &Device,
+    case: &Case<T, T>,
+    incoming: &[T],
+) -> Result<[Vec<T>; 4], Error> {
+    let options = LinearOptions { beta: 0.0, ..case.options };
+    let linear = Linear::new(device, options)?;
+    let (a, b) = (Buffer::from_slice(device, &case.a)?, Buffer::from_slice(device, &case.b)?);
+    let grad_output = Buffer::from_slice(device, incoming)?;
+    let made = |len: usize| -> Result<Buffer<T>, Error> {
+        let mut made = Buffer::zeroed(device, len)?;
+        made.fill_bytes(0xFF)?;
+        Ok(made)
+    };
+    let (mut d, mut z) = (made(incoming.len())?, made(incoming.len())?);
+    let operands = Operands::new(&a, &b);
+    linear.forward(&case.shape, &operands, &mut d, Some(&mut z))?;
+    let (mut of_z, mut of_a, mut of_b, mut of_bias) =
+        (made(incoming.len())?, made(a.len())?, made(b.len())?, made(case.shape.n)?);
+    let gradients = LinearGradients {
+        z: Some(&mut of_z),
+        a: Some(&mut of_a),
+        b: Some(&mut of_b),
+        bias: Some(&mut of_bias),
+    };
+    linear.backward(&case.shape, (&a, &b), Some(&z), &grad_output, gradients)?;
+    Ok([of_z.to_vec()?, of_a.to_vec()?, of_b.to_vec()?, of_bias.to_vec()?])
+}
+
+fn backward_case<T: LinearResult>(
+    device: &Device,
+    case: &Case<T, T>,
+    incoming: &[T],
+    tally: &mut Tally,
+) -> Result<(), Error> {
+    let got = gradients_of(device, case, incoming)?;
+    let again = gradients_of(&reordered(device), case, incoming)?;
+    let (a, b) = case.operands();
+    let LinearShape { layout, m, n, .. } = case.shape;
+    let mut product = reference::Linear::new(a.view(), b.view());
+    product.alpha = case.options.alpha;
+    product.activation = reference_activation(case.options.activation);
+    let incoming = matrix(incoming, m, n, false);
+    let expected = reference::linear_backward(&product, incoming.view()).expect("shapes fit");
+    let bias = Array2::from_shape_vec((1, n), expected.bias).expect("a row");
+    let stored = |matrix: Array2<f64>, transposed: bool| {
+        if transposed { matrix.reversed_axes() } else { matrix }
+    };
+    let expected = [
+        expected.z,
+        stored(expected.a, layout.transposed_a()),
+        stored(expected.b, layout.transposed_b()),
+        bias,
+    ];
+    // Slopes are 1 and less, or little more: what they make small is not looked at for itself.
+    let (alpha, incoming) = (case.options.alpha, incoming.view());
+    let whole = terms(Array2::eye(m).view(), incoming);
+    let sizes = [whole, alpha * terms(incoming, b.t()), alpha * terms(a.t(), incoming), whole];
+    // Z, ∂Z and the result are each rounded.
+    let tolerance = 3.0 * case.options.precision.error_bound();
+    for (i, what) in ["∂Z", "∂A", "∂B", "∂bias"].into_iter().enumerate() {
+        let both = (&got[i][..], &again[i][..]);
+        judge(&case.name, what, both, (expected[i].view(), sizes[i]), tolerance, tally);
+    }
+    Ok(())
+}
