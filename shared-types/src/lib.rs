@@ -43,10 +43,10 @@ pub use graft_schedule::GraftSchedule;
 pub use half::{bf16, f16};
 pub use layer::{LayerArrays, LayerPass, Numerical};
 pub use lifecycle::SeedLifecycle;
-pub use linear_wgmma::{LinearRepack, LinearWgmmaParams};
 pub use linear::{
     Layout, LinearBackward, LinearOutput, LinearParams, LinearProblem, LinearStrides, Scaling,
 };
+pub use linear_wgmma::{LinearRepack, LinearWgmmaParams};
 pub use normalization::{
     ActivationNorm, ActivationNormBackward, Norm, NormGradientMerge, NormOrder, NormPlan,
 };

@@ -2,9 +2,7 @@
 
 use kasmina_device::Kernel;
 use kasmina_types::tiles::LINEAR_SIMT_TILE;
-use kasmina_types::{
-    DType, Layout, LinearBackward, LinearParams, LinearRepack, LinearWgmmaParams,
-};
+use kasmina_types::{DType, Layout, LinearBackward, LinearParams, LinearRepack, LinearWgmmaParams};
 
 use crate::linear::{forward, forward_mma, forward_wgmma, gradients, repack};
 

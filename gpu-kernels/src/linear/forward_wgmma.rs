@@ -29,9 +29,7 @@
 
 use kasmina_device::convert::E4m3;
 use kasmina_device::shared::DynamicShared;
-use kasmina_device::wgmma::{
-    InOrder, KMajor, Major, MnMajor, Multiply, Shape, State, Tf32,
-};
+use kasmina_device::wgmma::{InOrder, KMajor, Major, MnMajor, Multiply, Shape, State, Tf32};
 use kasmina_device::{cluster, hint, kernel, thread, tma, warpgroup};
 use kasmina_types::{LinearWgmmaParams, bf16, f16};
 
@@ -175,13 +173,8 @@ unsafe fn product<
             if p.bulk != 0 {
                 team.bring_bias::<R>(&p, &place);
             }
-            let f = multiply::<E, MA, MB, R, STAGES>(
-                &map,
-                &barriers,
-                &mut turn,
-                group,
-                end - begin,
-            );
+            let f =
+                multiply::<E, MA, MB, R, STAGES>(&map, &barriers, &mut turn, group, end - begin);
             if in_cluster {
                 let (row, column) = if SWAPPED { (0, 64 * group) } else { (64 * group, 0) };
                 let at = (place.row + row, place.column + column);
@@ -205,8 +198,7 @@ unsafe fn product<
                     continue;
                 }
             }
-            let window =
-                |i: usize| if split { parts.window::<W>(i) } else { f.window::<W>(i) };
+            let window = |i: usize| if split { parts.window::<W>(i) } else { f.window::<W>(i) };
             // The bias is there, and the staging free.
             team.sync();
             if p.bulk != 0 {

@@ -84,7 +84,8 @@ unsafe fn repack<T: Pod>(p: LinearRepack) {
             unsafe {
                 let at = |l: usize| staged.read(r * PITCH + c + if l < left { l } else { 0 });
                 let values = Vector([at(0), at(1), at(2), at(3)]);
-                let index = number * p.to_stride as usize + (row + r) * p.to_ld as usize + column + c;
+                let index =
+                    number * p.to_stride as usize + (row + r) * p.to_ld as usize + column + c;
                 to.store_vector(index, values, StoreHint::Cached);
             }
         }

@@ -43,7 +43,11 @@ impl Parts {
     /// # Safety
     /// The part is this block's.
     #[inline(always)]
-    pub(crate) unsafe fn leave<const R: usize, const W: usize>(&self, part: usize, f: &Fragment<R>) {
+    pub(crate) unsafe fn leave<const R: usize, const W: usize>(
+        &self,
+        part: usize,
+        f: &Fragment<R>,
+    ) {
         let mut i = 0;
         while i < R / W {
             let window = f.window::<W>(i);

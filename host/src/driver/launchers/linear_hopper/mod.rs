@@ -19,9 +19,9 @@ use crate::driver::{
 };
 use crate::error::Error;
 
+pub(super) use plan::Repack;
 use plan::Rows;
 pub(crate) use plan::{Alignment, Plan, plan};
-pub(super) use plan::Repack;
 
 /// Elements along m or n of a box that does not lie along k, its rows along k, and rows of a box of D.
 const BOX: u32 = 64;
@@ -56,11 +56,8 @@ pub(crate) fn launch<T: Element, O: Element>(
         if along_k { [along, edge] } else { [BOX, BOX] }
     };
     let swapped = instance.kind == WgmmaKind::Swapped;
-    let (edge_a, edge_b) = if swapped {
-        (instance.columns, instance.rows)
-    } else {
-        (instance.rows, instance.columns)
-    };
+    let (edge_a, edge_b) =
+        if swapped { (instance.columns, instance.rows) } else { (instance.rows, instance.columns) };
     let map_a = map(maps, T::DTYPE, &place_a, edge_boxes(!layout.transposed_a(), edge_a))?;
     let map_b = map(maps, T::DTYPE, &place_b, edge_boxes(layout.transposed_b(), edge_b))?;
     let map_d = if plan.bulk {
