@@ -169,7 +169,7 @@ mod tests {
 
     /// The kernels that an artifact has: all but those that its target is too old for.
     fn tiles_of(artifact: &Artifact) -> Vec<&'static Tile> {
-        TILES.iter().filter(|tile| tile.min_capability <= artifact.record.capability).collect()
+        TILES.iter().filter(|tile| tile.runs_on(artifact.record.capability)).collect()
     }
 
     fn chosen(major: u32, minor: u32, ptx: (u32, u32)) -> Option<&'static str> {

@@ -149,9 +149,9 @@ fn parse(text: &str) -> PtxasReport {
     report
 }
 
-/// ptxas tells of serialised wgmma as information, with the numbers C7510 to C7517.
+/// ptxas tells of serialised wgmma, and of a setmaxnreg that it ignores, as information, with the numbers C7508 to C7519.
 fn is_wgmma_advice(line: &str) -> bool {
-    (7510..=7517).any(|number| line.contains(&format!("C{number}")))
+    (7508..=7519).any(|number| line.contains(&format!("(C{number})")))
 }
 
 impl EntryUsage {
@@ -182,6 +182,7 @@ mod tests {
         let text = "\
 ptxas info    : 0 bytes gmem
 ptxas info    : (C7510) Potential Performance Loss: wgmma.mma_async instructions are serialized
+ptxas info    : (C7519) Potential Performance Loss: wgmma.mma_async instructions are serialized
 ptxas info    : Compiling entry function 'saxpy' for 'sm_80'
 ptxas info    : Function properties for saxpy
     16 bytes stack frame, 8 bytes spill stores, 12 bytes spill loads
@@ -192,7 +193,7 @@ ptxas info    : Function properties for row_sum
 ptxas info    : Used 16 registers, used 1 barriers, 4 bytes smem, 372 bytes cmem[0]
 ";
         let report = parse(text);
-        assert_eq!(report.warnings.len(), 1);
+        assert_eq!(report.warnings.len(), 2);
         let saxpy = report.entries["saxpy"];
         assert_eq!((saxpy.registers, saxpy.stack_bytes, saxpy.spill_bytes()), (10, 16, 20));
         let row_sum = report.entries["row_sum"];

@@ -22,6 +22,7 @@ pub mod graft_schedule;
 pub mod layer;
 pub mod lifecycle;
 pub mod linear;
+pub mod linear_wgmma;
 pub mod normalization;
 pub mod parameter_gradients;
 pub mod reduction;
@@ -52,6 +53,7 @@ pub use lifecycle::SeedLifecycle;
 pub use linear::{
     Layout, LinearBackward, LinearOutput, LinearParams, LinearProblem, LinearStrides, Scaling,
 };
+pub use linear_wgmma::{LinearRepack, LinearWgmmaParams};
 pub use normalization::{
     ActivationNorm, ActivationNormBackward, Norm, NormGradientMerge, NormOrder, NormPlan,
 };

@@ -13,6 +13,7 @@ mod gradient_clip;
 mod graft_schedule;
 mod layer;
 mod linear;
+mod linear_hopper;
 mod reduce;
 mod state_update;
 mod telemetry_reduce;

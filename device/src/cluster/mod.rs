@@ -85,6 +85,17 @@ impl RemotePlace {
         unsafe { imp::read(self.place) }
     }
 
+    /// Reads four words from there in one access: `ld.shared::cluster.v4`.
+    ///
+    /// # Safety
+    /// As [`Self::read`] for each of them; the first is at a multiple of 16 bytes.
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn read_four(self) -> [u32; 4] {
+        // SAFETY: the caller's contract.
+        unsafe { imp::read_four(self.place) }
+    }
+
     /// Writes a word there: `st.shared::cluster`.
     ///
     /// # Safety

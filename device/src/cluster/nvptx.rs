@@ -66,6 +66,17 @@ pub(super) unsafe fn read(place: Remote) -> u32 {
 }
 
 #[inline(always)]
+pub(super) unsafe fn read_four(place: Remote) -> [u32; 4] {
+    let (a, b, c, d): (u32, u32, u32, u32);
+    // SAFETY: the caller's contract.
+    unsafe {
+        asm!("ld.shared::cluster.v4.b32 {{{}, {}, {}, {}}}, [{}];", out(reg32) a, out(reg32) b,
+            out(reg32) c, out(reg32) d, in(reg32) place, options(readonly, nostack));
+    }
+    [a, b, c, d]
+}
+
+#[inline(always)]
 pub(super) unsafe fn write(place: Remote, word: u32) {
     // SAFETY: the caller's contract.
     unsafe {

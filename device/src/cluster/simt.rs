@@ -44,6 +44,13 @@ pub(super) unsafe fn read(place: Remote) -> u32 {
 }
 
 #[track_caller]
+pub(super) unsafe fn read_four(place: Remote) -> [u32; 4] {
+    let from = place.accessed(4 * WORD, Access::Read);
+    // SAFETY: the access was seen to be inside its array.
+    unsafe { from.cast::<[u32; 4]>().read_unaligned() }
+}
+
+#[track_caller]
 pub(super) unsafe fn write(place: Remote, word: u32) {
     let to = place.accessed(WORD, Access::Write);
     // SAFETY: the access was seen to be inside its array.

@@ -57,6 +57,26 @@ impl Float for bf16 {
     }
 }
 
+/// Two of them in a word, the first in the lower half: one instruction from compute capability 8.0 on.
+pub trait Packed: Float {
+    /// As [`Float::from_f32`].
+    fn pack(low: f32, high: f32) -> u32;
+}
+
+impl Packed for f16 {
+    #[inline(always)]
+    fn pack(low: f32, high: f32) -> u32 {
+        imp::pack_f16(low, high)
+    }
+}
+
+impl Packed for bf16 {
+    #[inline(always)]
+    fn pack(low: f32, high: f32) -> u32 {
+        imp::pack_bf16(low, high)
+    }
+}
+
 /// An 8-bit float with 5 bits of exponent and 2 of mantissa: with infinities, largest value 57344.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]

@@ -42,6 +42,29 @@ pub(super) fn f32_to_bf16(value: f32) -> bf16 {
     bf16::from_bits(bits)
 }
 
+macro_rules! pack {
+    ($($name:ident = $instruction:literal, $one:ident);*) => {$(
+        #[cfg(target_feature = "sm_80")]
+        #[inline(always)]
+        pub(super) fn $name(low: f32, high: f32) -> u32 {
+            let word: u32;
+            // SAFETY: arithmetic on registers; the instruction's first operand goes to the upper half.
+            unsafe {
+                asm!(concat!($instruction, " {}, {}, {};"), out(reg32) word, in(reg32) high,
+                    in(reg32) low, options(pure, nomem, nostack));
+            }
+            word
+        }
+
+        #[cfg(not(target_feature = "sm_80"))]
+        #[inline(always)]
+        pub(super) fn $name(low: f32, high: f32) -> u32 {
+            u32::from($one(low).to_bits()) | u32::from($one(high).to_bits()) << 16
+        }
+    )*};
+}
+pack!(pack_f16 = "cvt.rn.f16x2.f32", f32_to_f16; pack_bf16 = "cvt.rn.bf16x2.f32", f32_to_bf16);
+
 /// Adding just under half a unit, and one more where the last bit is set, rounds to even.
 #[cfg(not(target_feature = "sm_80"))]
 #[inline(always)]

@@ -15,3 +15,11 @@ pub(super) fn f32_to_f16(value: f32) -> f16 {
 pub(super) fn f32_to_bf16(value: f32) -> bf16 {
     bf16::from_f32(value)
 }
+
+pub(super) fn pack_f16(low: f32, high: f32) -> u32 {
+    u32::from(f32_to_f16(low).to_bits()) | u32::from(f32_to_f16(high).to_bits()) << 16
+}
+
+pub(super) fn pack_bf16(low: f32, high: f32) -> u32 {
+    u32::from(f32_to_bf16(low).to_bits()) | u32::from(f32_to_bf16(high).to_bits()) << 16
+}

@@ -84,6 +84,18 @@ pub unsafe fn load_2d(
     unsafe { imp::load_2d(target, map, x, y, barrier, hint) };
 }
 
+/// [`load_2d`] of a box at index `z` of the outermost dimension of a tensor of rank 3, where a box has one index:
+/// `cp.async.bulk.tensor.3d.shared::cluster.global` (sm_90).
+///
+/// # Safety
+/// As [`load_2d`], with a descriptor of rank 3.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn load_3d(target: Place, map: TensorMapHandle, at: [i32; 3], barrier: Mbarrier) {
+    // SAFETY: the caller's contract.
+    unsafe { imp::load_3d(target, map, at, barrier) };
+}
+
 /// [`load_2d`] to the same place of each block of the cluster whose bit is set in `blocks`, by one copy for all:
 /// `.multicast::cluster`. The bytes of the whole box are told to the same `barrier` of each of them.
 ///
@@ -120,6 +132,18 @@ pub unsafe fn load_2d_multicast(
 pub unsafe fn store_2d(source: Place, map: TensorMapHandle, x: i32, y: i32) {
     // SAFETY: the caller's contract.
     unsafe { imp::store_2d(source, map, x, y) };
+}
+
+/// [`store_2d`] of a box at index `z` of the outermost dimension of a tensor of rank 3, where a box has one index:
+/// `cp.async.bulk.tensor.3d.global.shared::cta` (sm_90).
+///
+/// # Safety
+/// As [`store_2d`], with a descriptor of rank 3.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn store_3d(source: Place, map: TensorMapHandle, at: [i32; 3]) {
+    // SAFETY: the caller's contract.
+    unsafe { imp::store_3d(source, map, at) };
 }
 
 /// Loads `bytes` bytes from byte `index` of a buffer to `target`: `cp.async.bulk.shared::cluster.global` (sm_90).

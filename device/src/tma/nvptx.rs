@@ -58,6 +58,24 @@ pub(super) unsafe fn load_2d(
 }
 
 #[inline(always)]
+pub(super) unsafe fn load_3d(
+    target: Place,
+    map: TensorMapHandle,
+    [x, y, z]: [i32; 3],
+    barrier: Mbarrier,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        asm!(
+            "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes \
+             [{}], [{}, {{{}, {}, {}}}], [{}];",
+            in(reg32) target.address(), in(reg64) map.as_ptr(), in(reg32) x, in(reg32) y,
+            in(reg32) z, in(reg32) barrier.place().address(), options(nostack)
+        );
+    }
+}
+
+#[inline(always)]
 pub(super) unsafe fn load_2d_multicast(
     target: Place,
     map: TensorMapHandle,
@@ -123,6 +141,18 @@ pub(super) unsafe fn store_2d(source: Place, map: TensorMapHandle, x: i32, y: i3
             "cp.async.bulk.tensor.2d.global.shared::cta.bulk_group [{}, {{{}, {}}}], [{}];",
             in(reg64) map.as_ptr(), in(reg32) x, in(reg32) y, in(reg32) source.address(),
             options(nostack)
+        );
+    }
+}
+
+#[inline(always)]
+pub(super) unsafe fn store_3d(source: Place, map: TensorMapHandle, [x, y, z]: [i32; 3]) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        asm!(
+            "cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [{}, {{{}, {}, {}}}], [{}];",
+            in(reg64) map.as_ptr(), in(reg32) x, in(reg32) y, in(reg32) z,
+            in(reg32) source.address(), options(nostack)
         );
     }
 }

@@ -52,13 +52,48 @@ pub(super) unsafe fn load_2d(
     _hint: L2Hint,
 ) {
     // SAFETY: the caller's contract.
-    let map = unsafe { read(map) };
-    let base = target.checked(map.box_bytes() as usize, box_align(&map), Access::CopyWrite);
+    unsafe { load_box(target, &read(map), [x, y], barrier) };
+}
+
+#[track_caller]
+pub(super) unsafe fn load_3d(
+    target: Place,
+    map: TensorMapHandle,
+    [x, y, z]: [i32; 3],
+    barrier: Mbarrier,
+) {
+    // SAFETY: the caller's contract.
+    unsafe { load_box(target, &slice(&read(map), z), [x, y], barrier) };
+}
+
+/// # Safety
+/// As [`super::load_2d`].
+#[track_caller]
+unsafe fn load_box(target: Place, map: &SimtTensorMap, at: [i32; 2], barrier: Mbarrier) {
+    let base = target.checked(map.box_bytes() as usize, box_align(map), Access::CopyWrite);
     let word = barrier.place().checked(8, 8, Access::Mbarrier);
-    let pieces = pieces(&map, base, [x, y]).collect();
+    let pieces = pieces(map, base, at).collect();
     // SAFETY: the pieces are inside the box, which is inside its array, and inside the tensor, which is readable
     // by the caller's contract.
     unsafe { rt::bulk_load(pieces, word) };
+}
+
+/// The two inner dimensions at index `z` of the outermost of three; without any row where that is outside.
+#[track_caller]
+fn slice(map: &SimtTensorMap, z: i32) -> SimtTensorMap {
+    assert!(
+        map.rank == 3 && map.copied(2) == 1,
+        "a three-dimensional copy takes a map of rank 3 with a box of 1 outermost, this one has {} and {}",
+        map.rank,
+        map.copied(2)
+    );
+    let mut slice = SimtTensorMap { rank: 2, ..*map };
+    if (0..map.dimensions[2] as i64).contains(&i64::from(z)) {
+        slice.address += z as u64 * map.strides_bytes[1];
+    } else {
+        slice.dimensions[1] = 0;
+    }
+    slice
 }
 
 #[track_caller]
@@ -79,10 +114,22 @@ pub(super) unsafe fn load_2d_multicast(
 #[track_caller]
 pub(super) unsafe fn store_2d(source: Place, map: TensorMapHandle, x: i32, y: i32) {
     // SAFETY: the caller's contract.
-    let map = unsafe { read(map) };
-    let base = source.checked(map.box_bytes() as usize, box_align(&map), Access::CopyRead);
-    let inside = pieces(&map, base, [x, y]).filter(|piece| !piece.global.is_null()).collect();
-    // SAFETY: as in `load_2d`; the tensor is writable by the caller's contract.
+    unsafe { store_box(source, &read(map), [x, y]) };
+}
+
+#[track_caller]
+pub(super) unsafe fn store_3d(source: Place, map: TensorMapHandle, [x, y, z]: [i32; 3]) {
+    // SAFETY: the caller's contract.
+    unsafe { store_box(source, &slice(&read(map), z), [x, y]) };
+}
+
+/// # Safety
+/// As [`super::store_2d`].
+#[track_caller]
+unsafe fn store_box(source: Place, map: &SimtTensorMap, at: [i32; 2]) {
+    let base = source.checked(map.box_bytes() as usize, box_align(map), Access::CopyRead);
+    let inside = pieces(map, base, at).filter(|piece| !piece.global.is_null()).collect();
+    // SAFETY: as in `load_box`; the tensor is writable by the caller's contract.
     unsafe { rt::bulk_store(inside) };
 }
 

@@ -27,7 +27,9 @@
 //!
 //! # Code
 //! Accumulators stay in registers as long as all their indices are constants: use [`unroll!`](crate::unroll) or
-//! [`Fragment::for_each_pair`], never a loop over an index. ptxas must not warn of C7510 to C7517.
+//! [`Fragment::for_each_pair`], never a loop over an index. ptxas must not warn of C7510 to C7519.
+//! A call, such as that of a panic at a division by zero, keeps a warpgroup from more registers than the launch gave,
+//! whatever `setmaxnreg` says: the kernel must have none.
 
 mod descriptor;
 mod shapes;
@@ -146,9 +148,17 @@ impl<const REGISTERS: usize> Accumulator<REGISTERS>
 where
     State<REGISTERS>: Shape,
 {
+    /// Of no value that counts, at no cost: the first product does not accumulate. Zeros would be written, and old sums
+    /// be kept until then.
+    #[inline(always)]
+    pub fn unset() -> Self {
+        Self { state: imp::Engine::unset() }
+    }
+
     /// Orders all that the thread did to these registers, and to others, before the products that follow:
     /// `wgmma.fence.sync.aligned`. Needed before the first product of the kernel, and after registers of the
-    /// accumulators or of an operand were written; not between products on the same accumulators.
+    /// accumulators or of an operand were written; not between products on the same accumulators. In a loop it stands
+    /// before the products of each turn: with one before the loop, ptxas inserts its own, and serialises (C7519).
     #[inline(always)]
     pub fn fence(&mut self) {
         imp::Engine::fence(&mut self.state);
@@ -288,6 +298,24 @@ impl<const REGISTERS: usize> Fragment<REGISTERS> {
     #[inline(always)]
     pub const fn column(thread: usize, i: usize) -> usize {
         i / 4 * 8 + thread % 4 * 2 + i % 2
+    }
+
+    /// Registers `i · L` to `i · L + L − 1`, the columns `i · 2L` to `i · 2L + 2L − 1`, i below 8; zeros past the last. A
+    /// choice among copies, so that a loop over i keeps the registers what they are.
+    #[inline(always)]
+    pub fn window<const L: usize>(&self, i: usize) -> [f32; L] {
+        // SAFETY: all zero bits are a number in each f32.
+        let mut window: [f32; L] = unsafe { core::mem::zeroed() };
+        macro_rules! choose {
+            ($($i:literal)*) => {$(
+                if ($i + 1) * L <= REGISTERS && i == $i {
+                    // SAFETY: the registers are inside, as was seen.
+                    window = unsafe { self.registers.as_ptr().add($i * L).cast::<[f32; L]>().read() };
+                }
+            )*};
+        }
+        choose!(0 1 2 3 4 5 6 7);
+        window
     }
 
     /// Runs `f` with row, first column and the two neighbouring values of each pair of registers, written out.

@@ -77,6 +77,8 @@ pub trait Engine: Sized {
     fn fence(&mut self);
     #[doc(hidden)]
     fn settle(&mut self);
+    #[doc(hidden)]
+    fn unset() -> Self;
 }
 
 /// A product with both operands in shared memory.
@@ -194,6 +196,19 @@ macro_rules! engine {
             #[inline(always)]
             fn settle(&mut self) {
                 engine!(@pass self, $($i)*);
+            }
+
+            /// An empty piece of assembly that is said to write the registers: they are what they were.
+            #[inline(always)]
+            fn unset() -> Self {
+                // SAFETY: all zero bits are a number in each f32.
+                let mut state: Self = unsafe { core::mem::zeroed() };
+                // SAFETY: it does nothing, and any bits are an f32.
+                unsafe {
+                    asm!(concat!("// {0}", $(" {", $i, "}",)*), out(reg32) state[0],
+                        $(out(reg32) state[$i],)* options(nomem, nostack, preserves_flags));
+                }
+                state
             }
         }
     };

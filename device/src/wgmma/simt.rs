@@ -105,6 +105,8 @@ pub trait Engine: Sized {
     fn fence(&mut self);
     #[doc(hidden)]
     fn settle(&mut self);
+    #[doc(hidden)]
+    fn unset() -> Self;
 }
 
 /// A product with both operands in shared memory.
@@ -137,6 +139,10 @@ macro_rules! engine {
             }
 
             fn settle(&mut self) {}
+
+            fn unset() -> Self {
+                begin([f32::NAN; $registers])
+            }
         }
 
         engine!(@shared $registers, bf16, f16, Tf32, E4m3, E5m2);

@@ -2,9 +2,9 @@
 
 use kasmina_device::Kernel;
 use kasmina_types::tiles::LINEAR_SIMT_TILE;
-use kasmina_types::{DType, Layout, LinearBackward, LinearParams};
+use kasmina_types::{DType, Layout, LinearBackward, LinearParams, LinearRepack, LinearWgmmaParams};
 
-use crate::linear::{forward, forward_mma, gradients};
+use crate::linear::{forward, forward_mma, forward_wgmma, gradients, repack};
 
 /// An instance of `linear`.
 #[derive(Clone, Copy)]
@@ -74,6 +74,74 @@ pub fn linear_mma(dtype: DType, layout: Layout) -> impl Iterator<Item = LinearIn
     kasmina_types::linear_mma_tiles!(instance);
     let wanted = (dtype, Some(layout));
     instances.into_iter().filter(move |instance| (instance.dtype, instance.layout) == wanted)
+}
+
+/// What the blocks of an instance on warpgroups do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WgmmaKind {
+    /// Persistent blocks take tile after tile.
+    Whole,
+    /// The same, or a cluster shares the k of a tile.
+    Shared,
+    /// A cluster shares the k of a tile of Dᵀ.
+    Swapped,
+}
+
+/// An instance of `linear` on the tensor cores of warpgroups.
+#[derive(Clone, Copy)]
+pub struct LinearWgmmaInstance {
+    /// The kernel.
+    pub kernel: &'static Kernel<LinearWgmmaParams>,
+    /// Element type of A and B.
+    pub dtype: DType,
+    /// The layout that it is for.
+    pub layout: Layout,
+    /// What its blocks do.
+    pub kind: WgmmaKind,
+    /// Rows of a tile as the tensor cores see it: columns of D where it is swapped.
+    pub rows: u32,
+    /// Columns of it.
+    pub columns: u32,
+    /// Dynamic shared memory of a block.
+    pub dynamic_shared_bytes: u32,
+}
+
+/// The instances on warpgroups for elements of `dtype` in a layout. A GPU may be without them.
+pub fn linear_wgmma(dtype: DType, layout: Layout) -> impl Iterator<Item = LinearWgmmaInstance> {
+    let mut instances = Vec::new();
+    macro_rules! instance {
+        ($entry:ident, $element:ident, $dtype:ident, $layout:ident, $kind:ident, $groups:literal,
+         $registers:literal, $window:literal, $stages:literal, $threads:literal) => {
+            let shared = forward_wgmma::shared_bytes($groups, $registers, $stages);
+            instances.push(LinearWgmmaInstance {
+                kernel: forward_wgmma::$entry::handle(),
+                dtype: DType::$dtype,
+                layout: Layout::$layout,
+                kind: WgmmaKind::$kind,
+                rows: 64 * $groups,
+                columns: 2 * $registers,
+                dynamic_shared_bytes: shared as u32,
+            });
+        };
+    }
+    kasmina_types::linear_wgmma_tiles!(instance);
+    let wanted = (dtype, layout);
+    instances.into_iter().filter(move |instance| (instance.dtype, instance.layout) == wanted)
+}
+
+/// The kernel that moves elements of so many bytes to rows that bulk copies can load, and a block's dynamic shared
+/// memory.
+pub fn linear_repack(size_bytes: usize) -> Option<(&'static Kernel<LinearRepack>, u32)> {
+    macro_rules! instance {
+        ($entry:ident, $element:ty, $dtype:ident) => {
+            if size_bytes == size_of::<$element>() {
+                let shared = repack::shared_bytes(size_bytes) as u32;
+                return Some((repack::$entry::handle(), shared));
+            }
+        };
+    }
+    kasmina_types::linear_repack_tiles!(instance);
+    None
 }
 
 /// The kernel of the gradient through an activation, for elements of `dtype`.

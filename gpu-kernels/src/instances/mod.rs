@@ -29,7 +29,10 @@ pub use information::{
     surrogate_rows,
 };
 
-pub use linear::{LinearInstance, linear_backward, linear_mma, linear_simt};
+pub use linear::{
+    LinearInstance, LinearWgmmaInstance, WgmmaKind, linear_backward, linear_mma, linear_repack,
+    linear_simt, linear_wgmma,
+};
 
 /// An instance of one of the layer's passes whose threads load their rows themselves.
 #[derive(Clone, Copy)]

@@ -13,9 +13,10 @@ use kasmina_types::{Activation, LinearOutput, LinearParams, Out, Scaling};
 use super::accumulator::Accumulator;
 use super::place::Place;
 
-/// What is the same for all elements of a tile.
+/// What is the same for all elements of a tile. `APPROXIMATE`: activations are as good as 16-bit results need them, to
+/// 2e-5, whatever the results are: for products whose own rounding is far more.
 #[derive(Clone, Copy)]
-pub(crate) struct Epilogue<A> {
+pub(crate) struct Epilogue<A, const APPROXIMATE: bool> {
     /// α, and the operands' scales where they have one each.
     scale: A,
     beta: A,
@@ -23,7 +24,7 @@ pub(crate) struct Epilogue<A> {
     aligned: bool,
 }
 
-impl<A: Accumulator> Epilogue<A> {
+impl<A: Accumulator, const APPROXIMATE: bool> Epilogue<A, APPROXIMATE> {
     /// Of vectors of `lanes` elements.
     ///
     /// # Safety
@@ -41,6 +42,12 @@ impl<A: Accumulator> Epilogue<A> {
         let offsets = at.d | at.c | at.residual | at.z | at.bias;
         let aligned = (u64::from(distances) | offsets).is_multiple_of(lanes as u64);
         Self { scale: A::of(scale), beta: A::of(p.beta), aligned }
+    }
+
+    /// What sums are multiplied by.
+    #[inline(always)]
+    pub(crate) fn scale(&self) -> A {
+        self.scale
     }
 
     /// Makes the results of `L` neighbouring columns of a row of their sums, as far as they are inside.
@@ -81,7 +88,7 @@ impl<A: Accumulator> Epilogue<A> {
         if p.activation != Activation::None as u32 {
             let half =
                 p.output == LinearOutput::F16 as u32 || p.output == LinearOutput::Bf16 as u32;
-            if half {
+            if APPROXIMATE || half {
                 A::activate(true, p.activation, &mut z);
             } else {
                 A::activate(false, p.activation, &mut z);
@@ -121,7 +128,7 @@ pub(crate) unsafe fn finish_tile<
     stage: impl Fn(usize),
 ) {
     // SAFETY: the caller's contract.
-    let epilogue = unsafe { Epilogue::new(p, place, L) };
+    let epilogue = unsafe { Epilogue::<A, false>::new(p, place, L) };
     let thread = thread::thread_idx_x() as usize;
     let vectors = ROWS * COLUMNS / L;
     let partials: Out<A> = p.partials.cast();

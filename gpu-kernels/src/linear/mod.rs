@@ -6,8 +6,13 @@ mod epilogue;
 pub mod forward;
 #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_80"))]
 pub mod forward_mma;
+#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
+pub mod forward_wgmma;
 pub mod gemv;
 pub mod gradients;
+#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
+mod hopper;
 mod place;
+pub mod repack;
 #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_80"))]
 mod tensor_tiles;

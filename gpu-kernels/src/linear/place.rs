@@ -71,8 +71,9 @@ impl Place {
     }
 }
 
+/// Problem `number` of the batch.
 #[inline(always)]
-fn batched(p: &LinearParams, number: u64) -> LinearProblem {
+pub(super) fn batched(p: &LinearParams, number: u64) -> LinearProblem {
     let LinearProblem { a, b, c, bias, residual, d, z, .. } = p.problem;
     let strides = &p.strides;
     LinearProblem {

@@ -12,8 +12,10 @@ use super::shape::LinearShape;
 use super::{LinearElement, LinearError};
 use crate::buffer::Buffer;
 use crate::device::Device;
+use crate::driver::TensorMapCache;
 use crate::driver::launchers::KernelDevice;
 use crate::driver::launchers::linear::{self as launcher, Arguments, Factors};
+use crate::driver::launchers::linear_hopper as hopper;
 use crate::error::Error;
 
 pub(super) const OP: &str = "linear";
@@ -93,7 +95,20 @@ pub struct Linear {
 pub(super) struct Scratch {
     partials: Option<Buffer<u8>>,
     arrivals: Option<Buffer<u32>>,
+    repacked: [Option<Buffer<u8>>; 2],
+    maps: Option<TensorMapCache>,
 }
+
+/// What the kernels on warpgroups need beside the operands.
+struct Hopper<'a> {
+    partials: &'a mut Buffer<u8>,
+    arrivals: &'a mut Buffer<u32>,
+    repacked: [&'a mut Buffer<u8>; 2],
+    maps: &'a mut TensorMapCache,
+}
+
+/// Tensor maps that are kept: three for each set of operands.
+const TENSOR_MAPS: usize = 96;
 
 impl Scratch {
     /// At least so many bytes and counts, of zeros where they are made anew.
@@ -104,6 +119,22 @@ impl Scratch {
         counts: usize,
     ) -> Result<(&mut Buffer<u8>, &mut Buffer<u32>), Error> {
         Ok((grown(device, &mut self.partials, bytes)?, grown(device, &mut self.arrivals, counts)?))
+    }
+
+    /// As much as the plan asks for.
+    fn hopper(&mut self, device: &Device, plan: &hopper::Plan) -> Result<Hopper<'_>, Error> {
+        if self.maps.is_none() {
+            device.refuse_capture(OP)?;
+            self.maps = Some(TensorMapCache::new(device, TENSOR_MAPS)?);
+        }
+        let [a, b] = &mut self.repacked;
+        let [a_bytes, b_bytes] = plan.repacked_bytes();
+        Ok(Hopper {
+            partials: grown(device, &mut self.partials, plan.partial_bytes())?,
+            arrivals: grown(device, &mut self.arrivals, plan.arrivals())?,
+            repacked: [grown(device, a, a_bytes)?, grown(device, b, b_bytes)?],
+            maps: self.maps.as_mut().expect("made above"),
+        })
     }
 }
 
@@ -180,14 +211,29 @@ impl Linear {
             cpu::forward(shape, factors, operands, d, z)?;
             return Ok(Chosen { precision: Precision::F64, kernel: "reference", parts: 1 });
         };
+        let alignment = hopper::Alignment::of(shape, operands, d, z.is_some());
+        if let Some(plan) = hopper::plan(kernels, T::DTYPE, precision, shape, &alignment)? {
+            let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+            let launched = scratch.hopper(&self.device, &plan).and_then(|scratch| {
+                let Hopper { partials, arrivals, repacked, maps } = scratch;
+                let arguments = Arguments { shape, factors, operands, d, z, partials, arrivals };
+                hopper::launch(kernels, &plan, arguments, repacked, maps)
+            });
+            if launched.is_err() {
+                *scratch = Scratch::default();
+            }
+            launched?;
+            let (kernel, parts) = (plan.kernel_name(), plan.sharers());
+            return Ok(Chosen { precision, kernel, parts });
+        }
         let Some(cut) = launcher::cut(kernels, T::DTYPE, precision, shape)? else {
             return Ok(Chosen { precision, kernel: "none: nothing to do", parts: 1 });
         };
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let (partials, arrivals) =
             scratch.grown(&self.device, cut.partial_bytes(), cut.arrivals())?;
-        let arguments = Arguments { cut, shape, factors, operands, d, z, partials, arrivals };
-        let launched = launcher::launch(kernels, arguments);
+        let arguments = Arguments { shape, factors, operands, d, z, partials, arrivals };
+        let launched = launcher::launch(kernels, cut, arguments);
         if launched.is_err() {
             // A launch that broke off leaves arrivals that are not zero.
             *scratch = Scratch::default();

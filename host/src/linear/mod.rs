@@ -19,6 +19,7 @@ pub use gradients::LinearGradients;
 pub use operands::{Operands, Scales};
 pub use precision::Precision;
 pub use quantized::quantized;
+pub(crate) use shape::Extent;
 pub use shape::LinearShape;
 
 pub use kasmina_types::{Activation, Layout};

@@ -52,6 +52,64 @@ macro_rules! linear_mma_tiles {
     };
 }
 
+/// Hands each instance of `linear` on the tensor cores of warpgroups to a macro: `(entry, element, DType, layout, kind,
+/// warpgroups, registers, window, stages, threads of a block)`. f32 is rounded to tf32. An output tile is 64 rows a
+/// warpgroup by 2 columns a register of each thread, and transposed where the kind is `Swapped`. Blocks of a cluster may
+/// share the k of a tile where the kind is not `Whole`. A window of registers is staged at once. Stages leave no room for
+/// a second block of an SM: blocks that overlap their predecessors would else come to lie two on one. Compute capability
+/// 9.0 alone.
+#[macro_export]
+macro_rules! linear_wgmma_tiles {
+    ($instance:ident) => {
+        $instance! { linear_wgmma_bf16_nn_m128n256, bf16, Bf16, NN, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_bf16_nn_m64n128, bf16, Bf16, NN, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_bf16_nn_m64n64, bf16, Bf16, NN, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_bf16_nt_m128n256, bf16, Bf16, NT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_bf16_nt_m64n128, bf16, Bf16, NT, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_bf16_nt_m64n64, bf16, Bf16, NT, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_bf16_tn_m128n256, bf16, Bf16, TN, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_bf16_tn_m64n128, bf16, Bf16, TN, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_bf16_tn_m64n64, bf16, Bf16, TN, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_bf16_tt_m128n256, bf16, Bf16, TT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_bf16_tt_m64n128, bf16, Bf16, TT, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_bf16_tt_m64n64, bf16, Bf16, TT, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_bf16_nt_m8n64_swapped, bf16, Bf16, NT, Swapped, 1, 4, 4, 16, 160 }
+        $instance! { linear_wgmma_bf16_nt_m16n64_swapped, bf16, Bf16, NT, Swapped, 1, 8, 8, 16, 160 }
+        $instance! { linear_wgmma_bf16_nt_m64n64_swapped, bf16, Bf16, NT, Swapped, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_f16_nn_m128n256, f16, F16, NN, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_f16_nn_m64n128, f16, F16, NN, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_f16_nn_m64n64, f16, F16, NN, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_f16_nt_m128n256, f16, F16, NT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_f16_nt_m64n128, f16, F16, NT, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_f16_nt_m64n64, f16, F16, NT, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_f16_tn_m128n256, f16, F16, TN, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_f16_tn_m64n128, f16, F16, TN, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_f16_tn_m64n64, f16, F16, TN, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_f16_tt_m128n256, f16, F16, TT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_f16_tt_m64n128, f16, F16, TT, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_f16_tt_m64n64, f16, F16, TT, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_f16_nt_m8n64_swapped, f16, F16, NT, Swapped, 1, 4, 4, 16, 160 }
+        $instance! { linear_wgmma_f16_nt_m16n64_swapped, f16, F16, NT, Swapped, 1, 8, 8, 16, 160 }
+        $instance! { linear_wgmma_f16_nt_m64n64_swapped, f16, F16, NT, Swapped, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_e4m3_nt_m128n256, E4m3, E4m3, NT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_e4m3_nt_m64n128, E4m3, E4m3, NT, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_e4m3_nt_m64n64, E4m3, E4m3, NT, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_f32_nt_m128n256, Tf32, F32, NT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_wgmma_f32_nt_m64n128, Tf32, F32, NT, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_f32_nt_m64n64, Tf32, F32, NT, Shared, 1, 32, 32, 12, 160 }
+    };
+}
+
+/// Hands each instance of `linear_repack` to a macro: `(entry, element, DType)`, for every type of the element's size.
+#[macro_export]
+macro_rules! linear_repack_tiles {
+    ($instance:ident) => {
+        $instance! { linear_repack_e4m3, u8, E4m3 }
+        $instance! { linear_repack_f16, u16, F16 }
+        $instance! { linear_repack_f32, u32, F32 }
+    };
+}
+
 /// Hands each instance of `linear_backward` to a macro: `(entry, element, DType, accumulator)`. Every block has
 /// [`LINEAR_BACKWARD_BLOCK_THREADS`].
 #[macro_export]
@@ -78,6 +136,15 @@ pub const LINEAR_MMA_K_BYTES: u32 = 64;
 
 /// Tiles of A and B that its shared memory holds at once.
 pub const LINEAR_MMA_STAGES: u32 = 3;
+
+/// Bytes of k of the tiles in shared memory of `linear` on warpgroups: the span of their swizzle.
+pub const LINEAR_WGMMA_K_BYTES: u32 = 128;
+
+/// Threads of a block of `linear_repack`.
+pub const LINEAR_REPACK_BLOCK_THREADS: u32 = 256;
+
+/// Rows, and columns, that a block of `linear_repack` takes.
+pub const LINEAR_REPACK_TILE: u32 = 64;
 
 /// Threads of a block of `linear_backward`.
 pub const LINEAR_BACKWARD_BLOCK_THREADS: u32 = 256;
@@ -107,6 +174,23 @@ pub(super) const fn add(table: &mut Table) {
         };
     }
     linear_mma_tiles!(mma);
+    macro_rules! wgmma {
+        ($entry:ident, $element:ident, $dtype:ident, $layout:ident, $kind:ident, $groups:literal,
+         $registers:literal, $window:literal, $stages:literal, $threads:literal) => {
+            let lanes = 16 / DType::$dtype.size_bytes() as u32;
+            table.add(stringify!($entry), "linear", DType::$dtype, lanes, $threads, 1);
+            table.needs_exactly(90);
+        };
+    }
+    linear_wgmma_tiles!(wgmma);
+    macro_rules! repack {
+        ($entry:ident, $element:ty, $dtype:ident) => {
+            let threads = LINEAR_REPACK_BLOCK_THREADS;
+            table.add(stringify!($entry), "linear_repack", DType::$dtype, 4, threads, 1);
+            table.needs(90);
+        };
+    }
+    linear_repack_tiles!(repack);
     macro_rules! backward {
         ($entry:ident, $element:ty, $dtype:ident, $accumulator:ty) => {
             let threads = LINEAR_BACKWARD_BLOCK_THREADS;

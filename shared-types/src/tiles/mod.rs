@@ -15,8 +15,8 @@ pub use information::{ACTIVE_INFERENCE_BLOCK_THREADS, INFERENCE_STAGE_BLOCK_THRE
 pub use kasmina::{TELEMETRY_REDUCE_BLOCK_THREADS, TELEMETRY_REDUCE_MIN_BLOCKS};
 pub use linear::{
     LINEAR_BACKWARD_BLOCK_THREADS, LINEAR_BACKWARD_COLUMNS, LINEAR_BACKWARD_ROWS,
-    LINEAR_MMA_BLOCK_THREADS, LINEAR_MMA_K_BYTES, LINEAR_MMA_STAGES, LINEAR_SIMT_BLOCK_THREADS,
-    LINEAR_SIMT_TILE,
+    LINEAR_MMA_BLOCK_THREADS, LINEAR_MMA_K_BYTES, LINEAR_MMA_STAGES, LINEAR_REPACK_BLOCK_THREADS,
+    LINEAR_REPACK_TILE, LINEAR_SIMT_BLOCK_THREADS, LINEAR_SIMT_TILE, LINEAR_WGMMA_K_BYTES,
 };
 pub use normalization::{
     NORM_BACKWARD_MIN_BLOCKS, NORM_BLOCK_THREADS, NORM_FORWARD_MIN_BLOCKS, NORM_MERGE_COLUMNS,
@@ -42,6 +42,19 @@ pub struct Tile {
     pub min_blocks_per_sm: u32,
     /// The least compute capability whose modules have the entry: 90 for 9.0.
     pub min_capability: u32,
+    /// Whether the modules for that compute capability have it alone, not those for newer ones.
+    pub that_capability_alone: bool,
+}
+
+impl Tile {
+    /// Whether the modules for this compute capability have the entry.
+    pub const fn runs_on(&self, capability: u32) -> bool {
+        if self.that_capability_alone {
+            self.min_capability == capability
+        } else {
+            self.min_capability <= capability
+        }
+    }
 }
 
 /// The least compute capability that any module is for.
@@ -78,6 +91,7 @@ impl Table {
             block_threads: 0,
             min_blocks_per_sm: 0,
             min_capability: OLDEST_CAPABILITY,
+            that_capability_alone: false,
         };
         Self { tiles: [none; 512], used: 0 }
     }
@@ -93,14 +107,28 @@ impl Table {
         min_blocks_per_sm: u32,
     ) {
         let min_capability = OLDEST_CAPABILITY;
-        self.tiles[self.used] =
-            Tile { entry, family, dtype, lanes, block_threads, min_blocks_per_sm, min_capability };
+        self.tiles[self.used] = Tile {
+            entry,
+            family,
+            dtype,
+            lanes,
+            block_threads,
+            min_blocks_per_sm,
+            min_capability,
+            that_capability_alone: false,
+        };
         self.used += 1;
     }
 
     /// Says what the last instance needs.
     const fn needs(&mut self, capability: u32) {
         self.tiles[self.used - 1].min_capability = capability;
+    }
+
+    /// As [`Self::needs`], where newer architectures lack it.
+    const fn needs_exactly(&mut self, capability: u32) {
+        self.needs(capability);
+        self.tiles[self.used - 1].that_capability_alone = true;
     }
 }
 
@@ -112,7 +140,7 @@ mod tests {
     fn entries_are_named_once_and_after_family_and_dtype() {
         assert_eq!(
             TILES.len(),
-            8 + 6 + 8 + 3 + 50 + 16 + 6 + 4 + 13 + 30 + 6 + 5 + 4 + 26 + 12 + 11 + 24 + 4
+            8 + 6 + 8 + 3 + 50 + 16 + 6 + 4 + 13 + 30 + 6 + 5 + 4 + 26 + 12 + 11 + 24 + 36 + 3 + 4
         );
         for (i, tile) in TILES.iter().enumerate() {
             assert!(tile.entry.starts_with(tile.family), "{}", tile.entry);

@@ -5,7 +5,7 @@ use kasmina_kernels::instances::{self, LinearInstance};
 use kasmina_types::dtype::Element;
 use kasmina_types::tiles::{LINEAR_BACKWARD_COLUMNS, LINEAR_BACKWARD_ROWS};
 use kasmina_types::{
-    Activation, DType, In, Layout, LinearBackward, LinearOutput, LinearParams, Out, Scaling,
+    Activation, DType, In, Layout, LinearBackward, LinearOutput, LinearParams, Out,
 };
 
 use super::activation_norm::Optional;
@@ -122,7 +122,6 @@ pub(crate) fn cut(
 
 /// One launch. The shape was checked, and the operands against it.
 pub(crate) struct Arguments<'a, 'b, T: Pod, O: Pod> {
-    pub(crate) cut: Cut,
     pub(crate) shape: &'a LinearShape,
     pub(crate) factors: &'a Factors,
     pub(crate) operands: &'a Operands<'b, T, O>,
@@ -134,19 +133,14 @@ pub(crate) struct Arguments<'a, 'b, T: Pod, O: Pod> {
     pub(crate) arrivals: &'a mut Buffer<u32>,
 }
 
-/// Checks the contract of `linear_*` and launches it.
-pub(crate) fn launch<T: Element, O: Element>(
-    device: KernelDevice<'_>,
-    mut a: Arguments<'_, '_, T, O>,
-) -> Result<(), Error> {
-    let Arguments { cut, shape, factors, operands, .. } = a;
-    let instance = cut.instance;
-    assert_eq!(instance.dtype, T::DTYPE, "the variant was chosen by the element type");
-    assert!(instance.layout.is_none_or(|layout| layout == shape.layout), "and by the layout");
-    assert!(
-        instance.layout.is_none() || operands.scales.scaling() == Scaling::None,
-        "instances for one layout do not scale"
-    );
+/// Checks the operands against the shape and the scratch against the `parts` of `tiles`, and makes the kernels'
+/// parameters of them.
+pub(super) fn parameters<T: Element, O: Element>(
+    a: &mut Arguments<'_, '_, T, O>,
+    (tiles, parts): (u32, u32),
+    (partial_bytes, arrivals): (usize, usize),
+) -> Result<LinearParams, Error> {
+    let Arguments { shape, factors, operands, .. } = *a;
     let batch = shape.batch;
     shape.a().check(batch, operands.a.len())?;
     shape.b().check(batch, operands.b.len())?;
@@ -161,8 +155,8 @@ pub(crate) fn launch<T: Element, O: Element>(
             extent.check(batch, buffer.len())?;
         }
     }
-    check_at_least("partials", cut.partial_bytes(), a.partials.len())?;
-    check_at_least("arrivals", cut.arrivals(), a.arrivals.len())?;
+    check_at_least("partials", partial_bytes, a.partials.len())?;
+    check_at_least("arrivals", arrivals, a.arrivals.len())?;
     let output = LinearOutput::of(O::DTYPE).expect("the output type was checked");
     let there = (operands.c.is_some(), operands.residual.is_some(), a.z.is_some());
     let mut strides = shape.strides;
@@ -177,8 +171,8 @@ pub(crate) fn launch<T: Element, O: Element>(
     }
     let scales = operands.scales.buffers();
     let none = || Out::new(std::ptr::null_mut(), 0);
-    let split = cut.parts > 1;
-    let params = LinearParams {
+    let split = parts > 1;
+    Ok(LinearParams {
         a: operands.a.view().cast(),
         b: operands.b.view().cast(),
         c: view_of(operands.c),
@@ -196,14 +190,30 @@ pub(crate) fn launch<T: Element, O: Element>(
         alpha: factors.alpha,
         beta: factors.beta,
         batch: batch as u32,
-        tiles: cut.tiles,
-        parts: cut.parts,
+        tiles,
+        parts,
         layout: shape.layout as u32,
         activation: factors.activation as u32,
         output: output as u32,
         scaling: operands.scales.scaling() as u32,
         _padding: 0,
-    };
+    })
+}
+
+/// Checks the contract of `linear_*` and launches it.
+pub(crate) fn launch<T: Element, O: Element>(
+    device: KernelDevice<'_>,
+    cut: Cut,
+    mut a: Arguments<'_, '_, T, O>,
+) -> Result<(), Error> {
+    let instance = cut.instance;
+    assert_eq!(instance.dtype, T::DTYPE, "the variant was chosen by the element type");
+    assert!(instance.layout.is_none_or(|layout| layout == a.shape.layout), "and by the layout");
+    let operands = a.operands;
+    let scales = operands.scales.buffers();
+    assert!(instance.layout.is_none() || scales.is_none(), "instances for one layout do not scale");
+    let scratch = (cut.partial_bytes(), cut.arrivals());
+    let params = parameters(&mut a, (cut.tiles, cut.parts), scratch)?;
     let results = Optional([operands.bias, operands.c, operands.residual, a.z.as_deref()]);
     let scales = Optional([scales.map(|(a, _)| a), scales.map(|(_, b)| b)]);
     // SAFETY: every operand is inside its buffer, in memory aligned to 16 bytes; results do not overlap (`LinearShape`)

@@ -13,6 +13,8 @@ pub(crate) mod gemv;
 pub(crate) mod gradient_clip;
 pub(crate) mod graft_schedule;
 pub(crate) mod linear;
+pub(crate) mod linear_hopper;
+mod linear_repack;
 pub(crate) mod parameter_gradients;
 pub(crate) mod reduce;
 pub(crate) mod state_update;
@@ -157,6 +159,26 @@ impl<'a> KernelDevice<'a> {
         cooperative: bool,
         params: P,
     ) -> Result<(), Error> {
+        let cluster = kernel.bounds().cluster;
+        // SAFETY: the caller's contract.
+        unsafe {
+            self.launch_clusters(kernel, grid, cluster, dynamic_shared_bytes, cooperative, params)
+        }
+    }
+
+    /// As [`Self::launch_grid`], with clusters of the launch's choice. The executor's are of one block.
+    ///
+    /// # Safety
+    /// As [`Self::launch`].
+    unsafe fn launch_clusters<P: Copy + Send + Sync>(
+        self,
+        kernel: &'static Kernel<P>,
+        grid: u32,
+        cluster: Option<[u32; 3]>,
+        dynamic_shared_bytes: u32,
+        cooperative: bool,
+        params: P,
+    ) -> Result<(), Error> {
         match self {
             Self::Cuda(gpu) => {
                 let function = gpu.kernel(kernel.name())?.function;
@@ -164,7 +186,6 @@ impl<'a> KernelDevice<'a> {
                 let linear = LaunchConfig::linear(grid, bounds.block_threads);
                 // A grid that overlaps its predecessor may not be cooperative as well.
                 let overlapping = gpu.overlaps_launches() && !cooperative;
-                let cluster = bounds.cluster;
                 let config = LaunchConfig {
                     cluster,
                     overlapping,

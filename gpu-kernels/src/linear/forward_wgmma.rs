@@ -1,0 +1,256 @@
+//! Products of matrices on the tensor cores of warpgroups, compute capability 9.0: D = act(α·op(A)·op(B) + bias + β·C) + R.
+//!
+//! # Math
+//! As `forward`. bf16, f16 and fp8 are multiplied exactly; of f32 the 13 lowest bits are ignored (tf32). Sums are f32, by
+//! `wgmma`, k ascending in steps of 32 bytes, from 0; within a step they are the hardware's. Activations are made of the
+//! special-function unit's approximations, to 2e-5; the GELU of bf16 results that leave by bulk stores to 2⁻¹¹ of |z|.
+//!
+//! # Layout
+//! As `forward`, with scales for whole tensors alone; an instance is for one layout. Operands come by tensor maps:
+//! addresses and distances of rows are multiples of 16 bytes. fp8 and f32 lie along k, which is NT.
+//!
+//! # Traffic
+//! 2·m·n·k operations; A is read ⌈n / tile⌉ times, B ⌈m / tile⌉ times, mostly from the L2 cache. Bound by the tensor
+//! cores: 4096³ in bf16 at 989 TFLOP/s: 139 µs; by the L2 cache where tiles are small.
+//!
+//! # Launch
+//! Persistent blocks, no more than are resident, that take output tiles one after the other; one thread loads stages of
+//! 128 bytes of k of both operands, and one or two warpgroups multiply 64 rows each. Blocks may share the k of a tile
+//! through memory (`parts`). Or, of shared instances, a cluster for each tile, of 2 to 8 blocks that share its k and add
+//! their sums through shared memory; swapped instances always, of 1 to 8, and compute Dᵀ, for few rows. Results leave by bulk stores while
+//! the next are made, or in vectors, as D allows. With 256 columns the loading warpgroup gives registers to the others.
+//! Tensor maps are older than the grid before this one: they are acquired before the wait for it.
+//!
+//! # Determinism
+//! Bitwise: the order of a sum depends on k, `parts` and the cluster's size alone; parts are added in their order.
+//!
+//! # Source
+//! Original. Reference: `kasmina_reference::linear::forward`.
+
+use kasmina_device::convert::E4m3;
+use kasmina_device::shared::DynamicShared;
+use kasmina_device::wgmma::{InOrder, KMajor, Major, MnMajor, Multiply, Shape, State, Tf32};
+use kasmina_device::{cluster, hint, kernel, thread, tma, warpgroup};
+use kasmina_types::{LinearWgmmaParams, bf16, f16};
+
+use super::epilogue::Epilogue;
+use super::hopper::multiply::multiply;
+use super::hopper::parts::{Parts, is_last, meet, sum_of_cluster};
+use super::hopper::schedule::Schedule;
+use super::hopper::shared_map::SharedMap;
+use super::hopper::stage::{Barriers, Turn, load_tile};
+use super::hopper::store::{Team, by_bulk_stores, by_vectors, stage};
+use super::hopper::tile_k;
+
+/// Registers of a thread that loads, and of one that multiplies, where one warpgroup gives some to two others.
+const LOADING_REGISTERS: u32 = 40;
+const MULTIPLYING_REGISTERS: u32 = 232;
+
+/// Dynamic shared memory of an instance.
+pub const fn shared_bytes(groups: usize, registers: usize, stages: usize) -> usize {
+    SharedMap::new(groups, registers, stages).bytes
+}
+
+/// # Safety
+/// As [`LinearWgmmaParams`] says; blocks of `GROUPS` · 128 threads and a warp, or a warpgroup where `MOVES`, with
+/// [`shared_bytes`]. Clusters are of one block but where `SHARED`. One for each tile where they are of more, or `SWAPPED`,
+/// and then neither parts nor a map of D.
+#[inline(always)]
+unsafe fn product<
+    E,
+    MA: Major,
+    MB: Major,
+    const R: usize,
+    const W: usize,
+    const GROUPS: usize,
+    const STAGES: usize,
+    const SHARED: bool,
+    const SWAPPED: bool,
+    const MOVES: bool,
+>(
+    p: LinearWgmmaParams,
+) where
+    E: InOrder<MA> + InOrder<MB>,
+    State<R>: Multiply<E> + Shape,
+{
+    let map = const { SharedMap::new(GROUPS, R, STAGES) };
+    let barriers = Barriers::new(&map, STAGES);
+    let (rank, blocks) = if SHARED { (cluster::rank(), cluster::size()) } else { (0, 1) };
+    let (thread, loads) = (warpgroup::thread_idx(), warpgroup::index() == GROUPS as u32);
+    let (rows, columns, along_k) = (64 * GROUPS, 2 * R, tile_k::<E>() as u32);
+    // SAFETY: one thread initialises the barriers, before the barrier below; maps are in global memory, and the host
+    // wrote them before the grid that this one waits for began.
+    unsafe {
+        if thread::thread_idx_x() == 0 {
+            let warps = GROUPS as u32 * 4;
+            barriers.init(warps, warps * blocks);
+        }
+        if thread == 0 && loads {
+            tma::acquire_map(p.first);
+            tma::acquire_map(p.second);
+        } else if thread == 0 && p.bulk != 0 {
+            tma::acquire_map(p.d);
+        }
+    }
+    if SHARED {
+        cluster::sync();
+    } else {
+        thread::sync_threads();
+    }
+    thread::await_previous_grid();
+
+    // SAFETY: the caller's contract; a cluster has a block.
+    let schedule = unsafe {
+        core::hint::assert_unchecked(blocks > 0);
+        Schedule::new(&p, rows as u32, columns as u32, along_k, SWAPPED)
+    };
+    let (first, step) = (thread::block_idx_x() / blocks, thread::grid_dim_x() / blocks);
+    // Else a block has its tiles for itself, or shares them through memory.
+    let in_cluster = SWAPPED || blocks > 1;
+    let range = |part: u32| {
+        if in_cluster {
+            schedule.k_range(rank, blocks)
+        } else {
+            schedule.k_range(part, schedule.parts())
+        }
+    };
+    let mut turn = Turn::FIRST;
+    let mut index = first;
+
+    if loads {
+        if MOVES {
+            // SAFETY: the whole warpgroup is here.
+            unsafe { warpgroup::lower_registers::<LOADING_REGISTERS>() };
+        }
+        if thread != 0 {
+            return;
+        }
+        let strides = &p.linear.strides;
+        // Operands that all problems share have one index.
+        let (of_first, of_second) =
+            if SWAPPED { (strides.b, strides.a) } else { (strides.a, strides.b) };
+        while index < schedule.works {
+            // SAFETY: below the number of works.
+            let work = unsafe { schedule.work(index) };
+            let (mut k, end) = range(work.part);
+            let number = |stride: u64| if stride == 0 { 0 } else { work.number };
+            while k < end {
+                let (at, full) = (turn.stage * map.stage_bytes, barriers.full(turn.stage));
+                // SAFETY: the stage is free once its empty barrier's phase before is over; both tiles are of the
+                // bytes that are announced, those past the operands' ends too.
+                unsafe {
+                    barriers.empty(turn.stage).wait(!turn.parity);
+                    full.arrive_expect_tx(map.stage_bytes as u32);
+                    let (of_first, of_second) = (number(of_first), number(of_second));
+                    let along = k * along_k;
+                    load_tile::<MA>(at, p.first, (work.row, rows), along, of_first, full);
+                    let at = at + map.first_bytes;
+                    load_tile::<MB>(at, p.second, (work.column, columns), along, of_second, full);
+                }
+                turn.advance(STAGES);
+                k += 1;
+            }
+            index += step;
+        }
+        return;
+    }
+
+    if MOVES {
+        // SAFETY: the whole warpgroup is here; the loading one gives what both take.
+        unsafe { warpgroup::raise_registers::<MULTIPLYING_REGISTERS>() };
+    }
+    let group = warpgroup::index() as usize;
+    let team = Team::new::<R>(&map, group, thread as usize);
+    let mut boxes = 0;
+    while index < schedule.works {
+        // SAFETY: below the number of works.
+        let work = unsafe { schedule.work(index) };
+        let place = schedule.place(&p, &work);
+        let (begin, end) = range(work.part);
+        index += step;
+        // SAFETY: all threads of the warpgroup are here, each time with the same; what each part asks for is said there.
+        unsafe {
+            if p.bulk != 0 {
+                team.bring_bias::<R>(&p, &place);
+            }
+            let f =
+                multiply::<E, MA, MB, R, STAGES>(&map, &barriers, &mut turn, group, end - begin);
+            if in_cluster {
+                let (row, column) = if SWAPPED { (0, 64 * group) } else { (64 * group, 0) };
+                let at = (place.row + row, place.column + column);
+                let epilogue = Epilogue::<f32, true>::new(&p.linear, &place, 4);
+                stage::<W, SWAPPED>(&team, f.window::<W>(0));
+                // Sums of all blocks are there from the first meeting on, and read before the second is over.
+                meet(barriers.met(0), blocks);
+                let share = (rank, blocks);
+                by_vectors::<W, SWAPPED>(&p, &place, &epilogue, &team, at, share, |index| {
+                    sum_of_cluster(index, blocks)
+                });
+                meet(barriers.met(1), blocks);
+                return;
+            }
+            let t = hint::opaque_index(team.t);
+            let parts = Parts::new::<R>(&p.linear, place.tile, (group, GROUPS), t);
+            let split = schedule.parts() > 1;
+            if split {
+                parts.leave::<R, W>(place.part, &f);
+                if !is_last(&p.linear, place.tile, map.last, GROUPS as u32 * 128) {
+                    continue;
+                }
+            }
+            let window = |i: usize| if split { parts.window::<W>(i) } else { f.window::<W>(i) };
+            // The bias is there, and the staging free.
+            team.sync();
+            if p.bulk != 0 {
+                by_bulk_stores::<R, W>(&p, &place, &team, &mut boxes, window);
+            } else {
+                let epilogue = Epilogue::<f32, true>::new(&p.linear, &place, 4);
+                let shared = DynamicShared::<f32>::whole();
+                let mut i = 0;
+                while i < R / W {
+                    stage::<W, false>(&team, window(i));
+                    team.sync();
+                    let at = (place.row + 64 * group, place.column + 2 * W * i);
+                    by_vectors::<W, false>(&p, &place, &epilogue, &team, at, (0, 1), |index| {
+                        shared.read_vector::<4>(index).0
+                    });
+                    team.sync();
+                    i += 1;
+                }
+            }
+        }
+    }
+    if p.bulk != 0 && thread == 0 {
+        // The block's shared memory is not given back before.
+        tma::wait_stores::<0>();
+    }
+}
+
+macro_rules! instance {
+    ($entry:ident, $element:ty, $dtype:ident, $layout:ident, $kind:ident, $groups:literal, $registers:literal,
+     $window:literal, $stages:literal, $threads:literal) => {
+        /// One layout, one shape of tile.
+        ///
+        /// # Safety
+        /// As [`LinearWgmmaParams`] says, and the module on the launch.
+        #[kernel(block = $threads, arch = "90a", awaits)]
+        pub unsafe fn $entry(p: LinearWgmmaParams) {
+            const MOVES: bool = $threads == ($groups + 1) * 128;
+            // SAFETY: the entry's contract.
+            unsafe { instance!(@ $kind, $layout, $element, $registers, $window, $groups, $stages)(p) }
+        }
+    };
+    (@ Whole, $layout:ident, $($rest:tt),*) => { instance!(@@ $layout, false, false, $($rest),*) };
+    (@ Shared, $layout:ident, $($rest:tt),*) => { instance!(@@ $layout, true, false, $($rest),*) };
+    (@ Swapped, NT, $($rest:tt),*) => { instance!(@@ NT, true, true, $($rest),*) };
+    (@@ NN, $($rest:tt),*) => { instance!(@@@ KMajor, MnMajor, $($rest),*) };
+    (@@ NT, $($rest:tt),*) => { instance!(@@@ KMajor, KMajor, $($rest),*) };
+    (@@ TN, $($rest:tt),*) => { instance!(@@@ MnMajor, MnMajor, $($rest),*) };
+    (@@ TT, $($rest:tt),*) => { instance!(@@@ MnMajor, KMajor, $($rest),*) };
+    (@@@ $a:ty, $b:ty, $shared:literal, $swapped:literal, $element:ty, $registers:literal, $window:literal,
+     $groups:literal, $stages:literal) => {
+        product::<$element, $a, $b, $registers, $window, $groups, $stages, $shared, $swapped, MOVES>
+    };
+}
+
+kasmina_types::linear_wgmma_tiles!(instance);

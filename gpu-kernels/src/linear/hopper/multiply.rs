@@ -1,0 +1,83 @@
+//! The products of a warpgroup over the tiles of k.
+
+use kasmina_device::shared::DynamicShared;
+use kasmina_device::swizzle::Swizzle;
+use kasmina_device::wgmma::{
+    self, Accumulator, Descriptor, Fragment, InOrder, Layout, Major, Multiply, Shape, State,
+};
+use kasmina_device::{thread, warp};
+
+use super::SPAN;
+use super::shared_map::SharedMap;
+use super::stage::{Barriers, Turn};
+
+/// Bytes from one product's operand to the next along k: 32 bytes of a row, or 16 rows.
+const fn step<M: Major>() -> u32 {
+    if M::TRANSPOSED { 16 * SPAN as u32 } else { 32 }
+}
+
+const fn layout<M: Major>() -> Layout {
+    if M::TRANSPOSED {
+        Layout::columns(Swizzle::Bytes128, 64)
+    } else {
+        Layout::rows(Swizzle::Bytes128)
+    }
+}
+
+/// Adds up the products of `count` tiles, 1 or more, in the order in which they come, from 0; the warpgroup's rows are
+/// those from 64 · `group` on. One group of products is under way while the next is issued.
+///
+/// # Safety
+/// All threads of the warpgroup are here, with the same arguments; one thread of the block loads as many stages.
+#[inline(always)]
+pub(crate) unsafe fn multiply<E, MA: Major, MB: Major, const R: usize, const STAGES: usize>(
+    map: &SharedMap,
+    barriers: &Barriers,
+    turn: &mut Turn,
+    group: usize,
+    count: u32,
+) -> Fragment<R>
+where
+    E: InOrder<MA> + InOrder<MB>,
+    State<R>: Multiply<E> + Shape,
+{
+    let mut d = Accumulator::<R>::unset();
+    let shared = DynamicShared::<u8>::whole();
+    let release = |stage: usize| {
+        warp::sync_warp(warp::FULL_MASK);
+        if thread::lane_idx() == 0 {
+            // SAFETY: once a warp and turn.
+            unsafe { barriers.empty(stage).arrive() };
+        }
+    };
+    let mut before = STAGES;
+    let mut left = count;
+    while left > 0 {
+        // SAFETY: it is initialised, and the stage cannot be filled again before it is released.
+        unsafe { barriers.full(turn.stage).wait(turn.parity) };
+        let at = turn.stage * map.stage_bytes;
+        let a = Descriptor::<MA>::new(shared.place(at + group * 64 * SPAN), layout::<MA>());
+        let b = Descriptor::<MB>::new(shared.place(at + map.first_bytes), layout::<MB>());
+        let (next_a, next_b) = (step::<MA>(), step::<MB>());
+        d.fence();
+        // SAFETY: the whole warpgroup is here; both tiles have come, by bulk copies that were waited for, and stay until
+        // the stage is released, after the wait below. What is past k is zeros.
+        unsafe {
+            d.multiply_add::<E, MA, MB>(a, b, left < count);
+            d.multiply_add::<E, MA, MB>(a.plus(next_a), b.plus(next_b), true);
+            d.multiply_add::<E, MA, MB>(a.plus(2 * next_a), b.plus(2 * next_b), true);
+            d.multiply_add::<E, MA, MB>(a.plus(3 * next_a), b.plus(3 * next_b), true);
+        }
+        wgmma::commit_group();
+        wgmma::wait_group::<1>();
+        if before < STAGES {
+            release(before);
+        }
+        before = turn.stage;
+        turn.advance(STAGES);
+        left -= 1;
+    }
+    let sums = d.wait::<0>();
+    release(before);
+    sums
+}

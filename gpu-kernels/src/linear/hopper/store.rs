@@ -1,0 +1,317 @@
+//! From a warpgroup's sums to results.
+//!
+//! Where D has a tensor map and nothing but bias and activation is wanted, results are made in registers, put into
+//! boxes in shared memory, and leave by bulk stores while the next are made. Else the sums are staged, 64 rows by 64
+//! columns, and results are made in vectors of four neighbours, of which each is one access.
+
+use kasmina_device::convert::Packed;
+use kasmina_device::shared::DynamicShared;
+use kasmina_device::vector::Vector;
+use kasmina_device::{hint, math, mma, thread, tma, unroll};
+use kasmina_types::{Activation, LinearOutput, LinearWgmmaParams, bf16, f16};
+
+use super::super::accumulator::Accumulator;
+use super::super::epilogue::Epilogue;
+use super::super::place::Place;
+use super::SPAN;
+use super::shared_map::{BAND, BOX_BYTES, STAGING_BYTES, SharedMap};
+
+/// A warpgroup's part of a tile.
+#[derive(Clone, Copy)]
+pub(crate) struct Team {
+    /// Which warpgroup.
+    pub(crate) group: usize,
+    /// The thread in it.
+    pub(crate) t: usize,
+    /// Byte of shared memory where it stages.
+    staging: usize,
+    /// Element of shared memory, of f32, where its bias is.
+    bias: usize,
+}
+
+impl Team {
+    #[inline(always)]
+    pub(crate) fn new<const R: usize>(map: &SharedMap, group: usize, t: usize) -> Self {
+        let bias = map.bias / 4 + group * 2 * R;
+        Self { group, t, staging: map.staging + group * STAGING_BYTES, bias }
+    }
+
+    /// Waits for all of the warpgroup's threads.
+    #[inline(always)]
+    pub(crate) fn sync(&self) {
+        thread::sync_team(1 + self.group as u32, 128);
+    }
+
+    /// Brings the bias of the tile's columns, zeros where there is none.
+    ///
+    /// # Safety
+    /// All threads of the warpgroup call it, after all have read the last tile's.
+    #[inline(always)]
+    pub(crate) unsafe fn bring_bias<const R: usize>(&self, p: &LinearWgmmaParams, place: &Place) {
+        let shared = DynamicShared::<f32>::whole();
+        let p = &p.linear;
+        let mut i = self.t;
+        while i < 2 * R {
+            let column = place.column + i;
+            let mut value = 0.0;
+            if !p.bias.is_empty() && column < place.problem.n as usize {
+                let from = place.problem.bias as usize + column;
+                // SAFETY: the column is one of D's.
+                [value] = unsafe { f32::load::<1>(&p.bias, p.output, from, 1, false) };
+            }
+            // SAFETY: the warpgroup's own place; each value is one thread's.
+            unsafe { shared.write(self.bias + i, value) };
+            i += 128;
+        }
+    }
+}
+
+/// Results by bulk stores. `boxes` counts those of the block so far; `window` gives the sums of 64 columns.
+///
+/// # Safety
+/// All threads of the warpgroup call it, the bias was brought and a barrier passed; D has a map, and there are neither C
+/// nor R nor Z.
+#[inline(always)]
+pub(crate) unsafe fn by_bulk_stores<const R: usize, const W: usize>(
+    p: &LinearWgmmaParams,
+    place: &Place,
+    team: &Team,
+    boxes: &mut u32,
+    window: impl Fn(usize) -> [f32; W],
+) {
+    // SAFETY: the caller's contract.
+    let scale = unsafe { Epilogue::<f32, true>::new(&p.linear, place, 4) }.scale();
+    let output = p.linear.output;
+    let row = (place.row + 64 * team.group) as i32;
+    let mut i = 0;
+    while i < R / W {
+        let sums = window(i);
+        // Columns from the tile's first.
+        let from = 64 * i;
+        let column = (place.column + from) as i32;
+        // Else places in the boxes would be kept through the products.
+        let team = &Team { t: hint::opaque_index(team.t), ..*team };
+        // All results come before the first is put, so that they are computed side by side.
+        let mut x = [[0.0; 8]; 4];
+        unroll!(j in 4, at most 4 => {
+            // SAFETY: the bias is there.
+            x[j] = unsafe { finish(p, team, scale, from + 16 * j, octet::<W>(&sums, j)) };
+        });
+        // SAFETY: a box is the warpgroup's from `open` on until it is closed.
+        unsafe {
+            if output == LinearOutput::F32 as u32 {
+                unroll!(half in 2, at most 2 => {
+                    let at = open(team, *boxes);
+                    put_f32(team, at, 0, x[2 * half]);
+                    put_f32(team, at, 16, x[2 * half + 1]);
+                    close(p, place, team, at, column + 32 * half as i32, row);
+                    *boxes += 1;
+                });
+            } else {
+                let at = open(team, *boxes);
+                if output == LinearOutput::F16 as u32 {
+                    unroll!(j in 4, at most 4 => { put_halves::<f16>(team, at, j, x[j]); });
+                } else {
+                    unroll!(j in 4, at most 4 => { put_halves::<bf16>(team, at, j, x[j]); });
+                }
+                close(p, place, team, at, column, row);
+                *boxes += 1;
+            }
+        }
+        i += 1;
+    }
+}
+
+/// Eight sums: of two rows eight apart, two neighbouring columns, and the two eight further.
+#[inline(always)]
+fn octet<const W: usize>(sums: &[f32; W], j: usize) -> [f32; 8] {
+    let mut x = [0.0; 8];
+    unroll!(e in 8 => { x[e] = if 8 * j + e < W { sums[8 * j + e] } else { 0.0 }; });
+    x
+}
+
+/// act(scale · x + bias) of an octet whose first column is `column` of the tile.
+///
+/// # Safety
+/// The bias is there.
+#[inline(always)]
+unsafe fn finish(
+    p: &LinearWgmmaParams,
+    team: &Team,
+    scale: f32,
+    column: usize,
+    x: [f32; 8],
+) -> [f32; 8] {
+    let shared = DynamicShared::<f32>::whole();
+    let at = team.bias + column + team.t % 4 * 2;
+    // SAFETY: inside the tile's bias; even.
+    let (Vector([a, b]), Vector([c, d])) =
+        unsafe { (shared.read_vector::<2>(at), shared.read_vector::<2>(at + 8)) };
+    let bias = [a, b, a, b, c, d, c, d];
+    let mut z = [0.0; 8];
+    unroll!(e in 8 => { z[e] = math::fma(scale, x[e], bias[e]); });
+    let (activation, output) = (p.linear.activation, p.linear.output);
+    if activation == Activation::None as u32 {
+        return z;
+    }
+    if activation == Activation::GeluErf as u32 && output == LinearOutput::Bf16 as u32 {
+        unroll!(e in 8 => { z[e] = gelu_for_bf16(z[e]); });
+        return z;
+    }
+    <f32 as Accumulator>::activate(true, activation, &mut z);
+    z
+}
+
+/// x·Φ(x) to 2⁻¹¹ of |x|, a quarter of bf16's half unit: erf is tanh of a polynomial, fitted to 2.5e-5, and tanh the
+/// special-function unit's.
+#[inline(always)]
+fn gelu_for_bf16(x: f32) -> f32 {
+    let square = math::min(x * x, 30.0);
+    let p = math::fma(-3.515_233_7e-4, square, 3.700_567e-2);
+    let p = math::fma(p, square, 0.797_507_9);
+    let half = 0.5 * x;
+    math::fma(half, math::tanh_approx(x * p), half)
+}
+
+/// The next box to write: the byte where it is, once its last store has read it.
+#[inline(always)]
+fn open(team: &Team, boxes: u32) -> usize {
+    if team.t == 0 {
+        tma::wait_stores_read::<1>();
+    }
+    team.sync();
+    team.staging + (boxes as usize & 1) * BOX_BYTES
+}
+
+/// Sends the box at byte `at` off.
+///
+/// # Safety
+/// All threads of the warpgroup have written their part of it, and call this.
+#[inline(always)]
+unsafe fn close(
+    p: &LinearWgmmaParams,
+    place: &Place,
+    team: &Team,
+    at: usize,
+    column: i32,
+    row: i32,
+) {
+    tma::fence_proxy_async();
+    team.sync();
+    if team.t == 0 {
+        let shared = DynamicShared::<u8>::whole();
+        // SAFETY: the box is written, fenced and ordered by the barrier; it is not written again before `open` has
+        // waited. Tiles do not overlap.
+        unsafe { tma::store_3d(shared.place(at), p.d, [column, row, place.number as i32]) };
+        tma::commit_stores();
+    }
+}
+
+/// Puts an octet, the `j`th of the box, into the box at byte `at`, as 16-bit numbers.
+///
+/// # Safety
+/// All lanes of the warp are here; the box is this warpgroup's to write.
+#[inline(always)]
+unsafe fn put_halves<T: Packed>(team: &Team, at: usize, j: usize, x: [f32; 8]) {
+    let shared = DynamicShared::<u8>::whole();
+    let lane = team.t % 32;
+    // Lanes name rows of four matrices: upper and lower rows of the left, then of the right eight columns.
+    let row = team.t / 32 * 16 + lane / 8 % 2 * 8 + lane % 8;
+    let chunk = (2 * j + lane / 16) ^ (row % 8);
+    let words =
+        [T::pack(x[0], x[1]), T::pack(x[2], x[3]), T::pack(x[4], x[5]), T::pack(x[6], x[7])];
+    let to = shared.place(at + row * SPAN + 16 * chunk);
+    // SAFETY: the caller's contract; rows of 16 bytes inside the box.
+    unsafe { mma::store_matrices::<[u32; 4], false>(to, words) };
+}
+
+/// Puts an octet whose first column is `column` of the box into the box at byte `at`.
+///
+/// # Safety
+/// The box is this warpgroup's to write.
+#[inline(always)]
+unsafe fn put_f32(team: &Team, at: usize, column: usize, x: [f32; 8]) {
+    let shared = DynamicShared::<f32>::whole();
+    let lane = team.t % 32;
+    let row = team.t / 32 * 16 + lane / 4;
+    unroll!(right in 2 => {
+        let chunk = ((column + 8 * right + lane % 4 * 2) / 4) ^ (row % 8);
+        let index = at / 4 + row * (SPAN / 4) + 4 * chunk + lane % 2 * 2;
+        let pair = |e: usize| Vector([x[4 * right + e], x[4 * right + e + 1]]);
+        // SAFETY: inside the box, each pair one thread's; even. The row eight further has the same swizzle.
+        unsafe {
+            shared.write_vector(index, pair(0));
+            shared.write_vector(index + 8 * (SPAN / 4), pair(2));
+        }
+    });
+}
+
+/// The element of a band of sums at row r and column c of D: groups of eight columns are permuted within rows, so that
+/// pairs of a fragment are written, and vectors read, without many conflicts.
+#[inline(always)]
+const fn staged(r: usize, c: usize) -> usize {
+    r * BAND + (c ^ (r % 8 * 8))
+}
+
+/// Stages a window of sums, as D has them: transposed where `SWAPPED`.
+///
+/// # Safety
+/// The warpgroup's threads are done with what was there.
+#[inline(always)]
+pub(crate) unsafe fn stage<const W: usize, const SWAPPED: bool>(team: &Team, window: [f32; W]) {
+    let shared = DynamicShared::<f32>::whole();
+    // As in `by_bulk_stores`.
+    let t = hint::opaque_index(team.t);
+    let (lane, first) = (t % 32, team.staging / 4);
+    let row = t / 32 * 16 + lane / 4;
+    unroll!(q in W / 4 => {
+        let column = 8 * q + lane % 4 * 2;
+        let x = [window[4 * q], window[4 * q + 1], window[4 * q + 2], window[4 * q + 3]];
+        // SAFETY: inside the band, each value one thread's; pairs are even.
+        unsafe {
+            if SWAPPED {
+                shared.write(first + staged(column, row), x[0]);
+                shared.write(first + staged(column + 1, row), x[1]);
+                shared.write(first + staged(column, row + 8), x[2]);
+                shared.write(first + staged(column + 1, row + 8), x[3]);
+            } else {
+                shared.write_vector(first + staged(row, column), Vector([x[0], x[1]]));
+                shared.write_vector(first + staged(row + 8, column), Vector([x[2], x[3]]));
+            }
+        }
+    });
+}
+
+/// Makes results of staged sums: share `rank` of `blocks` of the band. `sums` gives four values at an element of shared
+/// memory.
+///
+/// # Safety
+/// All threads of the warpgroup call it; the band is written, and ordered before. `first` is the first row and column of
+/// D of the band.
+#[inline(always)]
+pub(crate) unsafe fn by_vectors<const W: usize, const SWAPPED: bool>(
+    p: &LinearWgmmaParams,
+    place: &Place,
+    epilogue: &Epilogue<f32, true>,
+    team: &Team,
+    first: (usize, usize),
+    (rank, blocks): (u32, u32),
+    sums: impl Fn(usize) -> [f32; 4],
+) {
+    let columns = if SWAPPED { BAND } else { 2 * W };
+    let vectors = (2 * W * BAND / 4) as u32;
+    // SAFETY: a cluster has a block.
+    unsafe { core::hint::assert_unchecked(blocks > 0) };
+    let mut vector = (vectors * rank / blocks) as usize + hint::opaque_index(team.t);
+    let end = (vectors * (rank + 1) / blocks) as usize;
+    while vector < end {
+        let (r, c) = (vector / (columns / 4), vector % (columns / 4) * 4);
+        let (row, column) = (first.0 + r, first.1 + c);
+        if row < place.problem.m as usize && column < place.problem.n as usize {
+            let x = sums(team.staging / 4 + staged(r, c));
+            // SAFETY: inside D; each vector is one thread's of one block.
+            unsafe { epilogue.finish(&p.linear, place, row, column, x) };
+        }
+        vector += 128;
+    }
+}

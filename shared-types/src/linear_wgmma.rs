@@ -1,0 +1,66 @@
+//! Parameters of the products of matrices on the warpgroups' tensor cores of compute capability 9.0, and of the pass
+//! that gives their operands rows which bulk copies can load.
+
+use crate::linear::LinearParams;
+use crate::tensor_map::TensorMapHandle;
+use crate::view::{In, Out};
+
+/// What the `linear_wgmma_*` kernels take.
+///
+/// All tensor maps are of rank 3, with the problems of a batch along the outermost dimension, which is 1 where all
+/// share an operand. A box of an operand that lies along k is 128 bytes of k by the tile's edge; of one that does not,
+/// 64 elements of m or n by 64 of k. A box of D is 128 bytes of a row by 64 rows. Boxes are swizzled by 128 bytes.
+#[repr(C, align(16))]
+#[derive(Clone, Copy)]
+pub struct LinearWgmmaParams {
+    /// The problem. Grouped problems are not taken, nor scales of blocks; `tiles` and `parts` are 1 or more, and parts
+    /// have k each.
+    pub linear: LinearParams,
+    /// Of A, or of B where the instance is swapped: what the tile's rows come from.
+    pub first: TensorMapHandle,
+    /// Of the other.
+    pub second: TensorMapHandle,
+    /// Of D, or none: results then leave by ordinary stores.
+    pub d: TensorMapHandle,
+    /// Whether D has a map.
+    pub bulk: u32,
+    /// No meaning.
+    pub _padding: u32,
+}
+
+crate::assert_layout!(LinearWgmmaParams, size = 448, align = 16, {
+    linear: 0, first: 416, second: 424, d: 432, bulk: 440, _padding: 444,
+});
+
+/// What the `linear_repack_*` kernels take: `to[b, i, j] = from[b, i, j]`, or `from[b, j, i]`.
+#[repr(C, align(16))]
+#[derive(Clone, Copy)]
+pub struct LinearRepack {
+    /// Where the matrices are.
+    pub from: In<u8>,
+    /// Where they go to, rows `to_ld` apart.
+    pub to: Out<u8>,
+    /// From one matrix to the next, in elements.
+    pub from_stride: u64,
+    /// Likewise.
+    pub to_stride: u64,
+    /// From one row to the next, in elements.
+    pub from_ld: u32,
+    /// Likewise; a multiple of 4. What is between rows gets no meaning.
+    pub to_ld: u32,
+    /// Rows of what is made.
+    pub rows: u32,
+    /// Columns of what is made.
+    pub columns: u32,
+    /// Whether `from` holds the transpose.
+    pub transposed: u32,
+    /// Matrices.
+    pub batch: u32,
+    /// No meaning.
+    pub _padding: [u32; 2],
+}
+
+crate::assert_layout!(LinearRepack, size = 80, align = 16, {
+    from: 0, to: 16, from_stride: 32, to_stride: 40, from_ld: 48, to_ld: 52, rows: 56, columns: 60, transposed: 64,
+    batch: 68, _padding: 72,
+});
