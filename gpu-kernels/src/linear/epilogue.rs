@@ -45,6 +45,7 @@ impl<A: Accumulator, const APPROXIMATE: bool> Epilogue<A, APPROXIMATE> {
     }
 
     /// What sums are multiplied by.
+    #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
     #[inline(always)]
     pub(crate) fn scale(&self) -> A {
         self.scale

@@ -21,7 +21,7 @@ const LEAST_PART_K: usize = 512;
 
 /// k that a sum in f32 has at most where products are f32, so that its rounding error stays below the bound of
 /// `Precision::F32` for any k: it grows with the root of k.
-const MOST_F32_K: usize = 4096;
+const MOST_F32_K: usize = 2048;
 
 /// Parts at most: the block that adds them does it alone.
 const MOST_PARTS: usize = 32;
