@@ -42,6 +42,7 @@ use kasmina_device::{hint, kernel, reduce, shared_array, thread, unroll, warp};
 use kasmina_types::blend_forward::BlendGeometry;
 use kasmina_types::{BlendBackward, In, Numerical, Out, bf16, f16};
 
+use super::blend_forward::facts;
 use super::coefficients::is_strict;
 use super::column_sums::{self, SUM_WORDS};
 use super::slopes::{Role, Slopes, Sums};
@@ -60,27 +61,37 @@ const STORES: StoreHint = StoreHint::Cached;
 /// As [`BlendBackward`] says, with `chunk_size` a multiple of `L` and `L · size_of::<T>()` no more than
 /// 16; every block of the grid runs it.
 #[inline(always)]
-unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usize>(
+unsafe fn blend_backward<
+    T: Float,
+    const L: usize,
+    const R: usize,
+    const W: usize,
+    const WHOLE: bool,
+>(
     p: BlendBackward,
 ) {
     // Each thread's sums; before that, the softmax's log-partitions.
     let shared = shared_array![u32; BLOCK * SUM_WORDS];
-    let p = BlendBackward { geometry: p.geometry.with_positive_divisors(), ..p };
+    let p = BlendBackward { geometry: facts::<WHOLE>(p.geometry), ..p };
     let g = p.geometry;
     let mut tile = thread::block_idx_x();
     while tile < g.strips * g.slabs {
         let t = hint::opaque(thread::thread_idx_x());
-        let (p, after) = (anew(&p), &p);
+        let (p, after) = (anew::<WHOLE>(&p), &p);
         let g = p.geometry;
         let (lane_row, vector) = (t / g.strip_vectors, t % g.strip_vectors);
         let (local_seed, chunk_vector) = (vector / g.chunk_vectors, vector % g.chunk_vectors);
-        let slab = tile / g.strips;
-        let strip = Strip::of(&p, tile % g.strips);
+        let (slab, in_row) = if WHOLE { (0, tile) } else { (tile / g.strips, tile % g.strips) };
+        let strip = Strip::of(&p, in_row);
         let seed = strip.first_seed + local_seed;
         let column = (strip.first_vector + chunk_vector) * L as u32;
         let works = lane_row < g.row_lanes && vector < strip.vectors;
         let walk = Walk::<T, L, R>::new(&p, &strip, slab, lane_row, vector, seed, column);
 
+        if WHOLE {
+            // Nothing of what is above is in memory.
+            thread::await_previous_grid();
+        }
         // SAFETY: a working thread's seed and columns are inside the strip, and the strip inside the
         // row; every thread of the block is here.
         let (role, log_partition, sums) = unsafe {
@@ -102,8 +113,8 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
             };
             (role, normaliser, sums)
         };
-        let p = anew(after);
-        let slab = hint::opaque(tile) / p.geometry.strips;
+        let p = anew::<WHOLE>(after);
+        let slab = if WHOLE { 0 } else { hint::opaque(tile) / p.geometry.strips };
         let trains = role.is_some_and(|role| role.trains);
         // Every block of a group of seeds answers alike.
         if thread::sync_threads_or(trains) {
@@ -125,6 +136,9 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
             // The sums' readers are done before the next tile writes there.
             thread::sync_threads();
         }
+        if WHOLE {
+            break;
+        }
         tile += thread::grid_dim_x();
     }
 }
@@ -132,18 +146,18 @@ unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usiz
 /// The same parameters, from which nothing is computed ahead of its use: while the rows go by, the registers
 /// are for them.
 #[inline(always)]
-pub(super) fn anew(p: &BlendBackward) -> BlendBackward {
-    BlendBackward {
-        num_seeds: hint::opaque(p.num_seeds),
-        chunk_size: hint::opaque(p.chunk_size),
-        geometry: BlendGeometry {
+pub(super) fn anew<const WHOLE: bool>(p: &BlendBackward) -> BlendBackward {
+    let geometry = BlendGeometry {
             chunk_vectors: hint::opaque(p.geometry.chunk_vectors),
             strip_vectors: hint::opaque(p.geometry.strip_vectors),
             slabs: hint::opaque(p.geometry.slabs),
             row_lanes: hint::opaque(p.geometry.row_lanes),
             ..p.geometry
-        }
-        .with_positive_divisors(),
+        };
+    BlendBackward {
+        num_seeds: hint::opaque(p.num_seeds),
+        chunk_size: hint::opaque(p.chunk_size),
+        geometry: facts::<WHOLE>(geometry),
         ..*p
     }
 }
@@ -481,17 +495,17 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
 
 macro_rules! instance {
     ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
-     $min_blocks:literal $(, $spills:ident)?) => {
+     $min_blocks:literal, $whole:literal $(, $word:ident)*) => {
         /// The layer's backward pass for one element type and access width.
         ///
         /// # Safety
         /// As [`BlendBackward`] says, with a chunk size that is a multiple of the instance's lanes.
-        #[kernel(block = $block, min_blocks = $min_blocks $(, $spills)?)]
+        #[kernel(block = $block, min_blocks = $min_blocks $(, $word)*)]
         pub unsafe fn $entry(p: BlendBackward) {
             const { assert!($block == BLOCK) };
             // SAFETY: the entry's contract.
             unsafe {
-                blend_backward::<$element, $lanes, $rows, { if $lanes < 4 { $lanes } else { 4 } }>(p)
+                blend_backward::<$element, $lanes, $rows, { if $lanes < 4 { $lanes } else { 4 } }, $whole>(p)
             }
         }
     };

@@ -61,19 +61,25 @@ use super::telemetry::{self, MOMENT_WORDS};
 /// As [`BlendForward`] says, with `chunk_size` a multiple of `L` and `L · size_of::<T>()` no more than
 /// 16; every block of the grid runs it.
 #[inline(always)]
-unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForward) {
+unsafe fn blend_forward<T: Float, const L: usize, const R: usize, const WHOLE: bool>(
+    p: BlendForward,
+) {
     // Each thread's moments; before that, the softmax's log-partition of each seed of the strip.
     let scratch = shared_array![u32; BLOCK * MOMENT_WORDS];
-    let p = BlendForward { geometry: p.geometry.with_positive_divisors(), ..p };
+    let p = BlendForward { geometry: facts::<WHOLE>(p.geometry), ..p };
     let g = p.geometry;
     let t = thread::thread_idx_x();
     let (lane_row, vector) = (t / g.strip_vectors, t % g.strip_vectors);
     let (local_seed, chunk_vector) = (vector / g.chunk_vectors, vector % g.chunk_vectors);
 
+    if WHOLE {
+        // Nothing of what is above is in memory.
+        thread::await_previous_grid();
+    }
     let mut tile = thread::block_idx_x();
     while tile < g.strips * g.slabs {
-        let slab = tile / g.strips;
-        let strip = Strip::of(&p, tile % g.strips);
+        let (slab, in_row) = if WHOLE { (0, tile) } else { (tile / g.strips, tile % g.strips) };
+        let strip = Strip::of(&p, in_row);
         let seed = strip.first_seed + local_seed;
         let column = (strip.first_vector + chunk_vector) * L as u32;
         let walk = Walk::<T, L, R>::new(&p, slab, lane_row, seed * p.chunk_size + column, column);
@@ -110,12 +116,28 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForwar
                 strip_vectors: hint::opaque(g.strip_vectors),
                 ..g
             };
-            let p = BlendForward { geometry: geometry.with_positive_divisors(), ..p };
+            let p = BlendForward { geometry: facts::<WHOLE>(geometry), ..p };
             // SAFETY: every thread of the block arrives.
             unsafe { telemetry::merge(WholeBlock, &p, &strip, slab, moments, &scratch) };
         }
+        if WHOLE {
+            break;
+        }
         tile += thread::grid_dim_x();
     }
+}
+
+/// The geometry with what is known of it ahead.
+#[inline(always)]
+pub(super) fn facts<const WHOLE: bool>(geometry: BlendGeometry) -> BlendGeometry {
+    let geometry = geometry.with_positive_divisors();
+    if !WHOLE {
+        return geometry;
+    }
+    let geometry = geometry.of_whole_seeds();
+    // SAFETY: the launcher's.
+    unsafe { core::hint::assert_unchecked(geometry.chunk_vectors <= warp::WARP_SIZE) };
+    geometry
 }
 
 /// One thread's way down the rows of its columns.
@@ -339,16 +361,16 @@ impl<T: Float> Rows<T> {
 
 macro_rules! instance {
     ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
-     $min_blocks:literal $(, $spills:ident)?) => {
+     $min_blocks:literal, $whole:literal $(, $word:ident)*) => {
         /// The layer's forward pass for one element type and access width.
         ///
         /// # Safety
         /// As [`BlendForward`] says, with a chunk size that is a multiple of the instance's lanes.
-        #[kernel(block = $block, min_blocks = $min_blocks $(, $spills)?)]
+        #[kernel(block = $block, min_blocks = $min_blocks $(, $word)*)]
         pub unsafe fn $entry(p: BlendForward) {
             const { assert!($block == BLOCK) };
             // SAFETY: the entry's contract.
-            unsafe { blend_forward::<$element, $lanes, $rows>(p) }
+            unsafe { blend_forward::<$element, $lanes, $rows, $whole>(p) }
         }
     };
 }
