@@ -60,12 +60,7 @@ impl BlendGeometry {
     pub fn of_whole_seeds(self) -> Self {
         // Up to 32: a shift that is seen to leave the one where it is not lost.
         let shift = self.chunk_vectors.trailing_zeros() & 7;
-        Self {
-            chunk_vectors: 1 << shift,
-            chunk_strips: 1,
-            slabs: 1,
-            ..self
-        }
+        Self { chunk_vectors: 1 << shift, chunk_strips: 1, slabs: 1, ..self }
     }
 
     /// Vectors that a block takes together: `rows` rows of each of its threads.
