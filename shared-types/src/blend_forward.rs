@@ -54,6 +54,15 @@ impl BlendGeometry {
         }
     }
 
+    /// The same geometry of [whole seeds](Self::finishes_seeds), as a compiler can make use of it: the parts are one, and
+    /// a division by the chunk's vectors is a shift.
+    #[inline(always)]
+    pub fn of_whole_seeds(self) -> Self {
+        // Up to 32: a shift that is seen to leave the one where it is not lost.
+        let shift = self.chunk_vectors.trailing_zeros() & 7;
+        Self { chunk_vectors: 1 << shift, chunk_strips: 1, slabs: 1, ..self }
+    }
+
     /// Vectors that a block takes together: `rows` rows of each of its threads.
     pub const fn group_vectors(&self, rows: u32) -> u32 {
         rows * self.row_lanes * self.strip_vectors

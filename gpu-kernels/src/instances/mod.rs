@@ -84,6 +84,25 @@ pub fn blend_forward(dtype: DType) -> impl Iterator<Item = PassInstance<BlendFor
     instances.into_iter().filter(move |instance| instance.dtype == dtype)
 }
 
+/// The instance of `blend_forward` for blocks of whole seeds of `dtype`: of its widest instance's lanes, rows and block.
+pub fn blend_forward_whole(dtype: DType) -> PassInstance<BlendForward> {
+    macro_rules! instance {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
+         $min_blocks:literal $(, $spills:ident)?) => {
+            if dtype == DType::$dtype {
+                return PassInstance {
+                    kernel: blend_kernels::$entry::handle(),
+                    dtype,
+                    lanes: $lanes,
+                    rows: $rows,
+                };
+            }
+        };
+    }
+    kasmina_types::blend_forward_whole_tiles!(instance);
+    panic!("the layer's element types have instances")
+}
+
 /// The instance of `blend_forward_tma` for `dtype` that stores in bulk, or the one that does not.
 pub fn blend_forward_tma(
     dtype: DType,
@@ -124,6 +143,25 @@ pub fn blend_backward(dtype: DType) -> impl Iterator<Item = PassInstance<BlendBa
     }
     kasmina_types::blend_backward_tiles!(instance);
     instances.into_iter().filter(move |instance| instance.dtype == dtype)
+}
+
+/// The instance of `blend_backward` for blocks of whole seeds of `dtype`: of its widest instance's lanes, rows and block.
+pub fn blend_backward_whole(dtype: DType) -> PassInstance<BlendBackward> {
+    macro_rules! instance {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
+         $min_blocks:literal $(, $spills:ident)?) => {
+            if dtype == DType::$dtype {
+                return PassInstance {
+                    kernel: backward_kernels::$entry::handle(),
+                    dtype,
+                    lanes: $lanes,
+                    rows: $rows,
+                };
+            }
+        };
+    }
+    kasmina_types::blend_backward_whole_tiles!(instance);
+    panic!("the layer's element types have instances")
 }
 
 /// The instance of `blend_backward_tma` for `dtype`.

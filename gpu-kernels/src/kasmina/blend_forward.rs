@@ -61,19 +61,25 @@ use super::telemetry::{self, MOMENT_WORDS};
 /// As [`BlendForward`] says, with `chunk_size` a multiple of `L` and `L · size_of::<T>()` no more than
 /// 16; every block of the grid runs it.
 #[inline(always)]
-unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForward) {
+unsafe fn blend_forward<T: Float, const L: usize, const R: usize, const WHOLE: bool>(
+    p: BlendForward,
+) {
     // Each thread's moments; before that, the softmax's log-partition of each seed of the strip.
     let scratch = shared_array![u32; BLOCK * MOMENT_WORDS];
-    let p = BlendForward { geometry: p.geometry.with_positive_divisors(), ..p };
+    let p = BlendForward { geometry: facts::<WHOLE>(p.geometry), ..p };
     let g = p.geometry;
     let t = thread::thread_idx_x();
     let (lane_row, vector) = (t / g.strip_vectors, t % g.strip_vectors);
     let (local_seed, chunk_vector) = (vector / g.chunk_vectors, vector % g.chunk_vectors);
 
+    if WHOLE {
+        // Nothing of what is above is in memory.
+        thread::await_previous_grid();
+    }
     let mut tile = thread::block_idx_x();
     while tile < g.strips * g.slabs {
-        let slab = tile / g.strips;
-        let strip = Strip::of(&p, tile % g.strips);
+        let (slab, in_row) = if WHOLE { (0, tile) } else { (tile / g.strips, tile % g.strips) };
+        let strip = Strip::of(&p, in_row);
         let seed = strip.first_seed + local_seed;
         let column = (strip.first_vector + chunk_vector) * L as u32;
         let walk = Walk::<T, L, R>::new(&p, slab, lane_row, seed * p.chunk_size + column, column);
@@ -83,7 +89,13 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForwar
         // row; every thread of the block is here.
         let moments = unsafe {
             // The first rows are on their way while the seed's parameters are fetched.
-            let first = if works { walk.first_group() } else { [Vector([T::zeroed(); L]); R] };
+            let mut groups = [[Vector([T::zeroed(); L]); R]; 2];
+            if works {
+                groups[0] = walk.group(0);
+                if WHOLE {
+                    groups[1] = walk.group(1);
+                }
+            }
             let blueprint = if works { Blueprint::of(&p, seed as usize) } else { None };
             let columns = Columns { strip: &strip, local_seed, column, blueprint };
             let active = SeedLifecycle::is_active;
@@ -95,10 +107,10 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForwar
             let general = warp::any(warp::FULL_MASK, c.convolves || c.kinked || c.strict);
             match (works, general, p.gathers != 0) {
                 (false, ..) => Moments::EMPTY,
-                (true, false, true) => walk.run::<false, true>(first, &c),
-                (true, true, true) => walk.run::<true, true>(first, &c),
-                (true, false, false) => walk.run::<false, false>(first, &c),
-                (true, true, false) => walk.run::<true, false>(first, &c),
+                (true, false, true) => walk.run::<false, true, WHOLE>(groups, &c),
+                (true, true, true) => walk.run::<true, true, WHOLE>(groups, &c),
+                (true, false, false) => walk.run::<false, false, WHOLE>(groups, &c),
+                (true, true, false) => walk.run::<true, false, WHOLE>(groups, &c),
             }
         };
         if p.gathers != 0 {
@@ -110,12 +122,28 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize>(p: BlendForwar
                 strip_vectors: hint::opaque(g.strip_vectors),
                 ..g
             };
-            let p = BlendForward { geometry: geometry.with_positive_divisors(), ..p };
+            let p = BlendForward { geometry: facts::<WHOLE>(geometry), ..p };
             // SAFETY: every thread of the block arrives.
             unsafe { telemetry::merge(WholeBlock, &p, &strip, slab, moments, &scratch) };
         }
+        if WHOLE {
+            break;
+        }
         tile += thread::grid_dim_x();
     }
+}
+
+/// The geometry with what is known of it ahead.
+#[inline(always)]
+pub(super) fn facts<const WHOLE: bool>(geometry: BlendGeometry) -> BlendGeometry {
+    let geometry = geometry.with_positive_divisors();
+    if !WHOLE {
+        return geometry;
+    }
+    let geometry = geometry.of_whole_seeds();
+    // SAFETY: the launcher's.
+    unsafe { core::hint::assert_unchecked(geometry.chunk_vectors <= warp::WARP_SIZE) };
+    geometry
 }
 
 /// One thread's way down the rows of its columns.
@@ -164,15 +192,16 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
         self.batch.saturating_sub((R as u32 - 1) * self.stride)
     }
 
-    /// The rows of the first group, zeros if it is not whole.
+    /// The rows of the thread's `n`-th group, zeros if it is not whole.
     ///
     /// # Safety
     /// The columns are inside the row.
     #[inline(always)]
-    unsafe fn first_group(&self) -> [Vector<T, L>; R] {
-        if self.row < self.whole() {
+    unsafe fn group(&self, n: u32) -> [Vector<T, L>; R] {
+        if self.row + n * self.step < self.whole() {
+            let at = self.start + n as usize * self.step as usize * self.hidden;
             // SAFETY: all rows of a whole group are below `batch`.
-            unsafe { self.rows.load_group(self.start) }
+            unsafe { self.rows.load_group(at) }
         } else {
             [Vector([T::zeroed(); L]); R]
         }
@@ -181,11 +210,11 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
     /// Blends the thread's columns of its rows, and gives their moments if it `GATHERS`.
     ///
     /// # Safety
-    /// `first` is [`Self::first_group`]'s, and the columns are this thread's alone and of one seed.
+    /// `groups` are [`Self::group`]'s, the second if it runs `TWO` ahead, and the columns are this thread's alone and of one seed.
     #[inline(always)]
-    unsafe fn run<const GENERAL: bool, const GATHERS: bool>(
+    unsafe fn run<const GENERAL: bool, const GATHERS: bool, const TWO: bool>(
         &self,
-        first: [Vector<T, L>; R],
+        groups: [[Vector<T, L>; R]; 2],
         c: &Coefficients<L>,
     ) -> Moments {
         let Self { rows, chunk_column, numerical, .. } = self;
@@ -193,12 +222,14 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
         let (mut row, mut at) = (self.row, self.start);
         let step = self.step as usize * self.hidden;
         if row < self.whole() {
-            let mut current = first;
+            let [mut current, mut next] = groups;
             loop {
                 let more = row + self.step < self.whole();
                 // The next group is on its way while this one is worked on.
                 // SAFETY: all rows of a whole group are below `batch`.
-                let next = if more { unsafe { rows.load_group(at + step) } } else { current };
+                if !TWO && more {
+                    next = unsafe { rows.load_group(at + step) };
+                }
                 let mut values = [[0.0; L]; R];
                 unroll!(r in R => {
                     values[r] = current[r].map(T::to_f32).0;
@@ -221,6 +252,10 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
                     break;
                 }
                 current = next;
+                if TWO && row + self.step < self.whole() {
+                    // SAFETY: as above.
+                    next = unsafe { rows.load_group(at + step) };
+                }
             }
         }
         // The ragged group, if it is this thread's: fewer than `R` rows.
@@ -348,9 +383,28 @@ macro_rules! instance {
         pub unsafe fn $entry(p: BlendForward) {
             const { assert!($block == BLOCK) };
             // SAFETY: the entry's contract.
-            unsafe { blend_forward::<$element, $lanes, $rows>(p) }
+            unsafe { blend_forward::<$element, $lanes, $rows, false>(p) }
         }
     };
 }
 
 kasmina_types::blend_forward_tiles!(instance);
+
+macro_rules! whole_instance {
+    ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
+     $min_blocks:literal $(, $spills:ident)?) => {
+        /// The layer's forward pass of whole seeds for one element type.
+        ///
+        /// # Safety
+        /// As [`BlendForward`] says, with a chunk size that is a multiple of the instance's lanes, a geometry that
+        /// finishes seeds, and a block for each strip.
+        #[kernel(block = $block, min_blocks = $min_blocks, awaits $(, $spills)?)]
+        pub unsafe fn $entry(p: BlendForward) {
+            const { assert!($block == BLOCK) };
+            // SAFETY: the entry's contract.
+            unsafe { blend_forward::<$element, $lanes, $rows, true>(p) }
+        }
+    };
+}
+
+kasmina_types::blend_forward_whole_tiles!(whole_instance);

@@ -65,6 +65,8 @@ unsafe fn parameter_gradients<const W: usize, const WIDE: bool>(p: ParameterGrad
     // Which seeds and weights the first unit needs is known before the sums over the batch are there: nobody
     // writes the layer's arrays meanwhile.
     let mut awaited = false;
+    // SAFETY: the caller's contract; the pass over the batch does not write these either.
+    unsafe { clear_seeds(&p) };
     let mut unit = thread::block_idx_x();
     while unit < p.num_blueprints * p.max_parts {
         let (part, id) = (unit / p.num_blueprints.max(1), unit % p.num_blueprints.max(1));
@@ -75,8 +77,6 @@ unsafe fn parameter_gradients<const W: usize, const WIDE: bool>(p: ParameterGrad
         unit += thread::grid_dim_x();
     }
     await_once(&mut awaited);
-    // SAFETY: the caller's contract.
-    unsafe { clear_seeds(&p) };
 }
 
 /// Waits for the pass over the batch, if that has not been done.

@@ -49,7 +49,7 @@ pub(crate) unsafe fn merge<M: Team>(
         }
     };
     let part = slab * g.chunk_strips + strip.share;
-    let seed_vectors = g.chunk_vectors.min(strip.vectors).max(1);
+    let seed_vectors = if g.chunk_strips == 1 { g.chunk_vectors } else { strip.vectors.max(1) };
     fold_by_seed(
         strip.seeds,
         seed_vectors * g.row_lanes,

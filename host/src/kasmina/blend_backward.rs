@@ -261,12 +261,13 @@ impl Plan {
         options: &BlendOptions,
     ) -> Result<Self, Error> {
         let plain = instances::blend_backward(T::DTYPE);
+        let whole = Some(instances::blend_backward_whole(T::DTYPE));
         let tma = match variant {
             Variant::Plain => None,
             _ => instances::blend_backward_tma(T::DTYPE),
         };
         let tma = tma.map(|instance| (instance, Reads::BySeed));
-        let pass = Pass::new(device, kernels, shape, plain, tma, options)?;
+        let pass = Pass::new(device, kernels, shape, plain, whole, tma, options)?;
         let [_, num_seeds, chunk_size] = shape;
         let lanes = pass.kernel.lanes();
         let sums = SumBuffers::new(device, num_seeds, chunk_size, lanes, pass.geometry)?;

@@ -321,12 +321,13 @@ impl Plan {
         options: &BlendOptions,
     ) -> Result<Self, Error> {
         let plain = instances::blend_forward(T::DTYPE);
+        let whole = Some(instances::blend_forward_whole(T::DTYPE));
         let tma = match variant {
             Variant::Plain => None,
             _ => instances::blend_forward_tma(T::DTYPE, variant == Variant::TmaBulkStores),
         };
         let tma = tma.map(|instance| (instance, Reads::Everything));
-        let pass = Pass::new(device, kernels, shape, plain, tma, options)?;
+        let pass = Pass::new(device, kernels, shape, plain, whole, tma, options)?;
         let [_, num_seeds, _] = shape;
         let parts = num_seeds * pass.geometry.parts() as usize;
         Ok(Self {

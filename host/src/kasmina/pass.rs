@@ -63,12 +63,14 @@ pub(crate) struct Pass<P: 'static, Q: 'static> {
 
 impl<P: Copy + Send + Sync, Q: Copy + Send + Sync> Pass<P, Q> {
     /// Plans `[batch, num_seeds · chunk_size]` for the instance `tma` if there is one, else for one of `plain`, those
-    /// of the widest access first.
+    /// of the widest access first. Where its blocks have whole seeds, one each, `whole` takes its place if it is as
+    /// wide.
     pub(crate) fn new(
         device: &Device,
         kernels: KernelDevice<'_>,
         [batch, num_seeds, chunk_size]: [usize; 3],
         plain: impl Iterator<Item = PassInstance<P>>,
+        whole: Option<PassInstance<P>>,
         tma: Option<(TmaPassInstance<Q>, Reads)>,
         options: &BlendOptions,
     ) -> Result<Self, Error> {
@@ -104,7 +106,14 @@ impl<P: Copy + Send + Sync, Q: Copy + Send + Sync> Pass<P, Q> {
                 let resident = kernels.resident_blocks(instance.kernel)?;
                 let vectors = vectors(instance.lanes);
                 let geometry = geometry::cut(rows, seeds, vectors, instance.rows, resident);
-                (PassKernel::Plain(instance), geometry, resident)
+                // A block for each strip.
+                let one_wave = geometry.finishes_seeds() && geometry.strips <= resident;
+                let chosen = whole
+                    .filter(|whole| {
+                        one_wave && (whole.lanes, whole.rows) == (instance.lanes, instance.rows)
+                    })
+                    .unwrap_or(instance);
+                (PassKernel::Plain(chosen), geometry, resident)
             }
         };
         let tiles = u64::from(geometry.strips) * u64::from(geometry.slabs);

@@ -23,6 +23,17 @@ macro_rules! blend_forward_tiles {
     };
 }
 
+/// Hands each instance of `blend_forward` for blocks of [whole seeds](crate::blend_forward::BlendGeometry::finishes_seeds)
+/// to a macro, as [`blend_forward_tiles!`] does: lanes, rows and block are those of the widest of the dtype.
+#[macro_export]
+macro_rules! blend_forward_whole_tiles {
+    ($instance:ident) => {
+        $instance! { blend_forward_whole_f32_v16, f32, F32, 4, 4, 256, 2, spills }
+        $instance! { blend_forward_whole_f16_v16, f16, F16, 8, 2, 256, 2, spills }
+        $instance! { blend_forward_whole_bf16_v16, bf16, Bf16, 8, 2, 256, 2, spills }
+    };
+}
+
 /// Hands each instance of `blend_forward_tma` to a macro: `(entry, element, DType, lanes, rows of a group, block
 /// threads, blocks per SM, architecture, rows that a thread has in registers at a time, whether the output is stored in
 /// bulk)`.
@@ -54,6 +65,16 @@ macro_rules! blend_backward_tiles {
         $instance! { blend_backward_bf16_v16, bf16, Bf16, 8, 2, 256, 2, spills }
         $instance! { blend_backward_bf16_v4, bf16, Bf16, 2, 4, 256, 2 }
         $instance! { blend_backward_bf16_v2, bf16, Bf16, 1, 4, 256, 2, spills }
+    };
+}
+
+/// As [`blend_forward_whole_tiles!`], of `blend_backward`.
+#[macro_export]
+macro_rules! blend_backward_whole_tiles {
+    ($instance:ident) => {
+        $instance! { blend_backward_whole_f32_v16, f32, F32, 4, 4, 256, 2, spills }
+        $instance! { blend_backward_whole_f16_v16, f16, F16, 8, 2, 256, 2, spills }
+        $instance! { blend_backward_whole_bf16_v16, bf16, Bf16, 8, 2, 256, 2, spills }
     };
 }
 
@@ -127,6 +148,7 @@ pub(super) const fn add(table: &mut Table) {
         };
     }
     blend_forward_tiles!(blend_forward);
+    blend_forward_whole_tiles!(blend_forward);
     macro_rules! blend_forward_tma {
         ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
          $min_blocks:literal, $capability:literal, $subrows:literal, $bulk:literal $(, $spills:ident)?) => {
@@ -144,6 +166,7 @@ pub(super) const fn add(table: &mut Table) {
         };
     }
     blend_backward_tiles!(blend_backward);
+    blend_backward_whole_tiles!(blend_backward);
     macro_rules! blend_backward_tma {
         ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
          $min_blocks:literal, $capability:literal, $subrows:literal $(, $spills:ident)?) => {
