@@ -115,7 +115,9 @@ pub fn spin_wait(nanoseconds: u32) {
 /// the grid that depends on this one be placed (`griddepcontrol.wait`, then `.launch_dependents`; sm_90
 /// and newer, nothing before). A launch may ask to be placed while its predecessor ends: the host sees
 /// to it that only kernels of targets that wait are launched so. `#[kernel]` puts this call first; one that
-/// `awaits` itself calls it once, before it touches what the grid before it wrote or any memory that it writes itself.
+/// `awaits` itself calls it once, before it touches what the grid before it wrote or any memory that it writes itself. Where
+/// that grid is always the same, as in a plan of two launches, memory that it leaves alone may be touched before: it let
+/// this one be placed only after its own wait, so that all grids before it have ended.
 #[inline(always)]
 pub fn await_previous_grid() {
     imp::await_previous_grid();

@@ -55,7 +55,7 @@ const PAD: usize = 4;
 
 const _: () = assert!(SIDE * SIDE == THREADS && 4 * SIDE == TILE);
 
-/// Dynamic shared memory of an instance whose output tiles have `groups` times [`TILE`] along an edge, with sums of
+/// Dynamic shared memory of an instance whose output tiles have `groups` times `TILE` along an edge, with sums of
 /// `size` bytes: two tiles of each operand, which are more than a band of the sums.
 pub const fn shared_bytes(groups: usize, size: usize) -> usize {
     4 * K * (groups * TILE + PAD) * size

@@ -140,7 +140,27 @@ mod tests {
     fn entries_are_named_once_and_after_family_and_dtype() {
         assert_eq!(
             TILES.len(),
-            8 + 6 + 8 + 3 + 50 + 16 + 6 + 4 + 13 + 30 + 6 + 5 + 4 + 26 + 12 + 11 + 24 + 36 + 3 + 4
+            8 + 3
+                + 6
+                + 8
+                + 3
+                + 3
+                + 50
+                + 16
+                + 6
+                + 4
+                + 13
+                + 30
+                + 6
+                + 5
+                + 4
+                + 26
+                + 12
+                + 11
+                + 24
+                + 36
+                + 3
+                + 4
         );
         for (i, tile) in TILES.iter().enumerate() {
             assert!(tile.entry.starts_with(tile.family), "{}", tile.entry);
