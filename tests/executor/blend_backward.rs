@@ -50,16 +50,29 @@ fn chunk_sizes_at_the_edges() {
     }
 }
 
-/// A block for four seeds in all rows, a warp's lanes side by side in a chunk: it finishes them itself.
+/// A block for a few seeds in all rows, a warp's lanes side by side in a chunk: it finishes them itself. Batches are
+/// around one and two groups of rows, and odd numbers of them, also where a warp's lanes are of two rows.
 #[test]
 fn whole_seeds_are_finished_by_the_pass() {
-    for (chunk_size, seed) in [(64, 1), (128, 2)] {
-        let case = Case { batch: 45, num_seeds: 48, chunk_size, seed, broken_inputs: true };
-        check::<f32>(&shuffled(seed), case);
-        check::<f16>(&shuffled(seed), case);
-        check::<bf16>(&shuffled(seed), case);
-        backward::check_shared_blueprints::<f32>(&shuffled(seed), case);
-        backward::check_modes::<f32>(&shuffled(seed), case, Variant::Auto);
+    for (num_seeds, chunk_size) in [(48, 64), (48, 128), (12, 64), (24, 64)] {
+        let case = Case { batch: 45, num_seeds, chunk_size, seed: 1, broken_inputs: true };
+        for batch in [1, 15, 16, 17, 32, 33, 45, 65, 129] {
+            let case = Case { batch, seed: batch as u64, ..case };
+            backward::check_whole_seeds::<f32>(&shuffled(case.seed), case);
+        }
+    }
+    for (num_seeds, chunk_size) in [(48, 64), (48, 128), (24, 64), (12, 128)] {
+        for batch in [1, 15, 16, 17, 33, 45, 65, 129] {
+            let seed = batch as u64;
+            let case = Case { batch, num_seeds, chunk_size, seed, broken_inputs: true };
+            backward::check_whole_seeds::<f16>(&shuffled(seed), case);
+            backward::check_whole_seeds::<bf16>(&shuffled(seed), case);
+        }
+    }
+    for chunk_size in [64, 128] {
+        let case = Case { batch: 45, num_seeds: 48, chunk_size, seed: 1, broken_inputs: true };
+        backward::check_shared_blueprints::<f32>(&shuffled(1), case);
+        backward::check_modes::<f32>(&shuffled(1), case, Variant::Auto);
     }
 }
 

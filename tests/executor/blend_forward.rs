@@ -1,7 +1,7 @@
 //! `blend_forward`.
 
 use half::{bf16, f16};
-use kasmina_tests::kasmina::blend_forward::{Case, check};
+use kasmina_tests::kasmina::blend_forward::{Case, check, check_whole_seeds};
 use proptest::prelude::*;
 
 use super::shuffled;
@@ -37,6 +37,20 @@ fn chunk_sizes_at_the_edges() {
         check::<f32>(&shuffled(1), case);
         check::<f16>(&shuffled(2), case);
         check::<bf16>(&shuffled(3), case);
+    }
+}
+
+/// A block for a few seeds in all rows: batches around one and two groups of rows, and odd numbers of them.
+#[test]
+fn whole_seeds_of_one_block() {
+    for (num_seeds, chunk_size) in [(48, 64), (24, 128)] {
+        for batch in [1, 15, 16, 17, 32, 33, 45, 65, 129] {
+            let seed = batch as u64;
+            let case = Case { batch, num_seeds, chunk_size, seed, broken_inputs: true };
+            check_whole_seeds::<f32>(&shuffled(seed), case);
+            check_whole_seeds::<f16>(&shuffled(seed), case);
+            check_whole_seeds::<bf16>(&shuffled(seed), case);
+        }
     }
 }
 

@@ -354,6 +354,9 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
                     if c.reads_input {
                         next_x = self.load_left(&self.input, after, at + step);
                     }
+                } else if GENERAL {
+                    // A lane of the warp may have a trip more: this one must add nothing to its sums then.
+                    (next_g, next_x) = (self.nothing(), self.nothing());
                 }
             }
         }

@@ -28,6 +28,16 @@ pub fn check<T: Narrow + LayerElement>(device: &Device, case: Case) {
     check_states::<T>(device, case, mixed_states(case));
 }
 
+/// As [`check`], of a shape that runs on the instances for blocks of whole seeds.
+#[track_caller]
+pub fn check_whole_seeds<T: Narrow + LayerElement>(device: &Device, case: Case) {
+    let Case { batch, num_seeds, chunk_size, .. } = case;
+    let backward = BlendBackward::<T>::new(device, batch, num_seeds, chunk_size).expect("a plan");
+    let kernel = backward.kernel().expect("a kernel runs");
+    assert!(kernel.entry.contains("_whole_"), "{case:?}: {}", kernel.entry);
+    check::<T>(device, case);
+}
+
 /// As [`check`], in a variant.
 #[track_caller]
 pub fn check_variant<T: Narrow + LayerElement>(device: &Device, case: Case, variant: Variant) {

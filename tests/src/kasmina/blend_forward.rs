@@ -118,6 +118,16 @@ fn check_options<T: Narrow + LayerElement>(device: &Device, case: Case, options:
     }
 }
 
+/// As [`check`], of a shape that runs on the instances for blocks of whole seeds.
+#[track_caller]
+pub fn check_whole_seeds<T: Narrow + LayerElement>(device: &Device, case: Case) {
+    let Case { batch, num_seeds, chunk_size, .. } = case;
+    let forward = BlendForward::<T>::new(device, batch, num_seeds, chunk_size).expect("a plan");
+    let kernel = forward.kernel().expect("a kernel runs");
+    assert!(kernel.entry.contains("_whole_"), "{case:?}: {}", kernel.entry);
+    check::<T>(device, case);
+}
+
 /// Output and telemetry of one run into poisoned buffers.
 fn run<T: Narrow + LayerElement>(
     device: &Device,
