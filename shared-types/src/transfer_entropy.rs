@@ -139,8 +139,8 @@ pub struct TeReduction {
     pub local: Out<f64>,
     /// Scratch: `[num_problems, slabs, 3, stride]`; empty for one slab.
     pub counts: Out<u32>,
-    /// Scratch: `[num_problems, query_tiles]` sums.
-    pub sums: Out<f64>,
+    /// Scratch: `[num_problems, query_tiles]` sums, of multiples of a power of two, in two's complement.
+    pub sums: Out<u64>,
     /// Scratch: `[num_problems, query_tiles]` ties.
     pub tile_ties: Out<u32>,
     /// Scratch: `[num_problems, query_tiles]`, then `[num_problems]`, zero before and after.

@@ -27,7 +27,9 @@
 //! # Launch
 //! As `blend_forward`: `slabs · strips` tiles over a persistent grid of 256-thread blocks, a thread with one
 //! vector of columns. Neighbours of g come from the next lanes by shuffle, and from memory at a warp's
-//! edge; so the loop that needs them is run by whole warps.
+//! edge; so the loop that needs them is run by whole warps. The `_whole` instances are for a tile a block, each of whole
+//! seeds: what follows from that is left out, for code that runs once is mostly waited for, and two groups of rows are on
+//! their way before the seed's parameters are there.
 //!
 //! # Determinism
 //! Bitwise: rows, threads and slabs are added up in an order that depends on shape and geometry only.

@@ -31,7 +31,8 @@
 //! `slabs · strips` tiles over a persistent grid of 256-thread blocks. A strip is whole chunks or a part
 //! of one; a thread keeps one vector of columns, with its coefficients in registers, and walks down the
 //! rows, the next rows loading while it works on these. Rows are dealt to the slabs in turn, so that
-//! the grid sweeps memory together. Threads outside the strip only meet the barriers.
+//! the grid sweeps memory together. Threads outside the strip only meet the barriers. The `_whole` instances are for a
+//! tile a block, each of whole seeds, as those of `blend_backward`.
 //!
 //! # Determinism
 //! Bitwise: the last block of a group merges the parts in their order, whichever block it is; the

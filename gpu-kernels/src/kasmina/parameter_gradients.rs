@@ -88,7 +88,9 @@ fn await_once(awaited: &mut bool) {
     }
 }
 
-/// Writes the zeros of seeds that do not train, dealt to all threads of the grid.
+/// Writes the zeros of seeds that do not train, dealt to all threads of the grid. May be called before the wait for the
+/// grid before: that is the pass over the batch, which writes the figures of other seeds, and let this grid be placed only
+/// after its own wait, when whoever read these figures had ended.
 ///
 /// # Safety
 /// As [`parameter_gradients`].

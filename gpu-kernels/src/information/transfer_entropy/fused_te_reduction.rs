@@ -5,7 +5,8 @@
 //! `n_xZ = #(d_z ≤ r_z, d_x ≤ r_x)` over the other points outside its Theiler window. Its part is, by algorithm 1,
 //! `ψ(K) + ψ(n_Z+1) − ψ(n_yZ+1) − ψ(n_xZ+1)`, by algorithm 2
 //! `ψ(K) − 2/K + ψ(n_Z) − ψ(n_yZ) + 1/n_yZ − ψ(n_xZ) + 1/n_xZ`; the transfer entropy is the parts' mean. Counts
-//! are exact, ψ (a table) and sums in f64.
+//! are exact, ψ (a table) in f64; parts are added as whole multiples of 2⁻⁵⁵ · points, as near as f64 has them for a
+//! thousand points, so that their order does not matter.
 //!
 //! # Layout
 //! | buffer | shape | type | access |
@@ -32,8 +33,7 @@
 //! the last barrier.
 //!
 //! # Determinism
-//! Bitwise: counts are integers, and the order of the f64 sums depends on the points and their order alone, not on
-//! slabs.
+//! Bitwise: counts and sums are integers. The order of points and candidates does not matter, nor how they are cut.
 //!
 //! # Source
 //! As `fused_distance_kth`. Reference: `kasmina_reference::information::transfer_entropy::estimate`.
@@ -263,7 +263,9 @@ unsafe fn finish<const Q: usize>(
             }
         });
     }
-    let (mut sum, mut ties) = (0.0, 0);
+    // No part is 64 or more, so that no sum of the problem's is 2⁶².
+    let unit = power_of_two(55 - (32 - work.problem.points.leading_zeros() as i32));
+    let (mut sum, mut ties) = (0_u64, 0);
     unroll!(q in Q => {
         if query[q] != TE_NONE {
             // SAFETY: the table has an entry for each count, and the buffers a place for each point.
@@ -273,12 +275,12 @@ unsafe fn finish<const Q: usize>(
                 if !p.local.is_empty() {
                     p.local.store(at, part);
                 }
-                sum += part;
+                sum = sum.wrapping_add(nearest(part * unit));
                 ties += p.tied.load(at);
             }
         }
     });
-    let sum = block_fold::<f64, WARPS, _>(sum, &sums_scratch, |a, b| a + b);
+    let sum = block_fold::<u64, WARPS, _>(sum, &sums_scratch, u64::wrapping_add);
     let ties = block_fold::<u32, WARPS, _>(ties, &ties_scratch, |a, b| a + b);
     if let (Some(sum), Some(ties), 0) = (sum, ties, thread::thread_idx_x()) {
         // SAFETY: one thread of one block writes the query tile's places.
@@ -292,25 +294,38 @@ unsafe fn finish<const Q: usize>(
     if !unsafe { grid::arrive_is_last(&p.arrivals, problem, points.query_tiles) } {
         return;
     }
-    let (mut sum, mut ties) = (0.0, 0);
+    let (mut sum, mut ties) = (0_u64, 0);
     let mut other = thread::thread_idx_x() as usize;
     while other < tiles {
         // SAFETY: all query tiles' sums were stored before their blocks arrived.
         unsafe {
-            sum += p.sums.load(work.number * tiles + other);
+            sum = sum.wrapping_add(p.sums.load(work.number * tiles + other));
             ties += p.tile_ties.load(work.number * tiles + other);
         }
         other += THREADS;
     }
-    let sum = block_fold::<f64, WARPS, _>(sum, &sums_scratch, |a, b| a + b);
+    let sum = block_fold::<u64, WARPS, _>(sum, &sums_scratch, u64::wrapping_add);
     let ties = block_fold::<u32, WARPS, _>(ties, &ties_scratch, |a, b| a + b);
     if let (Some(sum), Some(ties), 0) = (sum, ties, thread::thread_idx_x()) {
         // SAFETY: one thread of one block writes the problem's places.
         unsafe {
+            let sum = sum as i64 as f64 / unit;
             p.te.store(work.number, sum / f64::from(work.problem.points));
             p.ties.store(work.number, ties);
         }
     }
+}
+
+/// 2ⁿ, of a normal number.
+#[inline(always)]
+fn power_of_two(n: i32) -> f64 {
+    f64::from_bits(((n + 1023) as u64) << 52)
+}
+
+/// The nearest integer in two's complement.
+#[inline(always)]
+fn nearest(x: f64) -> u64 {
+    (x + if x < 0.0 { -0.5 } else { 0.5 }) as i64 as u64
 }
 
 /// A point's part of the estimate.

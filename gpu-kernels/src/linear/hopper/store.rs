@@ -95,8 +95,9 @@ pub(crate) unsafe fn by_bulk_stores<const R: usize, const W: usize>(
         let mut x = [[0.0; 8]; 4];
         unroll!(j in 4, at most 4 => {
             // SAFETY: the bias is there.
-            x[j] = unsafe { finish(p, team, scale, from + 16 * j, octet::<W>(&sums, j)) };
+            x[j] = unsafe { with_bias(team, scale, from + 16 * j, octet::<W>(&sums, j)) };
         });
+        activate(p.linear.activation, output, &mut x);
         // SAFETY: a box is the warpgroup's from `open` on until it is closed.
         unsafe {
             if output == LinearOutput::F32 as u32 {
@@ -130,18 +131,12 @@ fn octet<const W: usize>(sums: &[f32; W], j: usize) -> [f32; 8] {
     x
 }
 
-/// act(scale · x + bias) of an octet whose first column is `column` of the tile.
+/// scale · x + bias of an octet whose first column is `column` of the tile.
 ///
 /// # Safety
 /// The bias is there.
 #[inline(always)]
-unsafe fn finish(
-    p: &LinearWgmmaParams,
-    team: &Team,
-    scale: f32,
-    column: usize,
-    x: [f32; 8],
-) -> [f32; 8] {
+unsafe fn with_bias(team: &Team, scale: f32, column: usize, x: [f32; 8]) -> [f32; 8] {
     let shared = DynamicShared::<f32>::whole();
     let at = team.bias + column + team.t % 4 * 2;
     // SAFETY: inside the tile's bias; even.
@@ -150,16 +145,22 @@ unsafe fn finish(
     let bias = [a, b, a, b, c, d, c, d];
     let mut z = [0.0; 8];
     unroll!(e in 8 => { z[e] = math::fma(scale, x[e], bias[e]); });
-    let (activation, output) = (p.linear.activation, p.linear.output);
+    z
+}
+
+/// The activation of a window. The usual ones are looked up once for all: code that runs once is mostly waited for.
+#[inline(always)]
+fn activate(activation: u32, output: u32, x: &mut [[f32; 8]; 4]) {
     if activation == Activation::None as u32 {
-        return z;
+        return;
     }
     if activation == Activation::GeluErf as u32 && output == LinearOutput::Bf16 as u32 {
-        unroll!(e in 8 => { z[e] = gelu_for_bf16(z[e]); });
-        return z;
+        unroll!(j in 4, at most 4 => {
+            unroll!(e in 8 => { x[j][e] = gelu_for_bf16(x[j][e]); });
+        });
+        return;
     }
-    <f32 as Accumulator>::activate(true, activation, &mut z);
-    z
+    unroll!(j in 4, at most 4 => { <f32 as Accumulator>::activate(true, activation, &mut x[j]); });
 }
 
 /// x·Φ(x) to 2⁻¹¹ of |x|, a quarter of bf16's half unit: erf is tanh of a polynomial, fitted to 2.5e-5, and tanh the

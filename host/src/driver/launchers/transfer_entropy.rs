@@ -340,7 +340,7 @@ pub(crate) struct Reduction<'a> {
     pub(crate) ties: &'a mut Buffer<u32>,
     pub(crate) local: &'a mut Buffer<f64>,
     pub(crate) counts: &'a mut Buffer<u32>,
-    pub(crate) sums: &'a mut Buffer<f64>,
+    pub(crate) sums: &'a mut Buffer<u64>,
     pub(crate) tile_ties: &'a mut Buffer<u32>,
     pub(crate) arrivals: &'a mut Buffer<u32>,
 }

@@ -47,7 +47,7 @@ pub enum Precision {
     F64,
 }
 
-/// How candidates are looked through. The result is the same, bit for bit but for the order of the final sum.
+/// How candidates are looked through. The result is the same, bit for bit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Method {
     /// By the number of points.

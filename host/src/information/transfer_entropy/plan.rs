@@ -92,7 +92,7 @@ struct Lot {
 struct Memory {
     kth_arrivals: Buffer<u32>,
     te_arrivals: Buffer<u32>,
-    sums: Buffer<f64>,
+    sums: Buffer<u64>,
     tile_ties: Buffer<u32>,
     /// Which of [`Plan::scratch`]'s sets has this lot's sizes.
     set: usize,
