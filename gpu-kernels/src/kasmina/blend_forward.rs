@@ -227,8 +227,8 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
             loop {
                 let more = row + self.step < self.whole();
                 // The next group is on its way while this one is worked on.
-                // SAFETY: all rows of a whole group are below `batch`.
                 if !TWO && more {
+                    // SAFETY: all rows of a whole group are below `batch`.
                     next = unsafe { rows.load_group(at + step) };
                 }
                 let mut values = [[0.0; L]; R];

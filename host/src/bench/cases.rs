@@ -468,12 +468,17 @@ fn gpu_seeds() -> Vec<Case> {
     cases
 }
 
-/// A long pair by both methods, a pair with surrogates, a matrix.
+/// Pairs by both methods, on both sides of where the choice changes; a pair with surrogates, a matrix.
 fn gpu_transfer_entropies() -> Vec<Case> {
     [
         (20_000, 3, Of::Brute),
         (20_000, 3, Of::Pruned),
         (20_000, 1, Of::Brute),
+        (20_000, 1, Of::Pruned),
+        (60_000, 3, Of::Brute),
+        (60_000, 3, Of::Pruned),
+        (60_000, 1, Of::Brute),
+        (60_000, 1, Of::Pruned),
         (4000, 3, Of::Brute),
         (8000, 3, Of::Brute),
         (8000, 3, Of::Pruned),

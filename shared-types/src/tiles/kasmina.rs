@@ -5,14 +5,14 @@ use crate::dtype::DType;
 
 /// Hands each instance of `blend_forward` to a macro:
 /// `(entry, element, DType, lanes, rows of a group, block threads, blocks per SM)`, and `spills` where
-/// some target's code may: sm_70's two spill 24 bytes, and the next smaller group costs every target more.
+/// some target's code may: sm_70's three spill 8 to 24 bytes, and the next smaller group costs every target more.
 ///
 /// `_v16` instances move 16 bytes at a time, where the chunk's bytes are a multiple of 16; `_v4` and
 /// `_v2` move less, so that any chunk size has one.
 #[macro_export]
 macro_rules! blend_forward_tiles {
     ($instance:ident) => {
-        $instance! { blend_forward_f32_v16, f32, F32, 4, 4, 256, 2 }
+        $instance! { blend_forward_f32_v16, f32, F32, 4, 4, 256, 2, spills }
         $instance! { blend_forward_f32_v4, f32, F32, 1, 8, 256, 2 }
         $instance! { blend_forward_f16_v16, f16, F16, 8, 2, 256, 2, spills }
         $instance! { blend_forward_f16_v4, f16, F16, 2, 4, 256, 2 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ndarray::{Array2, ArrayView2};
 use serde::Serialize;
 
-use super::{Options, refusal};
+use super::{Options, refusal, refuse_repeated};
 use crate::cli::plot::{self, Heatmap};
 use crate::cli::{Failure, Status};
 
@@ -56,6 +56,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     } else {
         columns.clone()
     };
+    refuse_repeated(names.iter().map(String::as_str))?;
     let mut series = Array2::zeros((names.len(), table.samples()));
     for (mut row, name) in series.rows_mut().into_iter().zip(&names) {
         row.assign(&table.column(name)?);

@@ -75,7 +75,7 @@ struct Options {
     #[arg(long, value_name = "FILE", required = true)]
     input: Option<PathBuf>,
     /// Neighbours
-    #[arg(long, value_name = "K", default_value_t = 4)]
+    #[arg(long, value_name = "K", default_value_t = 4, allow_negative_numbers = true)]
     k: usize,
     /// Values of the target's past
     #[arg(long, value_name = "N", default_value_t = 1)]
@@ -96,7 +96,7 @@ struct Options {
     #[arg(long, value_enum, default_value_t = Kind::Permute)]
     surrogate_kind: Kind,
     /// Seed of surrogates and noise
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     seed: u64,
     /// What distances are taken in
     #[arg(long, value_enum, default_value_t = Distances::F32)]
@@ -234,6 +234,20 @@ struct PairSeries<'a> {
 /// What clap requires, but for a subcommand, which has its own.
 const REQUIRED: &str = "the command line has it";
 
+/// A column tells itself nothing: whoever names one twice means another.
+fn refuse_repeated<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), Failure> {
+    let mut seen = Vec::new();
+    for name in names {
+        if seen.contains(&name) {
+            return Err(Failure::usage(anyhow::anyhow!(
+                "column `{name}` is named twice, as source, target, condition or series; name each column once"
+            )));
+        }
+        seen.push(name);
+    }
+    Ok(())
+}
+
 impl Columns {
     fn source(&self) -> &str {
         self.source.as_deref().expect(REQUIRED)
@@ -244,6 +258,8 @@ impl Columns {
     }
 
     fn of<'a>(&self, table: &'a Table) -> Result<PairSeries<'a>, Failure> {
+        let all = [self.target(), self.source()].into_iter();
+        refuse_repeated(all.chain(self.conditions.iter().map(String::as_str)))?;
         let conditions = self.conditions.iter().map(|name| table.column(name));
         Ok(PairSeries {
             target: table.column(self.target())?,

@@ -88,14 +88,14 @@ impl<T: LayerElement> KasminaLayer<T> {
         done
     }
 
-    /// The telemetry of the last forward pass, once it is done.
+    /// The telemetry of the last forward pass, once it is done. It counts as read from now on.
     ///
     /// # Errors
     /// [`LayerError::TurnedOff`], or a failed call.
     pub fn telemetry(&self) -> Result<Option<TelemetryValues>, Error> {
         self.check_telemetry()?;
         let _scope = self.scope_of_reading(1);
-        self.ring.latest().map(TelemetryBuffers::read).transpose()
+        self.ring.latest()
     }
 
     /// The telemetry of the passes that the ring holds, oldest first. They count as read from now on.

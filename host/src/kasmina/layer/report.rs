@@ -11,7 +11,7 @@ use super::comparison::{GradientComparison, KernelComparison};
 use super::registry::RegistryStatistics;
 use super::{KasminaLayer, LayerElement};
 use crate::error::Error;
-use crate::kasmina::{KernelInfo, TelemetryBuffers, TelemetryValues, Tuning};
+use crate::kasmina::{KernelInfo, TelemetryValues, Tuning};
 
 /// A layer at one moment. Its [`Display`](fmt::Display) is a table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -149,7 +149,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             None => None,
         };
         let telemetry = match config_shows(self) {
-            true => self.ring.latest().map(TelemetryBuffers::read).transpose()?,
+            true => self.ring.latest()?,
             false => None,
         };
         let known = "only the layer writes the codes";

@@ -7,6 +7,8 @@
 //! slot of their own outside the ring, and a replay never writes over a pass that the ring holds under its number.
 //! When the host says how many replays there were, the last one's telemetry is copied into the ring, on the device.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::device::Device;
 use crate::error::Error;
 use crate::kasmina::{TelemetryBuffers, TelemetryValues};
@@ -29,7 +31,8 @@ struct Slot {
     buffers: TelemetryBuffers,
     /// The pass whose telemetry it holds.
     pass: Option<u64>,
-    unread: bool,
+    /// Reading is no change to the layer, so this may change behind a shared reference.
+    unread: AtomicBool,
 }
 
 /// The telemetry of one pass.
@@ -45,7 +48,7 @@ impl TelemetryRing {
     pub(crate) fn new(device: &Device, num_seeds: usize, capacity: usize) -> Result<Self, Error> {
         let slot = |_| {
             let buffers = TelemetryBuffers::new(device, num_seeds)?;
-            Ok(Slot { buffers, pass: None, unread: false })
+            Ok(Slot { buffers, pass: None, unread: AtomicBool::new(false) })
         };
         let slots = (0..capacity).map(slot).collect::<Result<_, Error>>()?;
         Ok(Self {
@@ -66,10 +69,10 @@ impl TelemetryRing {
             return &mut self.of_graphs;
         }
         let slot = &mut self.slots[self.next];
-        if slot.unread {
+        if std::mem::take(slot.unread.get_mut()) {
             self.overruns += 1;
         }
-        (slot.pass, slot.unread) = (None, false);
+        slot.pass = None;
         &mut slot.buffers
     }
 
@@ -80,7 +83,7 @@ impl TelemetryRing {
             return;
         }
         let slot = &mut self.slots[self.next];
-        (slot.pass, slot.unread) = (Some(self.passes), true);
+        (slot.pass, *slot.unread.get_mut()) = (Some(self.passes), true);
         self.passes += 1;
         self.next = (self.next + 1) % self.slots.len();
     }
@@ -101,10 +104,15 @@ impl TelemetryRing {
         Ok(true)
     }
 
-    /// The slot of the last pass.
-    pub(crate) fn latest(&self) -> Option<&TelemetryBuffers> {
-        let last = self.passes.checked_sub(1)?;
-        self.slots.iter().find(|slot| slot.pass == Some(last)).map(|slot| &slot.buffers)
+    /// What the last pass saw, once the work queued is done. It counts as read.
+    pub(crate) fn latest(&self) -> Result<Option<TelemetryValues>, Error> {
+        let Some(last) = self.passes.checked_sub(1) else { return Ok(None) };
+        let Some(slot) = self.slots.iter().find(|slot| slot.pass == Some(last)) else {
+            return Ok(None);
+        };
+        let values = slot.buffers.read()?;
+        slot.unread.store(false, Ordering::Relaxed);
+        Ok(Some(values))
     }
 
     /// Every pass that the ring holds, oldest first, once the work queued is done.
@@ -116,7 +124,7 @@ impl TelemetryRing {
             }
         }
         for slot in &mut self.slots {
-            slot.unread = false;
+            *slot.unread.get_mut() = false;
         }
         records.sort_by_key(|record| record.pass);
         Ok(records)
@@ -157,7 +165,7 @@ mod tests {
     #[test]
     fn it_keeps_the_last_passes_and_counts_what_nobody_read() {
         let mut ring = TelemetryRing::new(&Device::Cpu, 1, 3).expect("memory");
-        assert!(ring.latest().is_none());
+        assert!(ring.latest().expect("a read").is_none());
         assert_eq!(ring.history().expect("a read"), []);
         for value in [0.0, 1.0] {
             write(&mut ring, value);
@@ -170,10 +178,24 @@ mod tests {
         assert_eq!(ring.overruns(), 0);
         write(&mut ring, 5.0);
         assert_eq!(ring.overruns(), 1);
-        let latest = ring.latest().expect("a pass").read().expect("a read");
+        let latest = ring.latest().expect("a read").expect("a pass");
         assert_eq!(latest.mean, [5.0]);
         assert_eq!(means(&ring.history().expect("a read")), [(3, 3.0), (4, 4.0), (5, 5.0)]);
         assert_eq!((ring.passes(), ring.overruns()), (6, 1));
+    }
+
+    #[test]
+    fn what_was_read_pass_by_pass_is_no_overrun() {
+        let mut ring = TelemetryRing::new(&Device::Cpu, 1, 2).expect("memory");
+        for value in [0.0, 1.0, 2.0, 3.0, 4.0] {
+            write(&mut ring, value);
+            assert_eq!(ring.latest().expect("a read").expect("a pass").mean, [value]);
+        }
+        assert_eq!(ring.overruns(), 0);
+        for value in [5.0, 6.0, 7.0] {
+            write(&mut ring, value);
+        }
+        assert_eq!(ring.overruns(), 1, "the fifth pass is overwritten, which was not read");
     }
 
     /// A pass that was begun and failed has overwritten its slot.
@@ -186,7 +208,7 @@ mod tests {
         ring.begin(false);
         assert_eq!(means(&ring.history().expect("a read")), [(1, 1.0)]);
         assert_eq!(ring.overruns(), 1);
-        assert!(ring.latest().is_some());
+        assert!(ring.latest().expect("a read").is_some());
         write(&mut ring, 2.0);
         assert_eq!(means(&ring.history().expect("a read")), [(1, 1.0), (2, 2.0)]);
         assert_eq!(ring.overruns(), 1);

@@ -56,8 +56,8 @@ pub enum TransferEntropyError {
     },
     /// The K-th neighbour does not exist.
     #[error(
-        "`k`: expected fewer neighbours than the {available} other points that each point has outside its \
-         Theiler window, or as many, and at least 1, got {got}"
+        "`k` is {got}, expected 1 to {available}: so many other points has each point outside its Theiler window; \
+         take longer series or fewer neighbours"
     )]
     Neighbours {
         /// Other points that the point with the fewest has.
