@@ -107,8 +107,8 @@ struct Hopper<'a> {
     maps: &'a mut TensorMapCache,
 }
 
-/// Tensor maps that are kept: three for each set of operands.
-const TENSOR_MAPS: usize = 96;
+/// Tensor maps that are kept, three for each set of operands: in 128 KiB. A captured graph keeps its own for good.
+const TENSOR_MAPS: usize = 1024;
 
 impl Scratch {
     /// At least so many bytes and counts, of zeros where they are made anew.
