@@ -96,6 +96,9 @@ fn what_is_refused_says_what_was_expected() {
     refused(&format!("--input {input}.gone --source x --target y"), "cannot read");
     refused(&format!("--input {input} --source x"), "--target");
     refused(&format!("--input {input} --source x --target y --k 0"), "`k`");
+    refused(&format!("--input {input} --source x --target y --k -1"), "invalid value '-1'");
+    refused(&format!("--input {input} --source x --target x"), "column `x` is named twice");
+    refused(&format!("matrix --input {input} --columns x,y,x"), "column `x` is named twice");
     refused(&format!("--input {input} --source x --target y --algorithm 3"), "1..=2");
     refused(
         &format!("--input {input} --source x --target y --conditions w"),

@@ -187,7 +187,7 @@ pub(super) const fn add(table: &mut Table) {
         ($entry:ident, $element:ty, $dtype:ident) => {
             let threads = LINEAR_REPACK_BLOCK_THREADS;
             table.add(stringify!($entry), "linear_repack", DType::$dtype, 4, threads, 1);
-            table.needs(90);
+            table.needs_exactly(90);
         };
     }
     linear_repack_tiles!(repack);

@@ -240,7 +240,7 @@ fn refuse_repeated<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), Failu
     for name in names {
         if seen.contains(&name) {
             return Err(Failure::usage(anyhow::anyhow!(
-                "column `{name}` is named twice, as source, target, condition or series; name each column once"
+                "column `{name}` is named twice, as source and target or as two series; name two columns"
             )));
         }
         seen.push(name);
@@ -258,8 +258,7 @@ impl Columns {
     }
 
     fn of<'a>(&self, table: &'a Table) -> Result<PairSeries<'a>, Failure> {
-        let all = [self.target(), self.source()].into_iter();
-        refuse_repeated(all.chain(self.conditions.iter().map(String::as_str)))?;
+        refuse_repeated([self.target(), self.source()].into_iter())?;
         let conditions = self.conditions.iter().map(|name| table.column(name));
         Ok(PairSeries {
             target: table.column(self.target())?,
