@@ -140,7 +140,8 @@ mod tests {
     fn entries_are_named_once_and_after_family_and_dtype() {
         assert_eq!(
             TILES.len(),
-            7 + 8 + 3
+            7 + 8
+                + 3
                 + 6
                 + 8
                 + 3
