@@ -41,8 +41,8 @@ use crate::error::Error;
 /// What to run, and how much of it.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Only cases with this in their name.
-    pub only: Option<String>,
+    /// Only cases with one of these in their name; empty for all.
+    pub only: Vec<String>,
     /// Smaller arrays and fewer samples.
     pub quick: bool,
 }
@@ -108,14 +108,16 @@ pub fn run(
 
 fn selected(device: &Device, options: &Options) -> Result<Vec<Case>, BenchError> {
     let all = cases::all(device, options.quick);
-    let Some(pattern) = &options.only else { return Ok(all) };
+    if options.only.is_empty() {
+        return Ok(all);
+    }
     let names: Vec<_> = all.iter().map(Case::name).collect();
-    let cases: Vec<_> =
-        all.into_iter().filter(|case| case.name().contains(pattern.as_str())).collect();
-    if cases.is_empty() {
+    let missing = |pattern: &&String| !names.iter().any(|name| name.contains(pattern.as_str()));
+    if let Some(pattern) = options.only.iter().find(missing) {
         return Err(BenchError::NoCase { pattern: pattern.clone(), names });
     }
-    Ok(cases)
+    let wanted = |name: &str| options.only.iter().any(|pattern| name.contains(pattern.as_str()));
+    Ok(all.into_iter().zip(&names).filter(|(_, name)| wanted(name)).map(|(case, _)| case).collect())
 }
 
 /// A case's times, with the copy's beside them.
@@ -224,7 +226,7 @@ mod tests {
     fn cases_of_the_cpu_and_the_executor_are_right_and_timed() {
         for (device, only) in [(Device::Cpu, "whole"), (Device::simt(), "blend_forward f32")] {
             let mut announced = Vec::new();
-            let options = Options { only: Some(only.into()), quick: true };
+            let options = Options { only: vec![only.into()], quick: true };
             let document =
                 run(&device, &options, |name, _, _| announced.push(name.to_owned())).unwrap();
             assert_eq!(document.refused, []);
@@ -245,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_pattern_that_names_nothing_lists_the_names() {
-        let options = Options { only: Some("no such".into()), quick: true };
+        let options = Options { only: vec!["reduce".into(), "no such".into()], quick: true };
         let Err(BenchError::NoCase { names, .. }) = run(&Device::Cpu, &options, |_, _, _| ())
         else {
             panic!("nothing matches")

@@ -10,9 +10,9 @@ use crate::bench::{self, BenchError, Options, peers, report};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Only cases with PATTERN in their name, such as `reduce_sum f32`
+    /// Only cases with PATTERN in their name, such as `reduce_sum f32`; may be repeated
     #[arg(long, value_name = "PATTERN")]
-    only: Option<String>,
+    only: Vec<String>,
     /// Where to run; without a GPU small cases run, by the wall clock
     #[arg(long, value_enum, default_value = "auto")]
     device: Choice,

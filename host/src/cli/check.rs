@@ -17,9 +17,9 @@ pub(crate) struct Arguments {
     /// Where to run; without a GPU, `auto` is the executor
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
     device: Choice,
-    /// Only the rows whose name, such as `reduce_sum f32`, contains PATTERN
+    /// Only the rows whose name, such as `reduce_sum f32`, contains PATTERN; may be repeated
     #[arg(long, value_name = "PATTERN")]
-    only: Option<String>,
+    only: Vec<String>,
     /// The seed of shapes and values, to repeat a run [default: another one each time]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -36,7 +36,7 @@ struct NoSuchRow {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
-    let checks = select(verify::checks(), arguments.only.as_deref()).map_err(Failure::usage)?;
+    let checks = select(verify::checks(), &arguments.only).map_err(Failure::usage)?;
     let seed = arguments.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let run = Run {
         devices: devices_or_skip(arguments.device, &[Choice::Simt], &checks, &arguments.json)?,
@@ -65,15 +65,19 @@ pub(super) fn devices_or_skip(
     Err(refused)
 }
 
-fn select(checks: Vec<Check>, only: Option<&str>) -> Result<Vec<Check>, NoSuchRow> {
-    let Some(pattern) = only else { return Ok(checks) };
-    let plain = |name: &str| name.replace(' ', "_");
-    let names = checks.iter().map(Check::name).collect();
-    let mut selected = checks;
-    selected.retain(|check| plain(&check.name()).contains(&plain(pattern)));
-    if selected.is_empty() {
-        return Err(NoSuchRow { pattern: pattern.to_owned(), names });
+fn select(checks: Vec<Check>, only: &[String]) -> Result<Vec<Check>, NoSuchRow> {
+    if only.is_empty() {
+        return Ok(checks);
     }
+    let plain = |name: &str| name.replace(' ', "_");
+    let has = |check: &Check, pattern: &String| plain(&check.name()).contains(&plain(pattern));
+    let missing = |pattern: &&String| !checks.iter().any(|check| has(check, pattern));
+    if let Some(pattern) = only.iter().find(missing) {
+        let names = checks.iter().map(Check::name).collect();
+        return Err(NoSuchRow { pattern: pattern.clone(), names });
+    }
+    let mut selected = checks;
+    selected.retain(|check| only.iter().any(|pattern| has(check, pattern)));
     Ok(selected)
 }
 
@@ -203,8 +207,8 @@ mod tests {
 
     #[test]
     fn a_pattern_selects_by_kernel_and_dtype() {
-        let names = |pattern| {
-            let selected = select(verify::checks(), Some(pattern)).unwrap();
+        let names = |pattern: &str| {
+            let selected = select(verify::checks(), &[pattern.to_owned()]).unwrap();
             selected.iter().map(Check::name).collect::<Vec<_>>()
         };
         assert_eq!(names("reduce_sum f64"), ["reduce_sum f64"]);
@@ -212,11 +216,14 @@ mod tests {
         assert_eq!(names("blend_forward").len(), 9);
         assert_eq!(names("blend_forward_tma f16"), ["blend_forward_tma f16"]);
         assert_eq!(names("reduce").len(), 25 + 9);
+        let both = select(verify::checks(), &["reduce_sum f64", "sum_bf16"].map(str::to_owned));
+        assert_eq!(both.unwrap().len(), 2);
     }
 
     #[test]
     fn a_pattern_that_matches_nothing_lists_the_names() {
-        let refused = select(verify::checks(), Some("sums")).err().unwrap().to_string();
+        let patterns = ["reduce_sum f64", "sums"].map(str::to_owned);
+        let refused = select(verify::checks(), &patterns).err().unwrap().to_string();
         assert!(refused.contains("\"sums\"") && refused.contains("reduce_variance i32"));
     }
 
