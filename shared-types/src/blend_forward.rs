@@ -54,13 +54,26 @@ impl BlendGeometry {
         }
     }
 
-    /// The same geometry of [whole seeds](Self::finishes_seeds), as a compiler can make use of it: the parts are one, and
-    /// a division by the chunk's vectors is a shift.
+    /// Whether [`Self::of_whole_seeds`] is the same geometry: [whole seeds](Self::finishes_seeds), and strips of a power of
+    /// two of vectors.
+    pub const fn is_of_whole_seeds(&self) -> bool {
+        self.finishes_seeds() && self.strip_vectors.is_power_of_two()
+    }
+
+    /// The same geometry [of whole seeds](Self::is_of_whole_seeds), as a compiler can make use of it: the parts are one,
+    /// and divisions by the vectors of a chunk and of a strip are shifts.
     #[inline(always)]
     pub fn of_whole_seeds(self) -> Self {
-        // Up to 32: a shift that is seen to leave the one where it is not lost.
-        let shift = self.chunk_vectors.trailing_zeros() & 7;
-        Self { chunk_vectors: 1 << shift, chunk_strips: 1, slabs: 1, ..self }
+        // Up to 32, and up to 256: shifts that are seen to leave the one where it is not lost.
+        let chunk = self.chunk_vectors.trailing_zeros() & 7;
+        let strip = self.strip_vectors.trailing_zeros() & 15;
+        Self {
+            chunk_vectors: 1 << chunk,
+            strip_vectors: 1 << strip,
+            chunk_strips: 1,
+            slabs: 1,
+            ..self
+        }
     }
 
     /// Vectors that a block takes together: `rows` rows of each of its threads.

@@ -139,6 +139,7 @@ unsafe fn blend_backward<
                     &p,
                     slab,
                     lane_row,
+                    seed,
                     role,
                     log_partition,
                     place,

@@ -247,7 +247,7 @@ unsafe fn consume<T: Float, const L: usize, const R: usize, const S: usize>(
         // Every block of a group of seeds answers alike.
         if Consumers.sync_or(role.is_some_and(|role| role.trains)) {
             column_sums::leave::<_, L, L>(
-                Consumers, p, slab, lane_row, role, normaliser, place, sums, &scratch,
+                Consumers, p, slab, lane_row, seed, role, normaliser, place, sums, &scratch,
             );
             // The sums' readers are done before the next tile writes there.
             Consumers.sync();

@@ -22,7 +22,7 @@ pub(crate) const SUM_WORDS: usize = 8 + CONV_TAPS;
 pub(crate) type Scratch = Shared<u32, { BLOCK * SUM_WORDS }>;
 
 /// Folds the rows that a team covers side by side and leaves the slab's sums in memory, for the seeds
-/// that train, or finishes them. `place` is the thread's first column in the row; `log_partition` is that of an
+/// that train, or finishes them. `place` is the thread's first column in the row, of `seed`; `log_partition` is that of an
 /// ATTENTION_HEAD.
 ///
 /// # Safety
@@ -34,6 +34,7 @@ pub(crate) unsafe fn leave<M: Team, const L: usize, const W: usize>(
     p: &BlendBackward,
     slab: u32,
     lane_row: u32,
+    seed: u32,
     role: Option<Role>,
     log_partition: f32,
     place: u32,
@@ -79,7 +80,7 @@ pub(crate) unsafe fn leave<M: Team, const L: usize, const W: usize>(
     if p.geometry.finishes_seeds() {
         if warp::any(warp::FULL_MASK, role.is_some()) {
             // SAFETY: whole warps are here, with all vectors of their seeds; there is one slab.
-            unsafe { finish::<L, W>(p, role, log_partition, place as usize, sums) };
+            unsafe { finish::<L, W>(p, seed, role, log_partition, place as usize, sums) };
         }
         return;
     }
@@ -120,6 +121,7 @@ unsafe fn store<const L: usize, const W: usize>(p: &BlendBackward, first: usize,
 #[inline(always)]
 unsafe fn finish<const L: usize, const W: usize>(
     p: &BlendBackward,
+    seed: u32,
     role: Option<Role>,
     log_partition: f32,
     place: usize,
@@ -154,7 +156,7 @@ unsafe fn finish<const L: usize, const W: usize>(
         seed_finish::finish::<_, L, false>(
             LaneTeams(vectors),
             &p.gradients,
-            place.wrapping_sub(column) / chunk.max(1),
+            seed as usize,
             what,
             own,
             |_| (sums.columns, factor),

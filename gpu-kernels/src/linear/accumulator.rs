@@ -49,6 +49,10 @@ pub(crate) trait Accumulator: Pod + PartialEq {
     /// Applies the activation of code `kind`; `half` where the results are stored in 16 bits.
     fn activate<const L: usize>(half: bool, kind: u32, x: &mut [Self; L]);
 
+    /// Applies the activation of code `kind` if it is a GELU, as exactly as bf16 results need it, and says whether it is.
+    #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
+    fn gelu_for_bf16<const L: usize>(kind: u32, x: &mut [Self; L]) -> bool;
+
     /// As [`Self::activate`], with the derivatives.
     fn differentiate<const L: usize>(
         half: bool,
@@ -265,6 +269,12 @@ impl Accumulator for f32 {
         activate(precision, kind, x);
     }
 
+    #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
+    #[inline(always)]
+    fn gelu_for_bf16<const L: usize>(kind: u32, x: &mut [Self; L]) -> bool {
+        super::gelu::gelu_for_bf16(kind, x)
+    }
+
     #[inline(always)]
     fn differentiate<const L: usize>(
         half: bool,
@@ -332,6 +342,12 @@ impl Accumulator for f64 {
     #[inline(always)]
     fn activate<const L: usize>(_half: bool, kind: u32, x: &mut [Self; L]) {
         unroll!(l in L, at most 4 => { x[l] = differentiate_f64(kind, x[l]).0; });
+    }
+
+    #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
+    #[inline(always)]
+    fn gelu_for_bf16<const L: usize>(_kind: u32, _x: &mut [Self; L]) -> bool {
+        false
     }
 
     #[inline(always)]

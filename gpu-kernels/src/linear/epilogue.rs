@@ -14,7 +14,7 @@ use super::accumulator::Accumulator;
 use super::place::Place;
 
 /// What is the same for all elements of a tile. `APPROXIMATE`: activations are as good as 16-bit results need them, to
-/// 2e-5, whatever the results are: for products whose own rounding is far more.
+/// 2e-5, whatever the results are, and the GELU of bf16 to 2⁻¹¹ of |z|: for products whose own rounding is far more.
 #[derive(Clone, Copy)]
 pub(crate) struct Epilogue<A, const APPROXIMATE: bool> {
     /// α, and the operands' scales where they have one each.
@@ -87,13 +87,7 @@ impl<A: Accumulator, const APPROXIMATE: bool> Epilogue<A, APPROXIMATE> {
             unsafe { A::store(&p.z, p.output, index(at.z, at.ldz), z, count, whole) };
         }
         if p.activation != Activation::None as u32 {
-            let half =
-                p.output == LinearOutput::F16 as u32 || p.output == LinearOutput::Bf16 as u32;
-            if APPROXIMATE || half {
-                A::activate(true, p.activation, &mut z);
-            } else {
-                A::activate(false, p.activation, &mut z);
-            }
+            activate::<A, APPROXIMATE, L>(p, &mut z);
         }
         if !p.residual.is_empty() {
             // SAFETY: as C.
@@ -104,6 +98,24 @@ impl<A: Accumulator, const APPROXIMATE: bool> Epilogue<A, APPROXIMATE> {
         }
         // SAFETY: as Z.
         unsafe { A::store(&p.d, p.output, index(at.d, at.ldd), z, count, whole) };
+    }
+}
+
+#[inline(always)]
+fn activate<A: Accumulator, const APPROXIMATE: bool, const L: usize>(
+    p: &LinearParams,
+    z: &mut [A; L],
+) {
+    let for_bf16 = p.output == LinearOutput::Bf16 as u32;
+    // What has no `APPROXIMATE` instance has no such GELU.
+    #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
+    if APPROXIMATE && for_bf16 && A::gelu_for_bf16(p.activation, z) {
+        return;
+    }
+    if APPROXIMATE || for_bf16 || p.output == LinearOutput::F16 as u32 {
+        A::activate(true, p.activation, z);
+    } else {
+        A::activate(false, p.activation, z);
     }
 }
 

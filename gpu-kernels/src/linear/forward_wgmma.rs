@@ -3,7 +3,7 @@
 //! # Math
 //! As `forward`. bf16, f16 and fp8 are multiplied exactly; of f32 the 13 lowest bits are ignored (tf32). Sums are f32, by
 //! `wgmma`, k ascending in steps of 32 bytes, from 0; within a step they are the hardware's. Activations are made of the
-//! special-function unit's approximations, to 2e-5; the GELU of bf16 results that leave by bulk stores to 2⁻¹¹ of |z|.
+//! special-function unit's approximations, to 2e-5; the GELU of bf16 results to 2⁻¹¹ of |z|.
 //!
 //! # Layout
 //! As `forward`, with scales for whole tensors alone; an instance is for one layout. Operands come by tensor maps:

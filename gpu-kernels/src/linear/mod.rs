@@ -8,6 +8,8 @@ pub mod forward;
 pub mod forward_mma;
 #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
 pub mod forward_wgmma;
+#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
+mod gelu;
 pub mod gemv;
 pub mod gradients;
 #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]

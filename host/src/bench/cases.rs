@@ -92,16 +92,16 @@ impl Case {
         }
     }
 
-    /// What its arithmetic takes at the least on a GPU at its highest clock, where that is the limit.
+    /// What its arithmetic takes at the least on a GPU at its highest clock, where that may be the limit.
     pub(super) fn arithmetic_floor_us(&self, device: &Device) -> Option<f64> {
-        match (device, &self.work) {
-            (Device::Cuda(gpu), Work::TransferEntropy(work)) => {
-                let info = gpu.device().info();
-                let cycles_per_us = f64::from(info.sm_count) * f64::from(info.clock_khz) * 1e-3;
-                Some(work.cycles() / cycles_per_us)
-            }
-            _ => None,
-        }
+        let Device::Cuda(gpu) = device else { return None };
+        let info = gpu.device().info();
+        let cycles = match &self.work {
+            Work::TransferEntropy(work) => work.cycles(),
+            Work::Linear(work) => work.cycles(info.compute_capability)?,
+            _ => return None,
+        };
+        Some(cycles / (f64::from(info.sm_count) * f64::from(info.clock_khz) * 1e-3))
     }
 
     /// How it is timed with that many sets of buffers.

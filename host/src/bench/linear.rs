@@ -10,6 +10,7 @@ use super::data;
 use super::{BenchError, Prepared, spread, timer};
 use crate::buffer::Buffer;
 use crate::device::Device;
+use crate::driver::ComputeCapability;
 use crate::linear::{
     Activation, Layout, Linear, LinearElement, LinearOptions, LinearResult, LinearShape, Operands,
     Precision,
@@ -51,6 +52,22 @@ impl Work {
             Precision::Fp8 => DType::E4m3,
             Precision::Auto | Precision::F32 | Precision::Tf32 => DType::F32,
         }
+    }
+
+    /// Cycles of one multiprocessor for the multiplications and additions, by what the vendor's papers on the
+    /// architecture say that its tensor cores (of f32 and f64 its other units) do in one; `None` where it is not known.
+    pub(super) fn cycles(self, of: ComputeCapability) -> Option<f64> {
+        let in_a_cycle = match (of.major, of.minor, self.precision) {
+            (9, 0, Precision::Fp8) => 4096.0,
+            (9, 0, Precision::Bf16 | Precision::F16) => 2048.0,
+            (9, 0, Precision::Tf32) | (8, 0, Precision::Bf16 | Precision::F16) => 1024.0,
+            (8, 0, Precision::Tf32) => 512.0,
+            (9, 0, Precision::F32) => 128.0,
+            (9, 0, Precision::F64) | (8, 0, Precision::F32) => 64.0,
+            (8, 0, Precision::F64) => 32.0,
+            _ => return None,
+        };
+        Some(self.m as f64 * self.n as f64 * self.k as f64 / in_a_cycle)
     }
 
     /// Of A, B, bias and D, each once.

@@ -164,7 +164,8 @@ impl Measured {
             let Statistics { samples, median_us, min_us, max_us } = lane.times;
             let gb_per_s = gb_per_s(case.bytes, median_us);
             let memory_floor_us = peak_gb_per_s.map(|peak| case.bytes as f64 / peak * 1e-3);
-            let floor_us = arithmetic_floor_us.or(memory_floor_us);
+            let floors = [arithmetic_floor_us, memory_floor_us];
+            let floor_us = floors.into_iter().flatten().reduce(f64::max);
             Row {
                 kernel: case.kernel.clone(),
                 variant: case.variant.to_owned(),

@@ -107,7 +107,7 @@ impl<P: Copy + Send + Sync, Q: Copy + Send + Sync> Pass<P, Q> {
                 let vectors = vectors(instance.lanes);
                 let geometry = geometry::cut(rows, seeds, vectors, instance.rows, resident);
                 // A block for each strip.
-                let one_wave = geometry.finishes_seeds() && geometry.strips <= resident;
+                let one_wave = geometry.is_of_whole_seeds() && geometry.strips <= resident;
                 let chosen = whole
                     .filter(|whole| {
                         one_wave && (whole.lanes, whole.rows) == (instance.lanes, instance.rows)

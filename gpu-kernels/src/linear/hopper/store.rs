@@ -12,6 +12,7 @@ use kasmina_types::{Activation, LinearOutput, LinearWgmmaParams, bf16, f16};
 
 use super::super::accumulator::Accumulator;
 use super::super::epilogue::Epilogue;
+use super::super::gelu::gelu_for_bf16;
 use super::super::place::Place;
 use super::SPAN;
 use super::shared_map::{BAND, BOX_BYTES, STAGING_BYTES, SharedMap};
@@ -154,24 +155,14 @@ fn activate(activation: u32, output: u32, x: &mut [[f32; 8]; 4]) {
     if activation == Activation::None as u32 {
         return;
     }
-    if activation == Activation::GeluErf as u32 && output == LinearOutput::Bf16 as u32 {
-        unroll!(j in 4, at most 4 => {
-            unroll!(e in 8 => { x[j][e] = gelu_for_bf16(x[j][e]); });
-        });
-        return;
+    if output == LinearOutput::Bf16 as u32 {
+        let mut is_gelu = false;
+        unroll!(j in 4, at most 4 => { is_gelu = gelu_for_bf16(activation, &mut x[j]); });
+        if is_gelu {
+            return;
+        }
     }
     unroll!(j in 4, at most 4 => { <f32 as Accumulator>::activate(true, activation, &mut x[j]); });
-}
-
-/// x·Φ(x) to 2⁻¹¹ of |x|, a quarter of bf16's half unit: erf is tanh of a polynomial, fitted to 2.5e-5, and tanh the
-/// special-function unit's.
-#[inline(always)]
-fn gelu_for_bf16(x: f32) -> f32 {
-    let square = math::min(x * x, 30.0);
-    let p = math::fma(-3.515_233_7e-4, square, 3.700_567e-2);
-    let p = math::fma(p, square, 0.797_507_9);
-    let half = 0.5 * x;
-    math::fma(half, math::tanh_approx(x * p), half)
 }
 
 /// The next box to write: the byte where it is, once its last store has read it.
