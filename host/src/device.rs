@@ -34,7 +34,11 @@ pub struct Gpu {
     pool: MemoryPool,
     artifact: &'static Artifact,
     kernels: Mutex<HashMap<String, LoadedKernel>>,
+    occupancies: Mutex<HashMap<OccupancyKey, u32>>,
 }
+
+/// What an occupancy depends on: the entry, dynamic shared memory in bytes, and blocks of a cluster.
+type OccupancyKey = (&'static str, u32, u32);
 
 /// A kernel in the driver's hands.
 #[derive(Clone)]
@@ -133,7 +137,14 @@ impl Gpu {
         for artifact in artifacts::candidates(capability, newest) {
             let (stream, pool) = (Stream::new(&device)?, MemoryPool::new(&device));
             let device = device.clone();
-            let gpu = Self { device, stream, pool, artifact, kernels: Mutex::default() };
+            let gpu = Self {
+                device,
+                stream,
+                pool,
+                artifact,
+                kernels: Mutex::default(),
+                occupancies: Mutex::default(),
+            };
             // One kernel says whether the driver takes the artifact's version and target.
             let Some(first) = artifact.record.entries.last() else { continue };
             match gpu.kernel(&first.name) {
@@ -202,6 +213,34 @@ impl Gpu {
     /// driver refuses.
     pub fn function(&self, entry: &str) -> Result<Function, Error> {
         Ok(self.kernel(entry)?.function)
+    }
+
+    /// Blocks of `entry`, with `block_threads` each, that the GPU holds at once in clusters of `cluster`; 0 where an SM
+    /// does not hold one. The driver is asked once.
+    pub(crate) fn occupancy(
+        &self,
+        entry: &'static str,
+        block_threads: u32,
+        dynamic_shared_bytes: u32,
+        cluster: u32,
+    ) -> Result<u32, Error> {
+        let key = (entry, dynamic_shared_bytes, cluster);
+        let known = || self.occupancies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(&blocks) = known().get(&key) {
+            return Ok(blocks);
+        }
+        let function = self.kernel(entry)?.function;
+        let linear = LaunchConfig::linear(cluster, block_threads);
+        let blocks = if cluster > 1 {
+            let config =
+                LaunchConfig { dynamic_shared_bytes, cluster: Some([cluster, 1, 1]), ..linear };
+            function.max_active_clusters(config)? * cluster
+        } else {
+            let config = LaunchConfig { dynamic_shared_bytes, ..linear };
+            function.max_active_blocks_per_sm(config)? * self.device.info().sm_count
+        };
+        known().insert(key, blocks);
+        Ok(blocks)
     }
 
     /// As [`Self::function`], with its occupancy.

@@ -120,6 +120,23 @@ pub unsafe fn load_2d_multicast(
     unsafe { imp::load_2d_multicast(target, map, x, y, barrier, hint, blocks) };
 }
 
+/// [`load_2d_multicast`] of a box of a tensor of rank 3, as [`load_3d`].
+///
+/// # Safety
+/// As [`load_2d_multicast`], with a descriptor of rank 3.
+#[inline(always)]
+#[track_caller]
+pub unsafe fn load_3d_multicast(
+    target: Place,
+    map: TensorMapHandle,
+    at: [i32; 3],
+    barrier: Mbarrier,
+    blocks: u16,
+) {
+    // SAFETY: the caller's contract.
+    unsafe { imp::load_3d_multicast(target, map, at, barrier, blocks) };
+}
+
 /// Stores the box at `source` to column `x` and row `y` of a two-dimensional tensor, in the thread's open group:
 /// `cp.async.bulk.tensor.2d.global.shared::cta` (sm_90).
 ///

@@ -76,6 +76,25 @@ pub(super) unsafe fn load_3d(
 }
 
 #[inline(always)]
+pub(super) unsafe fn load_3d_multicast(
+    target: Place,
+    map: TensorMapHandle,
+    [x, y, z]: [i32; 3],
+    barrier: Mbarrier,
+    blocks: u16,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        asm!(
+            "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes\
+             .multicast::cluster [{}], [{}, {{{}, {}, {}}}], [{}], {};",
+            in(reg32) target.address(), in(reg64) map.as_ptr(), in(reg32) x, in(reg32) y,
+            in(reg32) z, in(reg32) barrier.place().address(), in(reg16) blocks, options(nostack)
+        );
+    }
+}
+
+#[inline(always)]
 pub(super) unsafe fn load_2d_multicast(
     target: Place,
     map: TensorMapHandle,

@@ -112,6 +112,19 @@ pub(super) unsafe fn load_2d_multicast(
 }
 
 #[track_caller]
+pub(super) unsafe fn load_3d_multicast(
+    target: Place,
+    map: TensorMapHandle,
+    at: [i32; 3],
+    barrier: Mbarrier,
+    blocks: u16,
+) {
+    assert!(blocks == 1, "the cluster has one block, the mask {blocks:#x} names others or none");
+    // SAFETY: the caller's contract.
+    unsafe { load_3d(target, map, at, barrier) };
+}
+
+#[track_caller]
 pub(super) unsafe fn store_2d(source: Place, map: TensorMapHandle, x: i32, y: i32) {
     // SAFETY: the caller's contract.
     unsafe { store_box(source, &read(map), [x, y]) };

@@ -16,7 +16,8 @@
 //! # Launch
 //! Persistent blocks, no more than are resident, that take output tiles one after the other; one thread loads stages of
 //! 128 bytes of k of both operands, and one or two warpgroups multiply 64 rows each. Blocks may share the k of a tile
-//! through memory (`parts`). Or, of shared instances, a cluster for each tile, of 2 to 8 blocks that share its k and add
+//! through memory (`parts`), or, in a cluster of 2 with a tile each, one below the other, load the second operand for each
+//! other, each half of it. Or, of shared instances, a cluster for each tile, of 2 to 8 blocks that share its k and add
 //! their sums through shared memory; swapped instances always, of 1 to 8, and compute Dᵀ, for few rows. Results leave by bulk stores while
 //! the next are made, or in vectors, as D allows. With 256 columns the loading warpgroup gives registers to the others.
 //! Tensor maps are older than the grid before this one: they are acquired before the wait for it.
@@ -38,7 +39,7 @@ use super::hopper::multiply::multiply;
 use super::hopper::parts::{Parts, is_last, meet, sum_of_cluster};
 use super::hopper::schedule::Schedule;
 use super::hopper::shared_map::SharedMap;
-use super::hopper::stage::{Barriers, Turn, load_tile};
+use super::hopper::stage::{Barriers, Sharing, Turn, load_tile};
 use super::hopper::store::{Team, by_bulk_stores, by_vectors, stage};
 use super::hopper::tile_k;
 
@@ -53,8 +54,9 @@ pub const fn shared_bytes(groups: usize, registers: usize, stages: usize) -> usi
 
 /// # Safety
 /// As [`LinearWgmmaParams`] says; blocks of `GROUPS` · 128 threads and a warp, or a warpgroup where `MOVES`, with
-/// [`shared_bytes`]. Clusters are of one block but where `SHARED`. One for each tile where they are of more, or `SWAPPED`,
-/// and then neither parts nor a map of D.
+/// [`shared_bytes`]. Where `SHARED`, a cluster for each tile if they are of more than one block, or `SWAPPED`, and then
+/// neither parts nor a map of D. Else clusters of 1, or of 2 without parts; then `tiles` counts pairs, and boxes of the
+/// second operand are half as high.
 #[inline(always)]
 unsafe fn product<
     E,
@@ -75,7 +77,9 @@ unsafe fn product<
 {
     let map = const { SharedMap::new(GROUPS, R, STAGES) };
     let barriers = Barriers::new(&map, STAGES);
-    let (rank, blocks) = if SHARED { (cluster::rank(), cluster::size()) } else { (0, 1) };
+    let (rank, blocks) = (cluster::rank(), cluster::size());
+    // Blocks that load the second operand for each other, and have tiles one below the other.
+    let sharers = if SHARED { 1 } else { blocks };
     let (thread, loads) = (warpgroup::thread_idx(), warpgroup::index() == GROUPS as u32);
     let (rows, columns, along_k) = (64 * GROUPS, 2 * R, tile_k::<E>() as u32);
     // SAFETY: one thread initialises the barriers, before the barrier below; maps are in global memory, and the host
@@ -83,7 +87,7 @@ unsafe fn product<
     unsafe {
         if thread::thread_idx_x() == 0 {
             let warps = GROUPS as u32 * 4;
-            barriers.init(warps, warps * blocks);
+            barriers.init(warps * sharers, warps * blocks);
         }
         if thread == 0 && loads {
             tma::acquire_map(p.first);
@@ -92,7 +96,7 @@ unsafe fn product<
             tma::acquire_map(p.d);
         }
     }
-    if SHARED {
+    if SHARED || blocks > 1 {
         cluster::sync();
     } else {
         thread::sync_threads();
@@ -102,11 +106,12 @@ unsafe fn product<
     // SAFETY: the caller's contract; a cluster has a block.
     let schedule = unsafe {
         core::hint::assert_unchecked(blocks > 0);
-        Schedule::new(&p, rows as u32, columns as u32, along_k, SWAPPED)
+        Schedule::new(&p, rows as u32 * sharers, columns as u32, along_k, SWAPPED)
     };
+    let below = if SHARED { 0 } else { rank * rows as u32 };
     let (first, step) = (thread::block_idx_x() / blocks, thread::grid_dim_x() / blocks);
     // Else a block has its tiles for itself, or shares them through memory.
-    let in_cluster = SWAPPED || blocks > 1;
+    let in_cluster = SWAPPED || (SHARED && blocks > 1);
     let range = |part: u32| {
         if in_cluster {
             schedule.k_range(rank, blocks)
@@ -129,23 +134,24 @@ unsafe fn product<
         // Operands that all problems share have one index.
         let (of_first, of_second) =
             if SWAPPED { (strides.b, strides.a) } else { (strides.a, strides.b) };
+        let sharing = (Sharing::alone(rows), Sharing::of(columns, rank, sharers));
         while index < schedule.works {
             // SAFETY: below the number of works.
-            let work = unsafe { schedule.work(index) };
+            let work = unsafe { schedule.work(index, below) };
             let (mut k, end) = range(work.part);
             let number = |stride: u64| if stride == 0 { 0 } else { work.number };
             while k < end {
                 let (at, full) = (turn.stage * map.stage_bytes, barriers.full(turn.stage));
-                // SAFETY: the stage is free once its empty barrier's phase before is over; both tiles are of the
-                // bytes that are announced, those past the operands' ends too.
+                // SAFETY: the stage is free, in each block that this one loads for, once its empty barrier's phase before
+                // is over; both tiles are of the bytes that are announced, those past the operands' ends too.
                 unsafe {
-                    barriers.empty(turn.stage).wait(!turn.parity);
+                    cluster::wait_acquire(barriers.empty(turn.stage), !turn.parity);
                     full.arrive_expect_tx(map.stage_bytes as u32);
                     let (of_first, of_second) = (number(of_first), number(of_second));
                     let along = k * along_k;
-                    load_tile::<MA>(at, p.first, (work.row, rows), along, of_first, full);
+                    load_tile::<MA>(at, p.first, work.row, &sharing.0, along, of_first, full);
                     let at = at + map.first_bytes;
-                    load_tile::<MB>(at, p.second, (work.column, columns), along, of_second, full);
+                    load_tile::<MB>(at, p.second, work.column, &sharing.1, along, of_second, full);
                 }
                 turn.advance(STAGES);
                 k += 1;
@@ -164,7 +170,7 @@ unsafe fn product<
     let mut boxes = 0;
     while index < schedule.works {
         // SAFETY: below the number of works.
-        let work = unsafe { schedule.work(index) };
+        let work = unsafe { schedule.work(index, below) };
         let place = schedule.place(&p, &work);
         let (begin, end) = range(work.part);
         index += step;
@@ -173,8 +179,9 @@ unsafe fn product<
             if p.bulk != 0 {
                 team.bring_bias::<R>(&p, &place);
             }
+            let count = end - begin;
             let f =
-                multiply::<E, MA, MB, R, STAGES>(&map, &barriers, &mut turn, group, end - begin);
+                multiply::<E, MA, MB, R, STAGES>(&map, &barriers, &mut turn, group, sharers, count);
             if in_cluster {
                 let (row, column) = if SWAPPED { (0, 64 * group) } else { (64 * group, 0) };
                 let at = (place.row + row, place.column + column);
@@ -223,6 +230,10 @@ unsafe fn product<
     if p.bulk != 0 && thread == 0 {
         // The block's shared memory is not given back before.
         tma::wait_stores::<0>();
+    }
+    if sharers > 1 {
+        // The others release stages here; threads that have ended count as come.
+        cluster::sync();
     }
 }
 

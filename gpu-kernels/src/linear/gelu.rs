@@ -4,7 +4,7 @@ use kasmina_device::{math, unroll};
 use kasmina_types::Activation;
 
 /// √(2/π), and the same by the factor of the cube.
-const LINEAR: f32 = 0.797_884_56;
+const LINEAR: f32 = 0.797_884_6;
 const CUBIC: f32 = LINEAR * 0.044_715;
 
 /// Applies the activation of code `kind` if it is a GELU, and says whether it is.

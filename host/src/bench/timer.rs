@@ -1,7 +1,7 @@
 //! Samples of how long calls take.
 //!
 //! All lanes of all subjects take turns, sample by sample, so that a clock or a temperature that drifts
-//! favours none of them.
+//! favours none of them; those of graphs after those of single calls.
 
 use std::fmt;
 use std::time::Instant;
@@ -151,11 +151,14 @@ pub fn measure(
             running.push(Running::new(device, index, subject, lane)?);
         }
     }
-    for sample in 0..plan.samples {
-        // The last subject is often the device's copy, which sweeps code and page tables from the caches as well: a graph,
-        // which pays for them once in many launches, comes after it, and single calls come last.
-        for lane in running.iter_mut().rev() {
-            lane.take(&mut subjects[lane.subject], sample)?;
+    // Single calls first, then graphs: a graph of long calls heats the device for what comes after it.
+    for graphs in [false, true] {
+        for sample in 0..plan.samples {
+            // From the last: the last subject is often the device's copy, which sweeps code and page tables from the caches
+            // as well, and a lane that warms its operands is then the one behind it.
+            for lane in running.iter_mut().rev().filter(|lane| lane.graph.is_some() == graphs) {
+                lane.take(&mut subjects[lane.subject], sample)?;
+            }
         }
     }
     let mut times = vec![Vec::new(); subjects.len()];

@@ -5,7 +5,7 @@ use kasmina_device::swizzle::Swizzle;
 use kasmina_device::wgmma::{
     self, Accumulator, Descriptor, Fragment, InOrder, Layout, Major, Multiply, Shape, State,
 };
-use kasmina_device::{thread, warp};
+use kasmina_device::{cluster, thread, warp};
 
 use super::SPAN;
 use super::shared_map::SharedMap;
@@ -25,7 +25,8 @@ const fn layout<M: Major>() -> Layout {
 }
 
 /// Adds up the products of `count` tiles, 1 or more, in the order in which they come, from 0; the warpgroup's rows are
-/// those from 64 · `group` on. One group of products is under way while the next is issued.
+/// those from 64 · `group` on. One group of products is under way while the next is issued. A stage is released in each
+/// of the `sharers` blocks of the cluster that load for each other.
 ///
 /// # Safety
 /// All threads of the warpgroup are here, with the same arguments; one thread of the block loads as many stages.
@@ -35,6 +36,7 @@ pub(crate) unsafe fn multiply<E, MA: Major, MB: Major, const R: usize, const STA
     barriers: &Barriers,
     turn: &mut Turn,
     group: usize,
+    sharers: u32,
     count: u32,
 ) -> Fragment<R>
 where
@@ -45,9 +47,16 @@ where
     let shared = DynamicShared::<u8>::whole();
     let release = |stage: usize| {
         warp::sync_warp(warp::FULL_MASK);
-        if thread::lane_idx() == 0 {
-            // SAFETY: once a warp and turn.
-            unsafe { barriers.empty(stage).arrive() };
+        let lane = thread::lane_idx();
+        // SAFETY: once a warp and turn, and block; no block of the cluster ends before all have met.
+        unsafe {
+            if sharers > 1 {
+                if lane < sharers {
+                    cluster::map_mbarrier(barriers.empty(stage), lane).arrive();
+                }
+            } else if lane == 0 {
+                barriers.empty(stage).arrive();
+            }
         }
     };
     let mut before = STAGES;

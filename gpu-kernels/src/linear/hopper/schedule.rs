@@ -66,12 +66,12 @@ impl Schedule {
         }
     }
 
-    /// Work `index`. Parts of a tile are neighbours.
+    /// Work `index`, `below` rows further. Parts of a tile are neighbours.
     ///
     /// # Safety
     /// `index < self.works`.
     #[inline(always)]
-    pub(crate) unsafe fn work(&self, index: u32) -> Work {
+    pub(crate) unsafe fn work(&self, index: u32, below: u32) -> Work {
         // SAFETY: as in `new`; each problem has tiles.
         unsafe { assert_unchecked(self.parts > 0 && self.of_one > 0) };
         let (tile, part) =
@@ -90,7 +90,7 @@ impl Schedule {
             number,
             tile,
             part,
-            row: (first + within % height) * self.rows,
+            row: (first + within % height) * self.rows + below,
             column: within / height * self.columns,
         }
     }

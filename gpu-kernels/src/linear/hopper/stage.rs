@@ -63,18 +63,18 @@ impl Barriers {
         Mbarrier::of_dynamic(&DynamicShared::whole(), self.first + 2 * self.stages + meeting)
     }
 
-    /// Begins them all, for `warps` consuming warps here and `all` in the cluster.
+    /// Begins them all, for `releasing` warps that release a stage, and `all` that meet in the cluster.
     ///
     /// # Safety
     /// One thread of the block calls it, and a barrier follows before anyone uses them.
     #[inline(always)]
-    pub(crate) unsafe fn init(&self, warps: u32, all: u32) {
+    pub(crate) unsafe fn init(&self, releasing: u32, all: u32) {
         let mut stage = 0;
         while stage < self.stages {
             // SAFETY: the caller's contract.
             unsafe {
                 self.full(stage).init(1);
-                self.empty(stage).init(warps);
+                self.empty(stage).init(releasing);
             }
             stage += 1;
         }
@@ -87,36 +87,72 @@ impl Barriers {
     }
 }
 
-/// Loads an operand's tile: `rows` rows or columns from `edge` on, 128 bytes of k from `k` on, of
-/// problem `number`.
+/// Blocks of a cluster that load an operand's tile together, each a share of it for all.
+#[derive(Clone, Copy)]
+pub(crate) struct Sharing {
+    /// Rows or columns of the tile before the block's share.
+    first: usize,
+    /// Rows or columns of a share.
+    share: usize,
+    /// A bit for each block, or 0 where there is but one.
+    blocks: u16,
+}
+
+impl Sharing {
+    /// Of a block that loads all `rows` of its tile.
+    #[inline(always)]
+    pub(crate) fn alone(rows: usize) -> Self {
+        Self { first: 0, share: rows, blocks: 0 }
+    }
+
+    /// Of block `rank` of `blocks`, 1 or a power of two, that share a tile of `rows`.
+    #[inline(always)]
+    pub(crate) fn of(rows: usize, rank: u32, blocks: u32) -> Self {
+        if blocks == 1 {
+            return Self::alone(rows);
+        }
+        let share = rows >> blocks.trailing_zeros();
+        Self { first: rank as usize * share, share, blocks: ((1 << blocks) - 1) as u16 }
+    }
+}
+
+/// Loads a block's share of an operand's tile, for all that share it: rows or columns from `edge` on, 128 bytes of k
+/// from `k` on, of problem `number`.
 ///
 /// # Safety
-/// As [`tma::load_3d`], for `rows` spans from byte `at` on.
+/// As [`tma::load_3d`] or, where several share the tile, [`tma::load_3d_multicast`], for the share's spans of the tile
+/// at byte `at`.
 #[inline(always)]
 pub(crate) unsafe fn load_tile<M: Major>(
     at: usize,
     map: TensorMapHandle,
-    (edge, rows): (u32, usize),
+    edge: u32,
+    sharing: &Sharing,
     k: u32,
     number: u32,
     barrier: Mbarrier,
 ) {
     let shared = DynamicShared::<u8>::whole();
-    if !M::TRANSPOSED {
+    let load = |from: usize, at_tensor: [i32; 3]| {
+        let to = shared.place(at + from * SPAN);
         // SAFETY: the caller's contract.
         unsafe {
-            tma::load_3d(shared.place(at), map, [k as i32, edge as i32, number as i32], barrier);
+            if sharing.blocks == 0 {
+                tma::load_3d(to, map, at_tensor, barrier);
+            } else {
+                tma::load_3d_multicast(to, map, at_tensor, barrier, sharing.blocks);
+            }
         }
+    };
+    let place = |from: usize| (edge + from as u32) as i32;
+    let mut from = sharing.first;
+    if !M::TRANSPOSED {
+        load(from, [k as i32, place(from), number as i32]);
         return;
     }
-    let mut from = 0;
-    while from < rows {
-        let x = (edge + from as u32) as i32;
-        // SAFETY: the caller's contract.
-        unsafe {
-            let to = shared.place(at + from * SPAN);
-            tma::load_3d(to, map, [x, k as i32, number as i32], barrier);
-        }
+    let end = from + sharing.share;
+    while from < end {
+        load(from, [place(from), k as i32, number as i32]);
         from += BOX;
     }
 }

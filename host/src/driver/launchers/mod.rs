@@ -25,7 +25,6 @@ use kasmina_device::Kernel;
 use kasmina_simt::Executor;
 
 use super::launch::{LaunchConfig, launch};
-use super::module::Function;
 use crate::device::{Device, Gpu};
 use crate::error::Error;
 
@@ -72,8 +71,8 @@ impl<'a> KernelDevice<'a> {
     ) -> Result<u32, Error> {
         match self {
             Self::Cuda(gpu) => {
-                let function = gpu.kernel(kernel.name())?.function;
-                Ok(occupancy(gpu, &function, kernel, dynamic_shared_bytes)?.max(1))
+                let threads = kernel.bounds().block_threads;
+                Ok(gpu.occupancy(kernel.name(), threads, dynamic_shared_bytes, 1)?.max(1))
             }
             Self::Simt(_) => Ok(SIMT_RESIDENT_BLOCKS),
         }
@@ -85,6 +84,16 @@ impl<'a> KernelDevice<'a> {
         kernel: &Kernel<P>,
         dynamic_shared_bytes: u32,
     ) -> Result<u32, Error> {
+        self.clustered_blocks_with_room(kernel, dynamic_shared_bytes, 1)
+    }
+
+    /// As [`Self::blocks_with_room`], in clusters of `cluster` blocks. Under the executor there are none of several.
+    pub(crate) fn clustered_blocks_with_room<P: Copy + Send + Sync>(
+        self,
+        kernel: &Kernel<P>,
+        dynamic_shared_bytes: u32,
+        cluster: u32,
+    ) -> Result<u32, Error> {
         if !self.supports(kernel) {
             return Ok(0);
         }
@@ -94,9 +103,10 @@ impl<'a> KernelDevice<'a> {
                 if dynamic_shared_bytes > function.max_dynamic_shared_bytes() {
                     return Ok(0);
                 }
-                occupancy(gpu, &function, kernel, dynamic_shared_bytes)
+                let threads = kernel.bounds().block_threads;
+                gpu.occupancy(kernel.name(), threads, dynamic_shared_bytes, cluster)
             }
-            Self::Simt(_) => Ok(SIMT_RESIDENT_BLOCKS),
+            Self::Simt(_) => Ok(if cluster == 1 { SIMT_RESIDENT_BLOCKS } else { 0 }),
         }
     }
 
@@ -204,18 +214,6 @@ impl<'a> KernelDevice<'a> {
             }
         }
     }
-}
-
-/// Blocks of a kernel that the GPU holds at once; 0 where an SM does not hold one.
-fn occupancy<P: Copy + Send + Sync>(
-    gpu: &Gpu,
-    function: &Function,
-    kernel: &Kernel<P>,
-    dynamic_shared_bytes: u32,
-) -> Result<u32, Error> {
-    let linear = LaunchConfig::linear(1, kernel.bounds().block_threads);
-    let config = LaunchConfig { dynamic_shared_bytes, ..linear };
-    Ok(function.max_active_blocks_per_sm(config)? * gpu.device().info().sm_count)
 }
 
 /// Acquires buffers for the device's stream, runs `$launch`, and releases them, on a GPU.

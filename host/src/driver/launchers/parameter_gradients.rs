@@ -15,10 +15,6 @@ const OP: &str = "parameter_gradients";
 /// Finished seeds of a part for each that it would have otherwise.
 const FINISHED_SEEDS: u32 = 8;
 
-/// Blocks for finished seeds, where there are no more blueprints: as many as find room beside a pass that fills the
-/// device, so that they have found their seeds when it ends.
-const FINISHED_BLOCKS: u32 = 14;
-
 /// One launch.
 pub(crate) struct Arguments<'a> {
     /// How the pass that left the sums was cut, and the lanes of its instance.
@@ -54,8 +50,7 @@ pub(crate) fn launch(device: KernelDevice<'_>, a: Arguments<'_>) -> Result<(), E
     let (part_seeds, max_parts, grid) = if finished {
         // All that is left of a seed is to be added up: fewer parts, to be merged in the end.
         let seeds = FINISHED_SEEDS * parts.part_seeds;
-        let most = (state.num_seeds() as u32).div_ceil(seeds).min(parts.max_parts);
-        let most = most.min(FINISHED_BLOCKS / (blueprints as u32).max(1)).max(1);
+        let most = (state.num_seeds() as u32).div_ceil(seeds).clamp(1, parts.max_parts);
         (seeds, most, parts.grid.min(blueprints as u32 * most).max(1))
     } else {
         (parts.part_seeds, parts.max_parts, parts.grid)

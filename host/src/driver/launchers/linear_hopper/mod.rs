@@ -59,6 +59,7 @@ pub(crate) fn launch<T: Element, O: Element>(
     let (edge_a, edge_b) =
         if swapped { (instance.columns, instance.rows) } else { (instance.rows, instance.columns) };
     let map_a = map(maps, T::DTYPE, &place_a, edge_boxes(!layout.transposed_a(), edge_a))?;
+    let edge_b = edge_b / plan.loading_together();
     let map_b = map(maps, T::DTYPE, &place_b, edge_boxes(layout.transposed_b(), edge_b))?;
     let map_d = if plan.bulk {
         let rows = Rows::of(&*a.d, &shape.d(), batch).expect("the plan saw that it is aligned");
@@ -78,7 +79,7 @@ pub(crate) fn launch<T: Element, O: Element>(
     let maps = &*maps;
     // SAFETY: every operand is inside its buffer, and the maps describe it, or what it was moved to, with the instance's
     // boxes; results do not overlap (`LinearShape`) and are borrowed mutably; there is a cluster for each tile, or
-    // persistent blocks; scratch has the room that was checked, with arrivals zero between launches; each share of a
+    // persistent blocks, or clusters of them that are resident; scratch has the room that was checked, with arrivals zero between launches; each share of a
     // tile has k (`plan`). Maps stay as long as the cache, which is acquired.
     let launch = || unsafe {
         let bytes = instance.dynamic_shared_bytes;

@@ -19,6 +19,9 @@ const REPACK_WORK: u128 = 1 << 24;
 /// Blocks of a cluster at most: what every device with clusters has.
 const MOST_CLUSTER: u32 = 8;
 
+/// Blocks of a cluster that load the second operand for each other.
+const PAIR: u32 = 2;
+
 /// Blocks at most that share the k of a tile through memory: the last adds them alone.
 const MOST_PARTS: u32 = 16;
 
@@ -117,11 +120,12 @@ impl Repack {
 #[derive(Clone, Copy)]
 pub(crate) struct Plan {
     pub(super) instance: LinearWgmmaInstance,
-    /// Output tiles of all problems.
+    /// Output tiles of all problems, or pairs of them where blocks load for each other.
     pub(super) tiles: u32,
     /// Blocks that share a tile through memory.
     pub(super) parts: u32,
-    /// Blocks of a cluster.
+    /// Blocks of a cluster: they share the k of a tile, or, of an instance that is `Whole`, have a tile each, one below
+    /// the other, and load the second operand for each other.
     pub(super) cluster: u32,
     pub(super) grid: u32,
     /// Whether D leaves by bulk stores.
@@ -138,7 +142,12 @@ impl Plan {
 
     /// Blocks that share the k of a tile.
     pub(crate) fn sharers(&self) -> u32 {
-        self.parts * self.cluster
+        if self.instance.kind == WgmmaKind::Whole { self.parts } else { self.cluster }
+    }
+
+    /// Blocks that load the second operand for each other.
+    pub(super) fn loading_together(&self) -> u32 {
+        if self.instance.kind == WgmmaKind::Whole { self.cluster } else { 1 }
     }
 
     pub(crate) fn partial_bytes(&self) -> usize {
@@ -183,33 +192,47 @@ pub(crate) fn plan(
     };
     let k_tiles = (k * dtype.size_bytes()).div_ceil(LINEAR_WGMMA_K_BYTES as usize) as u32;
     let mut best: Option<(u64, Plan)> = None;
+    let mut consider = |time: u64, plan: Plan| {
+        if best.as_ref().is_none_or(|(least, _)| time < *least) {
+            best = Some((time, plan));
+        }
+    };
     for instance in instances::linear_wgmma(dtype, layout) {
-        let resident = device.blocks_with_room(instance.kernel, instance.dynamic_shared_bytes)?;
+        let bytes = instance.dynamic_shared_bytes;
+        let resident = device.blocks_with_room(instance.kernel, bytes)?;
         if resident == 0 {
             continue;
         }
         let swapped = instance.kind == WgmmaKind::Swapped;
         let (along_rows, along_columns) = if swapped { (n, m) } else { (m, n) };
-        let tiles = along_rows.div_ceil(instance.rows as usize) as u64
-            * along_columns.div_ceil(instance.columns as usize) as u64
-            * batch as u64;
         // Beyond, counts of works would not fit; the other variants say so.
-        let Some(tiles) = u32::try_from(tiles).ok().filter(|tiles| *tiles < 1 << 26) else {
-            continue;
+        let tiles_of = |rows: u32| {
+            let tiles = along_rows.div_ceil(rows as usize) as u64
+                * along_columns.div_ceil(instance.columns as usize) as u64
+                * batch as u64;
+            u32::try_from(tiles).ok().filter(|tiles| *tiles < 1 << 26)
         };
+        let Some(tiles) = tiles_of(instance.rows) else { continue };
+        if instance.kind == WgmmaKind::Whole && tiles > 1 {
+            let room = device.clustered_blocks_with_room(instance.kernel, bytes, PAIR)?;
+            if let Some(pairs) = tiles_of(PAIR * instance.rows).filter(|_| room >= PAIR) {
+                let work = Work { tiles: pairs, sharers: 1, loaders: PAIR, k_tiles, blocks };
+                let grid = (pairs * PAIR).min(room);
+                let (parts, cluster, bulk) = (1, PAIR, alignment.d);
+                let plan = Plan { instance, tiles: pairs, parts, cluster, grid, bulk, repack };
+                consider(work.time(&instance), plan);
+            }
+        }
         let clusters = instance.kind != WgmmaKind::Whole;
         let most = if clusters { most_cluster } else { MOST_PARTS };
         for sharers in cuts(tiles, blocks, k_tiles, most, clusters) {
-            let time = time(&instance, tiles, sharers, k_tiles, blocks);
-            if best.as_ref().is_some_and(|(least, _)| *least <= time) {
-                continue;
-            }
             let (parts, cluster) = if clusters { (1, sharers) } else { (sharers, 1) };
             // A cluster takes one tile.
             let persistent = !swapped && cluster == 1;
             let grid = if persistent { (tiles * parts).min(resident) } else { tiles * cluster };
             let bulk = persistent && alignment.d;
-            best = Some((time, Plan { instance, tiles, parts, cluster, grid, bulk, repack }));
+            let plan = Plan { instance, tiles, parts, cluster, grid, bulk, repack };
+            consider(Work { tiles, sharers, loaders: 1, k_tiles, blocks }.time(&instance), plan);
         }
     }
     Ok(best.map(|(_, plan)| plan))
@@ -249,29 +272,40 @@ fn cuts(
     (1..=most).filter(move |&sharers| !clusters || sharers.is_power_of_two())
 }
 
-/// An estimate of the time that a plan takes, in cycles of an SM. For each tile of k the tensor cores take 2 cycles a
-/// column and 64 rows, and its loads a cycle for 64 bytes, whichever is longer; results take 32 cycles a column,
-/// whatever the number of warpgroups; a tile waits for its first loads. Shares are added at the price of their results
-/// through memory, and of a meeting through a cluster.
-fn time(
-    instance: &LinearWgmmaInstance,
+/// What an estimate of time is made of.
+struct Work {
+    /// Tiles, or pairs of them.
     tiles: u32,
+    /// Blocks that share the k of a tile.
     sharers: u32,
+    /// Blocks that load the second operand for each other.
+    loaders: u32,
     k_tiles: u32,
+    /// Blocks that the device holds at once.
     blocks: u32,
-) -> u64 {
-    const FIRST_LOADS: u64 = 1000;
-    const MEETING: u64 = 1500;
-    let (rows, columns) = (u64::from(instance.rows), u64::from(instance.columns));
-    let products = rows / 64 * columns * 2;
-    let loads = (rows + columns) * u64::from(LINEAR_WGMMA_K_BYTES) / 64;
-    let along_k = u64::from(k_tiles.div_ceil(sharers)) * products.max(loads);
-    let results = 32 * columns;
-    let results = match (instance.kind, sharers) {
-        (_, 1) => results,
-        (WgmmaKind::Whole, _) => results * 2 + results * u64::from(sharers) / 4,
-        _ => results / u64::from(sharers) + MEETING,
-    };
-    let waves = u64::from((tiles * sharers).div_ceil(blocks));
-    waves * (along_k + results + FIRST_LOADS)
+}
+
+impl Work {
+    /// An estimate in cycles of an SM. For each tile of k the tensor cores take 2 cycles a column and 64 rows, and its
+    /// loads a cycle for 64 bytes, whichever is longer; results take 32 cycles a column, whatever the number of
+    /// warpgroups; a tile waits for its first loads. Shares are added at the price of their results through memory, and
+    /// of a meeting through a cluster.
+    fn time(&self, instance: &LinearWgmmaInstance) -> u64 {
+        const FIRST_LOADS: u64 = 1000;
+        const MEETING: u64 = 1500;
+        let &Self { tiles, sharers, loaders, k_tiles, blocks } = self;
+        let (rows, columns) = (u64::from(instance.rows), u64::from(instance.columns));
+        let products = rows / 64 * columns * 2;
+        let span = u64::from(LINEAR_WGMMA_K_BYTES);
+        let loads = (rows + columns / u64::from(loaders)) * span / 64;
+        let along_k = u64::from(k_tiles.div_ceil(sharers)) * products.max(loads);
+        let results = 32 * columns;
+        let results = match (instance.kind, sharers) {
+            (_, 1) => results,
+            (WgmmaKind::Whole, _) => results * 2 + results * u64::from(sharers) / 4,
+            _ => results / u64::from(sharers) + MEETING,
+        };
+        let waves = u64::from((tiles * sharers * loaders).div_ceil(blocks));
+        waves * (along_k + results + FIRST_LOADS)
+    }
 }
