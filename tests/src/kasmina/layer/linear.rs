@@ -1,5 +1,6 @@
 //! Seeds that hold a LINEAR blueprint, among others, against the f64 reference.
 
+use kasmina::driver::Graph;
 use kasmina::kasmina::checkpoint::{Checkpoint, SCHEMA_VERSION, SCHEMA_WITHOUT_LINEAR};
 use kasmina::kasmina::{
     Blueprint, Checkpointing, GradientClipping, KasminaLayer, LayerConfig, LayerElement,
@@ -304,6 +305,40 @@ pub fn check_steady_steps<T: Narrow + LayerElement>(device: &Device) {
     let before = counts();
     step(&mut layer);
     assert_ne!(counts(), before, "the lists follow the states");
+}
+
+/// A captured step of LINEAR seeds follows its input; a change of the seeds has to be met by a pass before a capture.
+#[track_caller]
+pub fn check_capture(device: &Device) {
+    let Device::Cuda(gpu) = device else { unreachable!("a GPU's test") };
+    let activations = [Activation::GeluTanh, Activation::Relu];
+    let mut layer = mixed_layer::<f32>(device, 16, activations, StabilityMode::Adaptive, true);
+    let elements = 7 * SEEDS * 16;
+    let mut x = inputs::<f32>(device, elements, 1);
+    let mut outputs = [0, 1].map(|_| Buffer::<f32>::zeroed(device, elements).expect("memory"));
+    let [y, dx] = &mut outputs;
+    let mut step = |layer: &mut KasminaLayer<f32>, x: &Buffer<f32>| -> Result<(), Error> {
+        layer.forward_into(x, y)?;
+        layer.backward_into(x, x, dx)
+    };
+    step(&mut layer, &x).expect("a first step");
+    layer.advance(4).expect("a legal step");
+    let graph = Graph::capture::<Error>(gpu.stream(), |_| step(&mut layer, &x));
+    graph.map(drop).expect_err("the lists are made outside");
+    step(&mut layer, &x).expect("a step that makes them");
+    let graph = Graph::capture::<Error>(gpu.stream(), |_| step(&mut layer, &x));
+    let exec = graph.and_then(|graph| Ok(graph.instantiate()?)).expect("a graph");
+    for seed in 2..4 {
+        let values = inputs::<f32>(device, elements, seed).to_vec().expect("a read");
+        x.copy_from_slice(&values).expect("a copy");
+        exec.launch(gpu.stream()).expect("a replay");
+        let got = outputs.each_ref().map(bits);
+        let expected = [
+            bits(layer.forward(&x).expect("a pass")),
+            bits(layer.backward(&x, &x).expect("a pass")),
+        ];
+        assert!(got == expected, "input {seed}");
+    }
 }
 
 /// The budget of matrices: what fits, who goes, what is refused, and by which name.
