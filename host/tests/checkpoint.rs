@@ -256,7 +256,7 @@ fn a_newer_schema_is_refused_whatever_else_it_has() {
         let why = read(file).expect_err("a newer schema");
         assert!(matches!(why, CheckpointError::Newer { got, .. } if got == newer), "{why}");
         let said = why.to_string();
-        for part in ["the file", &newer.to_string(), "up to 1", "update"] {
+        for part in ["the file", &newer.to_string(), "up to 2", "update"] {
             assert!(said.contains(part), "{said}");
         }
     }
