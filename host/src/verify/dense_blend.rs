@@ -30,13 +30,15 @@ pub(super) fn checks() -> Vec<Check> {
 fn check<T: LayerElement>(precision: Precision) -> Check {
     Check::new("dense_blend", T::DTYPE, move |device, source, tally| {
         let mut units = Units::of(source);
-        let most = match device {
-            Device::Simt(_) => 40,
-            Device::Cpu => 100,
-            Device::Cuda(_) => 512,
+        // Columns, rows and cases at most: each case is sixteen launches.
+        let (columns, rows, cases) = match device {
+            Device::Simt(_) => (24, 40, 4),
+            Device::Cpu => (100, usize::MAX, usize::MAX),
+            Device::Cuda(_) => (512, usize::MAX, usize::MAX),
         };
-        for batch in units::sizes(device, source, [1, 64, 131, 150]) {
-            let case = Case::<T>::new(batch, 1 + units.below(most), &mut units);
+        for size in units::sizes(device, source, [1, 64, 131, 150]).into_iter().take(cases) {
+            let batch = size.min(rows);
+            let case = Case::<T>::new(batch, 1 + units.below(columns), &mut units);
             tally.case();
             // Values, ∂z and results are each rounded.
             case.compare(device, 3.0 * precision.error_bound(), tally)
