@@ -106,11 +106,11 @@ fn inspect_tells_damage_from_what_it_cannot_read() {
     let mut spoilt = whole.clone();
     let alpha = find("alpha");
     spoilt[alpha..alpha + 4].copy_from_slice(&f32::NAN.to_le_bytes());
-    let newer = replaced(&whole, "\"schema_version\":\"1\"", "\"schema_version\":\"2\"");
+    let newer = replaced(&whole, "\"schema_version\":\"1\"", "\"schema_version\":\"3\"");
     let version = replaced(&whole, "\"step\":\"700\"", "\"step\":\"701\"");
     for (bytes, said) in [
         (spoilt, "CRC-32 of the tensors"),
-        (newer, "schema version 2, but this build reads up to 1"),
+        (newer, "schema version 3, but this build reads up to 2"),
         (version, "CRC-32 of the metadata"),
         (whole[..whole.len() - 1].to_vec(), "truncated"),
         (b"nothing".to_vec(), "not a whole safetensors file"),

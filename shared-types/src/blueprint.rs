@@ -19,6 +19,45 @@ pub enum BlueprintType {
     Scale = 4,
 }
 
+/// The byte of a LINEAR blueprint, `T(x) = act(W·x + b)`, in the place of a [`BlueprintType`]: one that is none, for T is
+/// not made of an element and its neighbours. The kernels of the passes take such a seed for the identity; what it
+/// computes is added by products of matrices.
+pub const LINEAR: u8 = 5;
+
+/// What a blueprint is, as one byte in the blueprint arrays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum BlueprintKind {
+    /// The passes' kernels compute it, element by element.
+    Elementwise(BlueprintType),
+    /// act(W·x + b), [`LINEAR`].
+    Linear,
+}
+
+impl BlueprintKind {
+    /// The kind of a byte, if it is one.
+    pub const fn from_u8(byte: u8) -> Option<Self> {
+        match BlueprintType::from_u8(byte) {
+            Some(kind) => Some(Self::Elementwise(kind)),
+            None if byte == LINEAR => Some(Self::Linear),
+            None => None,
+        }
+    }
+
+    /// The name in the field's spelling.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Elementwise(kind) => kind.name(),
+            Self::Linear => "LINEAR",
+        }
+    }
+}
+
+impl fmt::Display for BlueprintKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 /// The blueprint id that means 'none': such a seed is the identity.
 pub const BLUEPRINT_NONE: u16 = 0;
 
@@ -76,6 +115,10 @@ mod tests {
             assert_eq!(kind as usize, byte);
             assert_eq!(BlueprintType::from_u8(byte as u8), Some(kind));
         }
-        assert_eq!(BlueprintType::from_u8(5), None);
+        // What lets the passes take a LINEAR seed for the identity.
+        assert_eq!(BlueprintType::from_u8(LINEAR), None);
+        assert_eq!(BlueprintKind::from_u8(LINEAR), Some(BlueprintKind::Linear));
+        assert_eq!(BlueprintKind::from_u8(4).map(BlueprintKind::name), Some("SCALE"));
+        assert_eq!(BlueprintKind::from_u8(6), None);
     }
 }

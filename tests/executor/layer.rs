@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use kasmina::Device;
 use kasmina_tests::kasmina::layer::blueprints::{self, InFlight};
 use kasmina_tests::kasmina::layer::{
-    checkpoints, kernels, lifecycle, memory, profile, stack, steps, training,
+    checkpoints, kernels, lifecycle, linear, memory, profile, stack, steps, training,
 };
 
 use super::shuffled;
@@ -177,6 +177,49 @@ fn a_kernel_that_cannot_be_had_is_an_error() {
     both(kernels::check_forced_kernel);
     both(kernels::check_variants);
     both(kernels::check_tuner);
+}
+
+/// One element a row; odd chunks; more than a tile and than a slab; several seeds' sums behind one another.
+#[test]
+fn linear_seeds_are_the_references() {
+    both(|device| {
+        linear::check_shapes::<f32>(device, &[(1, 1), (5, 3), (7, 16), (130, 33), (3, 100)])
+    });
+    linear::check_shapes::<bf16>(&shuffled(2), &[(33, 16), (9, 70), (140, 8)]);
+    linear::check_shapes::<f16>(&shuffled(3), &[(20, 24), (4, 130)]);
+    linear::check_shapes::<bf16>(&Device::Cpu, &[(9, 70), (300, 200)]);
+}
+
+#[test]
+fn linear_seeds_follow_the_numerical_mode() {
+    both(linear::check_modes);
+}
+
+#[test]
+fn steady_steps_of_linear_seeds_allocate_and_copy_nothing() {
+    linear::check_steady_steps::<f32>(&shuffled(1));
+    linear::check_steady_steps::<bf16>(&shuffled(2));
+}
+
+#[test]
+fn linear_blueprints_have_a_budget() {
+    both(linear::check_registry);
+}
+
+#[test]
+fn linear_blueprints_are_saved() {
+    both(linear::check_checkpoints::<f32>);
+    linear::check_checkpoints::<bf16>(&shuffled(2));
+}
+
+#[test]
+fn stacks_recompute_linear_seeds() {
+    both(linear::check_stack);
+}
+
+#[test]
+fn a_linear_seed_learns() {
+    both(linear::check_learning);
 }
 
 #[test]

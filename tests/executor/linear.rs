@@ -9,7 +9,7 @@ use kasmina::{Buffer, Device, Executor};
 use kasmina_kernels::instances;
 use kasmina_tests::Numbers;
 use kasmina_tests::linear::forward::{self, Case, check, check_scales};
-use kasmina_tests::linear::gradients;
+use kasmina_tests::linear::{gradients, grouped};
 use proptest::prelude::*;
 
 use super::shuffled;
@@ -108,6 +108,39 @@ fn shared_sums() {
 fn refusals() {
     for device in [shuffled(1), Device::Cpu] {
         forward::check_refusals(&device);
+    }
+}
+
+/// Ragged problems, empty ones and sums of nothing among them, in one launch.
+#[test]
+fn groups() {
+    let lists: [&[(usize, usize, usize)]; 5] = [
+        &[(70, 90, 40), (0, 8, 8), (3, 5, 0), (130, 20, 100), (1, 1, 1), (7, 0, 3)],
+        &[(64, 64, 64); 3],
+        &[(1, 129, 17), (129, 1, 33), (65, 63, 5), (2, 2, 2)],
+        &[(40, 70, 2100), (8, 8, 16), (3, 3, 0)],
+        &[(0, 0, 0), (4, 0, 9)],
+    ];
+    for (seed, shapes) in (0..).zip(lists) {
+        for layout in Layout::ALL {
+            let seed = 4 * seed + layout as u64;
+            for device in [shuffled(seed), Device::Cpu] {
+                let case = |precision| grouped::Case { layout, shapes, precision, seed };
+                grouped::check::<bf16, bf16>(&device, &case(Precision::Bf16));
+                grouped::check::<f16, f32>(&device, &case(Precision::F16));
+                grouped::check::<f32, f32>(&device, &case(Precision::F32));
+                grouped::check::<f32, bf16>(&device, &case(Precision::Tf32));
+                grouped::check::<f64, f64>(&device, &case(Precision::F64));
+            }
+        }
+    }
+}
+
+#[test]
+fn groups_scale_and_refuse() {
+    for device in [shuffled(1), Device::Cpu] {
+        grouped::check_scales(&device);
+        grouped::check_refusals(&device);
     }
 }
 

@@ -20,12 +20,14 @@ use kasmina_tests::kasmina::blend_backward as backward;
 use kasmina_tests::kasmina::blend_forward::{self as blend, Case};
 use kasmina_tests::kasmina::layer::blueprints::{self, InFlight};
 use kasmina_tests::kasmina::layer::{
-    checkpoints, kernels, lifecycle, memory, profile, stack, steps, training,
+    checkpoints, kernels, lifecycle, linear as linear_seeds, memory, profile, stack, steps,
+    training,
 };
 use kasmina_tests::kasmina::{gradient_clip, graft_schedule, state_update, telemetry_reduce};
 use kasmina_tests::linear::forward as linear;
 use kasmina_tests::linear::gemv;
 use kasmina_tests::linear::gradients as linear_backward;
+use kasmina_tests::linear::grouped;
 use kasmina_tests::normalization::activation_norm as norm;
 use kasmina_tests::reduction::reduce::{self, Cut};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -86,6 +88,11 @@ fn main() {
         trial("linear::edges", linear_edges),
         trial("linear::gradients", linear_gradients),
         trial("linear::refusals", linear::check_refusals),
+        trial("linear::groups", linear_groups),
+        trial("linear::group_scales_and_refusals", |device| {
+            grouped::check_scales(device);
+            grouped::check_refusals(device);
+        }),
         trial("gemv::sizes", gemv_sizes),
         trial("gemv::refusals", gemv::check_refusals),
         trial("fusion::sizes", fusion_sizes),
@@ -176,6 +183,23 @@ fn main() {
         }),
         trial("layer::a_seed_lives_and_the_loss_falls", training::check_life),
         trial("layer::steps_are_captured", steps::check_capture),
+        trial("layer::linear_seeds", |device| {
+            let shapes = [(1, 1), (5, 3), (130, 33), (300, 64), (1000, 256)];
+            linear_seeds::check_shapes::<f32>(device, &shapes);
+            linear_seeds::check_shapes::<f16>(device, &shapes);
+            linear_seeds::check_shapes::<bf16>(device, &shapes);
+            linear_seeds::check_modes(device);
+            linear_seeds::check_steady_steps::<f32>(device);
+            linear_seeds::check_steady_steps::<bf16>(device);
+        }),
+        trial("layer::linear_blueprints", |device| {
+            linear_seeds::check_registry(device);
+            linear_seeds::check_checkpoints::<f32>(device);
+            linear_seeds::check_checkpoints::<f16>(device);
+            linear_seeds::check_stack(device);
+            linear_seeds::check_learning(device);
+        }),
+        trial("layer::steps_of_linear_seeds_are_captured", linear_seeds::check_capture),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -663,6 +687,26 @@ fn linear_edges(device: &Device) {
                 linear::check_scales(device, &linear::Case { precision: Precision::Fp8, ..case });
             }
         }
+    }
+}
+
+/// Lists of many problems, small and large, in every layout.
+fn linear_groups(device: &Device) {
+    let mut numbers = Numbers::new(8);
+    for seed in 0..24 {
+        let layout = Layout::ALL[seed as usize % 4];
+        let most = if u64::is_multiple_of(seed, 4) { 1200 } else { 200 };
+        let shapes: Vec<_> = (0..1 + numbers.below(40))
+            .map(|_| {
+                let [m, n, k] = [(); 3].map(|()| numbers.below(most));
+                (m, n, k)
+            })
+            .collect();
+        let case = |precision| grouped::Case { layout, shapes: &shapes, precision, seed };
+        grouped::check::<f32, f32>(device, &case(Precision::F32));
+        grouped::check::<f32, f32>(device, &case(Precision::Tf32));
+        grouped::check::<bf16, bf16>(device, &case(Precision::Bf16));
+        grouped::check::<f16, f32>(device, &case(Precision::F16));
     }
 }
 

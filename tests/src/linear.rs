@@ -3,3 +3,4 @@
 pub mod forward;
 pub mod gemv;
 pub mod gradients;
+pub mod grouped;

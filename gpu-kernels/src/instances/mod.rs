@@ -1,5 +1,6 @@
 //! The kernels' handles by what they do: the tile table, looked up.
 
+mod dense;
 mod gemv;
 mod information;
 mod linear;
@@ -22,6 +23,7 @@ use crate::kasmina::{
 use crate::normalization::activation_norm as norm_kernels;
 use crate::normalization::activation_norm_backward as norm_backward_kernels;
 use crate::reduction::reduce as reduce_kernels;
+pub use dense::{dense_blend, dense_blend_backward_merge};
 pub use gemv::{GemvInstance, gemv};
 pub use information::{
     DistanceKthInstance, Infer, InferInstance, Stage, TeReductionInstance, active_inference,

@@ -9,6 +9,8 @@ pub mod blend_forward_tma;
 mod blueprint_seeds;
 mod coefficients;
 mod column_sums;
+pub mod dense_blend;
+pub mod dense_blend_backward;
 pub mod gradient_clip;
 pub mod graft_schedule;
 mod moments;

@@ -220,6 +220,13 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
         }
         "fused_te_reduction" => Some("counts of near points, and transfer entropy of them".into()),
         "surrogate_rows" => Some("rows of surrogates: permuted, rotated, in blocks".into()),
+        "dense_blend" => Some("blend of what LINEAR seeds compute, or its gradient".into()),
+        "dense_blend_backward" if tile.entry.contains("_merge_") => {
+            Some("gradients of LINEAR blueprints' b, added over their seeds".into())
+        }
+        "dense_blend_backward" => {
+            Some("gradients of LINEAR seeds before their products: z, b, blend factor".into())
+        }
         "linear" => Some("act(α·A·B + bias + β·C) + R".into()),
         "linear_backward" => Some("gradients of activation and bias of a product".into()),
         "linear_repack" => Some("rows along k, for products that load them by bulk copies".into()),

@@ -20,6 +20,7 @@ use crate::driver::TensorMapStatistics;
 use crate::driver::launchers::KernelDevice;
 use crate::driver::launchers::blend_forward::{self as launcher, Arguments, ForwardPass};
 use crate::error::Error;
+use crate::linear::LinearElement;
 
 const OP: &str = "blend_forward";
 
@@ -47,7 +48,7 @@ struct Plan {
 }
 
 /// An element type of the layer.
-pub trait LayerElement: Element {
+pub trait LayerElement: LinearElement {
     #[doc(hidden)]
     fn to_f32(self) -> f32;
     #[doc(hidden)]

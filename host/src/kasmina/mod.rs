@@ -4,6 +4,7 @@
 mod blend_backward;
 mod blend_forward;
 pub mod checkpoint;
+pub(crate) mod dense;
 pub mod files;
 mod geometry;
 mod gradient_clip;
@@ -23,6 +24,7 @@ mod variant;
 
 pub use blend_backward::BlendBackward;
 pub use blend_forward::{BlendForward, LayerElement};
+pub use dense::LinearBlueprint;
 pub use gradient_clip::{ClipMode, ClipReport, ClipTargets, ClipTotals, GradientClip};
 pub(crate) use gradients::SumBuffers;
 pub use gradients::{GradientBuffers, GradientValues};

@@ -1,7 +1,7 @@
 //! A layer's state: what each seed is, and the blueprints.
 
-use kasmina_types::blueprint::BLUEPRINT_NONE;
-use kasmina_types::{BlueprintType, LayerArrays, SeedArrays, SeedLifecycle};
+use kasmina_types::blueprint::{BLUEPRINT_NONE, LINEAR};
+use kasmina_types::{BlueprintKind, LayerArrays, SeedArrays, SeedLifecycle};
 use ndarray::ArrayView2;
 
 use super::graft::{GraftBuffers, GraftStates};
@@ -53,12 +53,21 @@ pub enum StateError {
         blueprints: usize,
     },
     /// A byte that is no blueprint type.
-    #[error("layer state: `blueprint_type[{blueprint}]` is {got}, expected 0 to 4")]
+    #[error("layer state: `blueprint_type[{blueprint}]` is {got}, expected 0 to 5")]
     BlueprintType {
         /// The blueprint.
         blueprint: usize,
         /// The byte.
         got: u8,
+    },
+    /// A LINEAR blueprint, where there is no W for it.
+    #[error(
+        "layer state: `blueprint_type[{blueprint}]` is {LINEAR}, LINEAR, whose matrix these arrays do not have; a \
+         KasminaLayer computes it, of a checkpoint that has it"
+    )]
+    Linear {
+        /// The blueprint.
+        blueprint: usize,
     },
     /// A number that is NaN or infinite.
     #[error("layer state: `{array}[{index}]` is {got}, expected a finite number")]
@@ -113,7 +122,7 @@ pub struct SeedStates {
     pub blueprint_id: Vec<u16>,
     /// Blend factor, clipped to \[0, 1\] where it is used, `[num_seeds]`.
     pub alpha: Vec<f32>,
-    /// [`BlueprintType`] bytes, `[num_blueprints]`.
+    /// [`BlueprintType`](kasmina_types::BlueprintType) bytes, or [`LINEAR`]'s, `[num_blueprints]`.
     pub blueprint_type: Vec<u8>,
     /// Weights, `[num_blueprints, chunk_size]`.
     pub blueprint_weights: Vec<f32>,
@@ -148,11 +157,31 @@ impl SeedStates {
         self.blueprint_type.len()
     }
 
-    /// Checks lengths, codes, ids and numbers.
+    /// The same, where seeds that hold a LINEAR blueprint hold none: what the passes over the elements take them for.
+    pub(crate) fn without_linear(mut self) -> Self {
+        for id in &mut self.blueprint_id {
+            if self.blueprint_type.get(usize::from(*id)) == Some(&LINEAR) {
+                *id = BLUEPRINT_NONE;
+            }
+        }
+        self.blueprint_type.iter_mut().filter(|kind| **kind == LINEAR).for_each(|kind| *kind = 0);
+        self
+    }
+
+    /// Checks lengths, codes, ids and numbers. A LINEAR blueprint is refused: its matrix is not here.
     ///
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), StateError> {
+        self.check_with_linear()?;
+        match self.blueprint_type.iter().position(|&kind| kind == LINEAR) {
+            Some(blueprint) => Err(StateError::Linear { blueprint }),
+            None => Ok(()),
+        }
+    }
+
+    /// As [`Self::check`], where the matrices of LINEAR blueprints are elsewhere.
+    pub(crate) fn check_with_linear(&self) -> Result<(), StateError> {
         let (seeds, blueprints, chunk_size) =
             (self.num_seeds(), self.num_blueprints(), self.chunk_size);
         for (what, count) in [("num_seeds", seeds), ("chunk_size", chunk_size)] {
@@ -188,7 +217,7 @@ impl SeedStates {
             }
         }
         for (blueprint, &got) in self.blueprint_type.iter().enumerate() {
-            BlueprintType::from_u8(got).ok_or(StateError::BlueprintType { blueprint, got })?;
+            BlueprintKind::from_u8(got).ok_or(StateError::BlueprintType { blueprint, got })?;
         }
         for (array, values) in [
             ("alpha", &self.alpha),
@@ -372,7 +401,7 @@ impl LayerState {
     /// The state with one row of weights for each blueprint, as the reference takes it, and the flags of
     /// the adaptive numerical mode.
     pub(crate) fn read_for_reference(&self) -> Result<(SeedStates, Vec<u8>), Error> {
-        Ok((self.read()?, self.unstable.to_vec()?))
+        Ok((self.read()?.without_linear(), self.unstable.to_vec()?))
     }
 
     /// What the passes read of the state.

@@ -21,21 +21,32 @@ pub(super) fn forward<T: LinearElement, O: LinearResult>(
     d: &mut Buffer<O>,
     mut z: Option<&mut Buffer<O>>,
 ) -> Result<(), Error> {
-    for number in 0..shape.batch {
-        let problem = Problem::of(shape, operands, number)?;
-        let mut product = reference::Linear::new(problem.a.view(), problem.b.view());
-        product.alpha = factors.alpha * problem.scale;
-        product.bias = problem.bias.as_ref().map(|bias| bias.as_slice().expect("one row"));
-        product.addition = problem.c.as_ref().map(|c| (factors.beta, c.view()));
-        let fits = "shapes were checked";
-        if let Some(z) = z.as_deref_mut() {
-            let before = reference::linear(&product).expect(fits);
-            put(z, &shape.z(), number, before.view());
-        }
-        product.activation = reference_activation(factors.activation);
-        product.residual = problem.residual.as_ref().map(|residual| residual.view());
-        put(d, &shape.d(), number, reference::linear(&product).expect(fits).view());
+    (0..shape.batch)
+        .try_for_each(|number| one(shape, factors, operands, number, d, z.as_deref_mut()))
+}
+
+/// As [`forward`], problem `number` of the batch alone.
+pub(super) fn one<T: LinearElement, O: LinearResult>(
+    shape: &LinearShape,
+    factors: &Factors,
+    operands: &Operands<'_, T, O>,
+    number: usize,
+    d: &mut Buffer<O>,
+    z: Option<&mut Buffer<O>>,
+) -> Result<(), Error> {
+    let problem = Problem::of(shape, operands, number)?;
+    let mut product = reference::Linear::new(problem.a.view(), problem.b.view());
+    product.alpha = factors.alpha * problem.scale;
+    product.bias = problem.bias.as_ref().map(|bias| bias.as_slice().expect("one row"));
+    product.addition = problem.c.as_ref().map(|c| (factors.beta, c.view()));
+    let fits = "shapes were checked";
+    if let Some(z) = z {
+        let before = reference::linear(&product).expect(fits);
+        put(z, &shape.z(), number, before.view());
     }
+    product.activation = reference_activation(factors.activation);
+    product.residual = problem.residual.as_ref().map(|residual| residual.view());
+    put(d, &shape.d(), number, reference::linear(&product).expect(fits).view());
     Ok(())
 }
 

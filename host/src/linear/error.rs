@@ -30,6 +30,41 @@ pub enum LinearError {
         /// The stride.
         got: u64,
     },
+    /// What is wrong with one problem of a group.
+    #[error("problem {number} of the group: {source}")]
+    InProblem {
+        /// The problem.
+        number: usize,
+        /// What is wrong.
+        source: Box<LinearError>,
+    },
+    /// Problems of a group that write to the same place.
+    #[error(
+        "linear: problems {first} and {second} of the group both write to some element of `{what}`; results must not overlap"
+    )]
+    GroupOverlap {
+        /// `d` or `z`.
+        what: &'static str,
+        /// A problem.
+        first: usize,
+        /// Another.
+        second: usize,
+    },
+    /// An operand that the plan of a group has no place for, or one that it asks for.
+    #[error("linear: the group was planned with {planned} `{what}`, and there is {got}")]
+    GroupOperand {
+        /// The operand.
+        what: &'static str,
+        /// `a` or `no`.
+        planned: &'static str,
+        /// `one` or `none`.
+        got: &'static str,
+    },
+    /// Scales by blocks, which groups do not have.
+    #[error(
+        "linear: groups of problems take one scale for each operand, or none; scales by blocks are for batches"
+    )]
+    GroupScales,
     /// An element type that cannot be computed with in this precision.
     #[error(
         "linear: elements of {dtype} have no precision `{precision}`, expected one of {expected}, or `auto`"

@@ -244,7 +244,11 @@ impl Linear {
 }
 
 /// Refuses results that the sums do not go to.
-fn check_output(dtype: DType, got: DType, precision: Precision) -> Result<(), LinearError> {
+pub(super) fn check_output(
+    dtype: DType,
+    got: DType,
+    precision: Precision,
+) -> Result<(), LinearError> {
     let expected = match (dtype, precision) {
         (DType::F64, _) => "f64",
         (DType::F32, Precision::F64) => "f32 or f64",

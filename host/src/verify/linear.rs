@@ -113,7 +113,7 @@ fn terms(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) -> f64 {
 }
 
 /// Judges a result that was computed twice, against the reference and the size of its terms.
-fn judge<T: LinearElement>(
+pub(super) fn judge<T: LinearElement>(
     case: &str,
     what: &'static str,
     (first, second): (&[T], &[T]),

@@ -19,6 +19,7 @@ mod activation_norm;
 pub(crate) mod active_inference;
 mod blend_backward;
 mod blend_forward;
+mod dense_blend;
 mod fusion;
 mod gradient_clip;
 mod graft_schedule;
@@ -59,6 +60,7 @@ pub fn checks() -> Vec<Check> {
     [
         blend_forward::checks(),
         blend_backward::checks(),
+        dense_blend::checks(),
         telemetry_reduce::checks(),
         graft_schedule::checks(),
         state_update::checks(),

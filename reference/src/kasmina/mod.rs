@@ -2,6 +2,8 @@
 
 mod blend_backward;
 mod blend_forward;
+mod dense_blend;
+mod dense_blend_backward;
 mod error;
 mod gradient_clip;
 mod graft_schedule;
@@ -13,6 +15,8 @@ mod telemetry_reduce;
 
 pub use blend_backward::{BlendGradients, GradientScales, blend_backward};
 pub use blend_forward::{blend_forward, blend_forward_in_mode};
+pub use dense_blend::{DenseSeed, dense_blend};
+pub use dense_blend_backward::{DenseGradients, dense_blend_backward};
 pub use error::LayerError;
 pub use gradient_clip::{Clip, Clipped, ParameterGradients, gradient_clip};
 pub use graft_schedule::{Epoch, GraftState, graft_epoch};

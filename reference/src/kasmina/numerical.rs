@@ -1,6 +1,6 @@
 //! Numerical modes: what happens to the values that active seeds write.
 
-use super::SeedTelemetry;
+use super::{LayerError, SeedTelemetry};
 use crate::Real;
 
 /// A magnitude below 1e-8, rounded to f32, is flushed to zero.
@@ -33,6 +33,17 @@ pub enum NumericalMode<'a> {
 }
 
 impl NumericalMode<'_> {
+    /// Checks that an adaptive mode has a flag for the seed.
+    pub(super) fn validate(&self, seed: usize) -> Result<(), LayerError> {
+        match self {
+            Self::Adaptive { unstable, .. } if unstable.len() <= seed => {
+                let (tensor, per, expected, got) = ("unstable", "seed", seed + 1, unstable.len());
+                Err(LayerError::Length { tensor, per, expected, got })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// `value` as active seed `seed` writes it.
     pub(super) fn apply<T: Real>(&self, seed: usize, value: T) -> T {
         match *self {

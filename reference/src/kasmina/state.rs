@@ -129,7 +129,7 @@ pub(super) fn non_zero(what: &'static str, got: usize) -> Result<(), LayerError>
     if got == 0 { Err(LayerError::Empty { what }) } else { Ok(()) }
 }
 
-fn length(
+pub(super) fn length(
     tensor: &'static str,
     per: &'static str,
     expected: usize,

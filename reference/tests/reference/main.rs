@@ -4,6 +4,7 @@ mod activation_norm;
 mod active_inference;
 mod blend_backward;
 mod blend_forward;
+mod dense_blend;
 mod fusion;
 mod gemv;
 mod gradient_clip;

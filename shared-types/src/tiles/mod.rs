@@ -1,6 +1,7 @@
 //! The table of kernel instances: the only list of them. The kernels are made from it, and the host
 //! chooses from it.
 
+mod dense;
 mod fusion;
 mod gemv;
 mod information;
@@ -9,6 +10,7 @@ mod linear;
 mod normalization;
 mod reduction;
 
+pub use dense::{DENSE_BLOCK_THREADS, DENSE_COLUMNS, DENSE_ROWS};
 pub use fusion::{FUSION_BLOCK_THREADS, FUSION_MIN_BLOCKS};
 pub use gemv::{GEMV_BLOCK_THREADS, GEMV_MIN_BLOCKS};
 pub use information::{ACTIVE_INFERENCE_BLOCK_THREADS, INFERENCE_STAGE_BLOCK_THREADS};
@@ -66,6 +68,7 @@ pub static TILES: &[Tile] = ALL.tiles.split_at(ALL.used).0;
 const ALL: Table = {
     let mut table = Table::new();
     kasmina::add(&mut table);
+    dense::add(&mut table);
     reduction::add(&mut table);
     normalization::add(&mut table);
     information::add(&mut table);
@@ -141,6 +144,7 @@ mod tests {
         assert_eq!(
             TILES.len(),
             7 + 8
+                + 7
                 + 3
                 + 6
                 + 8

@@ -4,6 +4,7 @@ pub mod blueprints;
 pub mod checkpoints;
 pub mod kernels;
 pub mod lifecycle;
+pub mod linear;
 pub mod memory;
 pub mod profile;
 pub mod stack;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use kasmina_types::blueprint::BLUEPRINT_NONE;
-use kasmina_types::{BlendSchedule, BlueprintType, SeedLifecycle};
+use kasmina_types::{BlendSchedule, BlueprintKind, SeedLifecycle};
 use serde::Serialize;
 
 use super::MOST_ROWS;
@@ -286,5 +286,5 @@ impl Seed {
 const CHECKED: &str = "the state was checked when it was read";
 
 fn type_name(byte: u8) -> &'static str {
-    BlueprintType::from_u8(byte).expect(CHECKED).name()
+    BlueprintKind::from_u8(byte).expect(CHECKED).name()
 }

@@ -68,10 +68,10 @@ fn variants(
     device: KernelDevice<'_>,
     dtype: DType,
     precision: Precision,
-    shape: &LinearShape,
+    layout: Layout,
 ) -> Vec<LinearInstance> {
     if matches!(precision, Precision::Tf32 | Precision::Bf16 | Precision::F16) {
-        let mma: Vec<_> = instances::linear_mma(dtype, shape.layout)
+        let mma: Vec<_> = instances::linear_mma(dtype, layout)
             .filter(|instance| device.supports(instance.kernel))
             .collect();
         if !mma.is_empty() {
@@ -93,31 +93,68 @@ pub(crate) fn cut(
     if shape.m == 0 || shape.n == 0 || shape.batch == 0 {
         return Ok(None);
     }
-    let variants = variants(device, dtype, precision, shape);
+    let variants = variants(device, dtype, precision, shape.layout);
+    let tiles = |instance: &LinearInstance| {
+        tiles_of(instance, shape.m, shape.n).saturating_mul(shape.batch as u64)
+    };
+    cut_among(device, variants, shape.k, tiles).map(Some)
+}
+
+/// As [`cut`], of problems of any shapes, `(m, n, k)`.
+pub(crate) fn cut_group(
+    device: KernelDevice<'_>,
+    dtype: DType,
+    precision: Precision,
+    layout: Layout,
+    shapes: &[(usize, usize, usize)],
+) -> Result<Option<Cut>, Error> {
+    if shapes.iter().all(|&(m, n, _)| m == 0 || n == 0) {
+        return Ok(None);
+    }
+    let variants = variants(device, dtype, precision, layout);
+    let longest = shapes.iter().map(|&(.., k)| k).max().unwrap_or(0);
+    let tiles = |instance: &LinearInstance| {
+        let each = shapes.iter().map(|&(m, n, _)| tiles_of(instance, m, n));
+        each.fold(0, u64::saturating_add)
+    };
+    cut_among(device, variants, longest, tiles).map(Some)
+}
+
+/// Output tiles of an instance in a D of `[m, n]`.
+pub(crate) fn tiles_of(instance: &LinearInstance, m: usize, n: usize) -> u64 {
+    let (rows, columns) = (instance.rows as usize, instance.columns as usize);
+    m.div_ceil(rows) as u64 * n.div_ceil(columns) as u64
+}
+
+/// The choice for sums of up to `k` terms.
+fn cut_among(
+    device: KernelDevice<'_>,
+    variants: Vec<LinearInstance>,
+    k: usize,
+    tiles: impl Fn(&LinearInstance) -> u64,
+) -> Result<Cut, Error> {
     let mut chosen = None;
     for instance in variants {
-        let tiles = shape.m.div_ceil(instance.rows as usize) as u64
-            * shape.n.div_ceil(instance.columns as usize) as u64
-            * shape.batch as u64;
+        let tiles = tiles(&instance);
         let resident =
             device.resident_blocks_with_shared(instance.kernel, instance.dynamic_shared_bytes)?;
         chosen = Some((instance, tiles, u64::from(resident)));
-        if tiles * 2 >= u64::from(resident) {
+        if tiles.saturating_mul(2) >= u64::from(resident) {
             break;
         }
     }
     let (instance, tiles, resident) = chosen.expect("every element type has an instance");
     let idle = (resident / tiles.max(1)) as usize;
-    let mut parts = idle.min(shape.k / LEAST_PART_K).clamp(1, MOST_PARTS);
+    let mut parts = idle.min(k / LEAST_PART_K).clamp(1, MOST_PARTS);
     if instance.layout.is_none() && instance.sums == DType::F32 {
-        parts = parts.max(shape.k.div_ceil(MOST_F32_K));
+        parts = parts.max(k.div_ceil(MOST_F32_K));
     }
     let got = tiles.saturating_mul(parts as u64);
     let limit = i32::MAX as u64;
     if got > limit {
         return Err(Error::TooLarge { op: OP, what: "output tiles · parts", got, limit });
     }
-    Ok(Some(Cut { instance, tiles: tiles as u32, parts: parts as u32 }))
+    Ok(Cut { instance, tiles: tiles as u32, parts: parts as u32 })
 }
 
 /// One launch. The shape was checked, and the operands against it.
@@ -230,7 +267,7 @@ pub(crate) fn launch<T: Element, O: Element>(
     )
 }
 
-fn view_of<O: Pod>(buffer: Option<&Buffer<O>>) -> In<u8> {
+pub(super) fn view_of<O: Pod>(buffer: Option<&Buffer<O>>) -> In<u8> {
     buffer.map_or(In::new(std::ptr::null(), 0), |buffer| buffer.view().cast())
 }
 
@@ -319,7 +356,7 @@ pub(crate) fn launch_backward<T: Element>(
     with_buffers!(device, [a.grad_output.0, a.partials, a.arrivals, optional], launch())
 }
 
-fn check_at_least(buffer: &'static str, least: usize, got: usize) -> Result<(), Error> {
+pub(super) fn check_at_least(buffer: &'static str, least: usize, got: usize) -> Result<(), Error> {
     if got >= least {
         return Ok(());
     }

@@ -15,6 +15,14 @@ impl SeedStates {
     /// # Errors
     /// A tensor is missing or of another type or shape, or the state means nothing.
     pub fn read(file: &TensorFile) -> Result<Self, FileError> {
+        let states = Self::read_with_linear(file)?;
+        let path = file.path().to_owned();
+        states.check().map_err(|source| FileError::State { path, source })?;
+        Ok(states)
+    }
+
+    /// As [`Self::read`], where LINEAR blueprints are allowed: their matrices are another matter.
+    pub(super) fn read_with_linear(file: &TensorFile) -> Result<Self, FileError> {
         let of_seeds = Shape { extents: [Extent::AtLeastOne("S")], why: "one for each seed" };
         let (lifecycle, [seeds]) = file.array("lifecycle", Dtype::U8, of_seeds)?;
         let of_seeds = per_seed(seeds);
@@ -44,7 +52,7 @@ impl SeedStates {
             chunk_size,
         };
         let path = file.path().to_owned();
-        states.check().map_err(|source| FileError::State { path, source })?;
+        states.check_with_linear().map_err(|source| FileError::State { path, source })?;
         Ok(states)
     }
 }

@@ -7,8 +7,11 @@ use crc32fast::Hasher;
 use super::error::CheckpointError;
 use crate::kasmina::files::TensorFile;
 
-/// The newest schema that this build reads, and the one that it writes.
-pub const SCHEMA_VERSION: u32 = 1;
+/// The newest schema that this build reads, and the one that it writes where there is a LINEAR blueprint.
+pub const SCHEMA_VERSION: u32 = 2;
+
+/// The schema that it writes where there is none: files differ from schema 2 in what a LINEAR blueprint needs alone.
+pub const SCHEMA_WITHOUT_LINEAR: u32 = 1;
 
 const SCHEMA: &str = "schema_version";
 const PROJECT: &str = "project_version";
@@ -41,7 +44,7 @@ pub struct CheckpointMetadata {
 impl CheckpointMetadata {
     pub(super) fn new(step: u64, epoch: u64) -> Self {
         let project_version = env!("CARGO_PKG_VERSION").to_owned();
-        let (schema_version, extra) = (SCHEMA_VERSION, BTreeMap::new());
+        let (schema_version, extra) = (SCHEMA_WITHOUT_LINEAR, BTreeMap::new());
         Self { schema_version, project_version, step, epoch, extra }
     }
 
@@ -53,6 +56,7 @@ impl CheckpointMetadata {
     /// The file's entries.
     pub(super) fn to_entries(
         &self,
+        schema: u32,
         crc32: u32,
     ) -> Result<BTreeMap<String, String>, CheckpointError> {
         if let Some(key) = self.extra.keys().find(|key| RESERVED.contains(&key.as_str())) {
@@ -60,7 +64,7 @@ impl CheckpointMetadata {
         }
         let mut entries = self.extra.clone();
         for (key, text) in [
-            (SCHEMA, SCHEMA_VERSION.to_string()),
+            (SCHEMA, schema.to_string()),
             (PROJECT, env!("CARGO_PKG_VERSION").to_owned()),
             (STEP, self.step.to_string()),
             (EPOCH, self.epoch.to_string()),

@@ -1,8 +1,8 @@
 //! Checkpoints: a layer's whole state in a safetensors file, written whole or not at all, and read
 //! whole or refused.
 //!
-//! The file has the state's arrays under their field names, those of a layer's [`LayerMemory`], and
-//! metadata: `schema_version`, `project_version`, `step`, `epoch`, whatever else was given, `crc32` over
+//! The file has the state's arrays under their field names, those of a layer's [`LayerMemory`] and of its
+//! [`LinearStates`], and metadata: `schema_version`, `project_version`, `step`, `epoch`, whatever else was given, `crc32` over
 //! all tensors ([`Checkpoint::crc32`]) and `metadata_crc32` over the other metadata. A file without
 //! `schema_version` and CRCs is a plain state file: its arrays are read as they are, and schedules that it
 //! lacks are the defaults.
@@ -14,6 +14,7 @@
 
 mod arrays;
 mod error;
+mod linear;
 mod memory;
 mod metadata;
 mod store;
@@ -23,8 +24,9 @@ use std::path::{Path, PathBuf};
 pub use arrays::crc32_of_state;
 pub(crate) use arrays::{crc32_of_tensors, seed_tensors};
 pub use error::{CheckpointError, Skipped};
+pub use linear::LinearStates;
 pub use memory::LayerMemory;
-pub use metadata::{CheckpointMetadata, SCHEMA_VERSION};
+pub use metadata::{CheckpointMetadata, SCHEMA_VERSION, SCHEMA_WITHOUT_LINEAR};
 pub use store::{CheckpointStore, Recovered};
 
 use super::files::{Tensor, TensorFile, encode, write_file};
@@ -43,6 +45,8 @@ pub struct Checkpoint {
     pub metadata: CheckpointMetadata,
     /// What a layer remembers beside that; none of a state that is no layer's, and of old files.
     pub layer: Option<LayerMemory>,
+    /// The matrices of its LINEAR blueprints.
+    pub linear: LinearStates,
 }
 
 /// Whether a file's bytes are those that were written.
@@ -64,7 +68,8 @@ impl Integrity {
 impl Checkpoint {
     /// A checkpoint of plain arrays, taken after `step` steps in epoch `epoch`.
     pub fn new(states: SeedStates, graft: GraftStates, step: u64, epoch: u64) -> Self {
-        Self { states, graft, metadata: CheckpointMetadata::new(step, epoch), layer: None }
+        let (metadata, linear) = (CheckpointMetadata::new(step, epoch), LinearStates::default());
+        Self { states, graft, metadata, layer: None, linear }
     }
 
     /// A checkpoint of a state on a device, once everything queued before is done. Of an arena it has the
@@ -103,7 +108,8 @@ impl Checkpoint {
     /// # Errors
     /// The first thing that is wrong.
     pub fn check(&self) -> Result<(), StateError> {
-        self.states.check()?;
+        self.states.check_with_linear()?;
+        self.linear.check(&self.states)?;
         self.graft.check(self.states.num_seeds())?;
         self.layer.as_ref().map_or(Ok(()), |memory| memory.check(&self.states))
     }
@@ -127,19 +133,21 @@ impl Checkpoint {
     fn tensors(&self) -> Vec<Tensor<'_>> {
         let mut tensors = arrays::tensors(&self.states, &self.graft);
         tensors.extend(self.layer.iter().flat_map(LayerMemory::tensors));
+        tensors.extend(self.linear.tensors(self.states.chunk_size));
         tensors.sort_by_key(|tensor| tensor.name);
         tensors
     }
 
-    /// The bytes of the file; the same checkpoint gives the same bytes. Its schema and project version
-    /// are this build's.
+    /// The bytes of the file; the same checkpoint gives the same bytes. Its project version is this build's, its schema
+    /// [`SCHEMA_VERSION`] where it has a LINEAR blueprint, else [`SCHEMA_WITHOUT_LINEAR`], which older builds read.
     ///
     /// # Errors
     /// A state that means nothing, or metadata under a reserved key.
     pub fn to_bytes(&self) -> Result<Vec<u8>, CheckpointError> {
         self.check()?;
         let tensors = self.tensors();
-        let metadata = self.metadata.to_entries(crc32_of_tensors(&tensors))?;
+        let schema = if self.linear.is_empty() { SCHEMA_WITHOUT_LINEAR } else { SCHEMA_VERSION };
+        let metadata = self.metadata.to_entries(schema, crc32_of_tensors(&tensors))?;
         Ok(encode(&tensors, &metadata)?)
     }
 
@@ -195,11 +203,12 @@ impl Checkpoint {
         file: &TensorFile,
         metadata: Option<CheckpointMetadata>,
     ) -> Result<Self, CheckpointError> {
-        let states = SeedStates::read(file)?;
+        let states = SeedStates::read_with_linear(file)?;
+        let linear = LinearStates::read(file, &states)?;
         let graft = arrays::read_graft(file, states.num_seeds(), metadata.is_some())?;
         let layer = LayerMemory::read(file, &states)?;
         let metadata = metadata.unwrap_or_else(CheckpointMetadata::none);
-        Ok(Self { states, graft, metadata, layer })
+        Ok(Self { states, graft, metadata, layer, linear })
     }
 }
 

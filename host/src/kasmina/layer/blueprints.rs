@@ -4,11 +4,11 @@
 //! what was there when it was queued.
 
 use kasmina_types::seed_state::field;
-use kasmina_types::{BlueprintType, SeedLifecycle, StateUpdate};
+use kasmina_types::{BlueprintKind, BlueprintType, SeedLifecycle, StateUpdate};
 
 use super::error::LayerError;
 use super::guard::Found;
-use super::registry::{Blueprint, LoadedBlueprint, RegistryStatistics};
+use super::registry::{Blueprint, LoadedBlueprint, Placement, RegistryStatistics};
 use super::{KasminaLayer, LayerElement, Training};
 use crate::error::Error;
 
@@ -25,13 +25,23 @@ impl<T: LayerElement> KasminaLayer<T> {
         let mut found = self.found()?;
         let users = found.users(&self.state)?;
         let placement = self.registry.place(|id| user_of(&users, id).is_some())?;
-        if let Some(victim) = placement.evicts {
-            // First, so that one of which a failed call left a part counts as gone.
-            self.registry.evict(victim);
-            self.clear(&mut found, victim, placement.slot, &users)?;
-        }
-        self.write_blueprint(&mut found, placement.id, placement.slot, blueprint, &weights)?;
+        self.make_room(&mut found, &placement, &users)?;
+        let (entry, scale) = ((placement.id, placement.slot), blueprint.scale);
+        self.write_blueprint(&mut found, entry, blueprint.kind as u8, &weights, scale)?;
         Ok(self.registry.record(placement))
+    }
+
+    /// Lets the blueprint go that is to, if one is.
+    pub(super) fn make_room(
+        &mut self,
+        found: &mut Found,
+        placement: &Placement,
+        users: &[(SeedLifecycle, u16)],
+    ) -> Result<(), Error> {
+        let Some(victim) = placement.evicts else { return Ok(()) };
+        // First, so that one of which a failed call left a part counts as gone.
+        self.registry.evict(victim);
+        self.clear(found, victim, placement.slot, users)
     }
 
     /// Puts another blueprint in the place of one that is loaded. It keeps its id, and the seeds that use
@@ -44,7 +54,10 @@ impl<T: LayerElement> KasminaLayer<T> {
         let weights = self.check_blueprint(blueprint)?;
         let slot = self.registry.slot(id)?;
         let mut found = self.found()?;
-        self.write_blueprint(&mut found, id, slot, blueprint, &weights)?;
+        // A matrix that it had goes.
+        self.dense.forget(id);
+        let scale = blueprint.scale;
+        self.write_blueprint(&mut found, (id, slot), blueprint.kind as u8, &weights, scale)?;
         self.registry.replaced(id);
         Ok(())
     }
@@ -78,9 +91,13 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// A loaded blueprint as it is on the device, once everything queued before is done.
     ///
     /// # Errors
-    /// An id that is not loaded, or a failed call.
+    /// An id that is not loaded, or is [`LINEAR`](Self::linear_blueprint); or a failed call.
     pub fn blueprint(&self, id: u16) -> Result<Blueprint, Error> {
         let start = self.registry.slot(id)? * self.state.chunk_size();
+        if self.dense.place(id).is_some() {
+            let (kind, advice) = (BlueprintKind::Linear, "read it by `linear_blueprint`");
+            return Err(LayerError::OtherKind { id, kind, advice }.into());
+        }
         let (state, at) = (&self.state, usize::from(id));
         let byte = state.blueprint_type.range_to_vec(at, 1)?[0];
         Ok(Blueprint {
@@ -97,10 +114,15 @@ impl<T: LayerElement> KasminaLayer<T> {
 
     /// What the registry holds and has done.
     pub fn registry(&self) -> RegistryStatistics {
-        self.registry.statistics()
+        RegistryStatistics {
+            linear: self.dense.loaded().count(),
+            linear_slots: self.dense.slots(),
+            linear_bytes: self.dense.used_bytes(),
+            ..self.registry.statistics()
+        }
     }
 
-    /// One step of gradient descent on the weights and scales of every loaded blueprint, by the gradients
+    /// One step of gradient descent on the weights and scales, or W and b, of every loaded blueprint, by the gradients
     /// of the last backward pass; one that was loaded or replaced since has none, and stays. It goes over the
     /// host: an optimiser that stays on the device takes the addresses of [`Self::parameters`] instead.
     ///
@@ -128,8 +150,10 @@ impl<T: LayerElement> KasminaLayer<T> {
                 return Err(LayerError::OutOfRange { what, got, expected }.into());
             }
         }
+        let matrices = self.descended_matrices(learning_rate)?;
         self.state.weights.copy_from_slice(&weights)?;
-        self.state.blueprint_scale.copy_from_slice(&scales)
+        self.state.blueprint_scale.copy_from_slice(&scales)?;
+        matrices.map_or(Ok(()), |matrices| self.dense.weights.copy_from_slice(&matrices))
     }
 
     /// Where the parameters lie on the device, for an optimiser there. Nothing moves while the layer
@@ -140,6 +164,8 @@ impl<T: LayerElement> KasminaLayer<T> {
             num_weights: self.state.weights.len(),
             scales: self.state.blueprint_scale.device_address(),
             num_scales: self.state.blueprint_scale.len(),
+            matrices: self.dense.weights.device_address(),
+            num_matrices: self.dense.weights.len(),
         }
     }
 
@@ -166,19 +192,19 @@ impl<T: LayerElement> KasminaLayer<T> {
         Ok(weights)
     }
 
-    fn write_blueprint(
+    pub(super) fn write_blueprint(
         &mut self,
         found: &mut Found,
-        id: u16,
-        slot: usize,
-        blueprint: &Blueprint,
+        (id, slot): (u16, usize),
+        kind: u8,
         weights: &[f32],
+        scale: f32,
     ) -> Result<(), Error> {
         self.forget_gradients(id, slot)?;
         let (at, start) = (usize::from(id), slot * self.state.chunk_size());
         self.state.weights.copy_range_from_slice(start, weights)?;
-        self.state.blueprint_scale.copy_range_from_slice(at, &[blueprint.scale])?;
-        self.write_entry(found, id, blueprint.kind as u8, start as u32)
+        self.state.blueprint_scale.copy_range_from_slice(at, &[scale])?;
+        self.write_entry(found, id, kind, start as u32)
     }
 
     /// Writes what the kernels find a blueprint by.
@@ -225,6 +251,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             .filter(|(_, (_, held))| *held == id)
             .map(|(seed, _)| StateUpdate { mask: field::BLUEPRINT_ID, ..StateUpdate::of(seed) })
             .collect();
+        self.dense.forget(id);
         self.apply(found, &holders)?;
         self.forget_gradients(id, slot)?;
         self.state.blueprint_scale.copy_range_from_slice(usize::from(id), &[0.0])?;
@@ -243,10 +270,14 @@ pub struct ParameterAddresses {
     pub scales: u64,
     /// How many.
     pub num_scales: usize,
+    /// The matrices of LINEAR blueprints, in the type of the inputs, `chunk_size²` each.
+    pub matrices: u64,
+    /// How many elements.
+    pub num_matrices: usize,
 }
 
 /// A seed that is not DORMANT and holds the blueprint.
-fn user_of(users: &[(SeedLifecycle, u16)], id: u16) -> Option<(usize, SeedLifecycle)> {
+pub(super) fn user_of(users: &[(SeedLifecycle, u16)], id: u16) -> Option<(usize, SeedLifecycle)> {
     let uses = |&(lifecycle, held): &(_, u16)| held == id && lifecycle != SeedLifecycle::Dormant;
     users.iter().position(uses).map(|seed| (seed, users[seed].0))
 }

@@ -60,6 +60,7 @@ impl<T: LayerElement> KasminaLayerBuilder<T> {
         layer_id: u32,
         max_blueprints: usize,
         max_blueprint_types: u8,
+        linear_budget_bytes: usize,
         enable_telemetry: bool,
         telemetry_metrics_per_seed: usize,
         telemetry_ring_capacity: usize,

@@ -44,6 +44,11 @@ pub struct LayerConfig {
     /// Bytes of the arena that blueprints' weights lie in; none for room for every id. Loading past it
     /// evicts the blueprint that was used least recently, of those that no seed uses.
     pub blueprint_budget_bytes: Option<usize>,
+    /// Bytes of the arena that the matrices of LINEAR blueprints lie in, `chunk_size²` elements of the inputs' type each;
+    /// 0, the default, for none: no LINEAR blueprint can be loaded. Loading past it evicts the LINEAR blueprint that was
+    /// used least recently, of those that no seed uses. Their gradients, made at the first backward pass, take as many
+    /// f32. Refused with a `gradient_clip`, which does not see them.
+    pub linear_budget_bytes: usize,
 
     /// Whether each forward pass leaves its telemetry in the ring on the device.
     pub enable_telemetry: bool,
@@ -200,6 +205,7 @@ impl Default for LayerConfig {
             max_blueprints: 256,
             max_blueprint_types: 16,
             blueprint_budget_bytes: None,
+            linear_budget_bytes: 0,
             enable_telemetry: true,
             telemetry_metrics_per_seed: 6,
             telemetry_ring_capacity: 10,
@@ -300,6 +306,10 @@ impl LayerConfig {
         {
             let expected = format!("at least {blueprint_bytes}, which one blueprint takes");
             return value("blueprint_budget_bytes", budget.to_string(), &expected);
+        }
+        if self.linear_budget_bytes > isize::MAX as usize {
+            let got = self.linear_budget_bytes.to_string();
+            return value("linear_budget_bytes", got, "no more than an address space has");
         }
         if self.blueprint_budget_bytes.is_some_and(|budget| budget > isize::MAX as usize) {
             // Nor has TOML such a number.
@@ -406,6 +416,13 @@ impl LayerConfig {
             return refuse(
                 "numerical_stability_mode",
                 "`adaptive` looks at the telemetry, and `enable_telemetry` is off; use strict or fast",
+            );
+        }
+        if self.linear_budget_bytes > 0 && self.gradient_clip != GradientClipping::None {
+            return refuse(
+                "gradient_clip",
+                "clipping does not see the matrices of LINEAR blueprints, which `linear_budget_bytes` makes room for; \
+                 clip the gradients of `linear_gradient` where they are used",
             );
         }
         if self.kernel == KernelChoice::Tma {

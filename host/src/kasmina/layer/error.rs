@@ -1,6 +1,6 @@
 //! What a layer answers instead of doing what it was told.
 
-use kasmina_types::{SeedLifecycle, UpdateStatus};
+use kasmina_types::{BlueprintKind, SeedLifecycle, UpdateStatus};
 
 /// A command or an input that a layer refuses. The layer is as it was.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -96,6 +96,27 @@ pub enum LayerError {
         slots: usize,
         /// The budget.
         budget_bytes: usize,
+    },
+    /// No room for a LINEAR blueprint's matrix, and nothing that may go.
+    #[error(
+        "no room for another LINEAR blueprint: {slots} fit `linear_budget_bytes`, {budget_bytes}, and a seed that is not \
+         DORMANT uses each; `advance` a CULLED, CANCELLED or ROLLED_BACK seed to DORMANT, or raise the budget"
+    )]
+    LinearBudgetExhausted {
+        /// Matrices that fit.
+        slots: usize,
+        /// The budget.
+        budget_bytes: usize,
+    },
+    /// A blueprint of another kind than what it was asked for as.
+    #[error("blueprint {id} is {kind}; {advice}")]
+    OtherKind {
+        /// The blueprint.
+        id: u16,
+        /// What it is.
+        kind: BlueprintKind,
+        /// What to ask instead.
+        advice: &'static str,
     },
     /// A blueprint that a seed uses and that was to go.
     #[error("blueprint {id} is in use by seed {seed}, which is {lifecycle}")]

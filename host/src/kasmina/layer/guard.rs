@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use bytemuck::Pod;
+use kasmina_types::seed_state::field;
 use kasmina_types::{SeedLifecycle, StateUpdate, UpdateStatus};
 use safetensors::Dtype;
 
@@ -161,6 +162,10 @@ impl<T: LayerElement> KasminaLayer<T> {
                     return Err(refused(update, status, was.and_then(SeedLifecycle::from_u8)));
                 }
             }
+        }
+        if updates.iter().any(|u| u.mask & (field::LIFECYCLE | field::BLUEPRINT_ID) != 0) {
+            // Also where the device refuses one: then others may be applied.
+            self.dense.changed();
         }
         let scope = self.performance.scope(profile::STATE_UPDATE, 0);
         let report = self.updates.apply(&mut self.state, updates)?;

@@ -10,7 +10,10 @@ use super::{KasminaLayer, LayerElement, Training};
 use crate::buffer::host;
 use crate::device::Device;
 use crate::error::Error;
-use crate::kasmina::checkpoint::{Checkpoint, LayerMemory, crc32_of_state};
+use crate::kasmina::checkpoint::{
+    Checkpoint, LayerMemory, LinearStates, SCHEMA_VERSION, crc32_of_state,
+};
+use crate::kasmina::dense::DenseStore;
 use crate::kasmina::{GraftStates, LayerState, SeedStates};
 
 /// What a layer that was restored has of the backward passes before it, until it makes its own.
@@ -23,9 +26,10 @@ pub(crate) struct Carried {
 }
 
 /// What takes the place of a layer's state, made before anything of the layer changes.
-struct Replacement {
+struct Replacement<T: LayerElement> {
     state: LayerState,
     registry: Registry,
+    dense: DenseStore<T>,
     guard: Option<u32>,
     /// What was clipped until now, which stays counted.
     clipped: u64,
@@ -36,6 +40,7 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// [`Checkpoint::save`] or a [`CheckpointStore`](crate::kasmina::checkpoint::CheckpointStore). It has
     /// the rows of the blueprints that are loaded, so its size follows from them and from the seeds.
     ///
+    /// The matrices of LINEAR blueprints are saved as f32, which has every number of f16 and bf16.
     /// What it does not have is the telemetry in the ring, the counts of reports, and the gradients: take
     /// it after an optimiser's step. Weights of f32 are saved as they are, whatever the type of the inputs.
     ///
@@ -71,6 +76,10 @@ impl<T: LayerElement> KasminaLayer<T> {
             None => (self.carried.running_norms.clone(), self.carried.gradient_norms.clone()),
         };
         let norm = |id: &u16| running.as_ref().map_or(f32::NAN, |norms| norms[usize::from(*id)]);
+        checkpoint.linear = self.linear_states(&ids)?;
+        if !checkpoint.linear.is_empty() {
+            checkpoint.metadata.schema_version = SCHEMA_VERSION;
+        }
         checkpoint.layer = Some(LayerMemory {
             blueprint_use: self.registry.use_ranks(&ids),
             retired_ids: self.registry.retired(),
@@ -91,11 +100,11 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// loaded if a seed holds it or anything of it is not 0; no seed is unstable, and there are no norms.
     ///
     /// # Errors
-    /// A checkpoint that means nothing or is of another shape, ids past `max_blueprints`, or more
-    /// blueprints than the budget holds; memory exhausted, or a failed call. The layer is then as it was.
+    /// A checkpoint that means nothing or is of another shape, ids past `max_blueprints`, or more blueprints or matrices
+    /// than the budgets hold; memory exhausted, or a failed call. The layer is then as it was.
     pub fn restore(&mut self, checkpoint: &Checkpoint) -> Result<(), Error> {
         checkpoint.check()?;
-        let Checkpoint { states, graft, metadata, layer } = checkpoint;
+        let Checkpoint { states, graft, metadata, layer, linear } = checkpoint;
         self.check_shape(states)?;
         let rows = (0..states.num_blueprints() as u32).map(|row| row as u16);
         let ids = layer.as_ref().map_or_else(|| rows.collect(), |m| m.blueprint_ids.clone());
@@ -106,7 +115,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             }
             None => self.registry.restored(&present(states), &[])?,
         };
-        let mut new = self.replacement(states.clone(), &ids, graft, registry)?;
+        let mut new = self.replacement(states.clone(), &ids, graft, registry, linear)?;
         let mut carried = Carried::default();
         if let Some(memory) = layer {
             new.state.unstable.copy_from_slice(&memory.unstable)?;
@@ -131,7 +140,7 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// it, unless `enable_integrity_checks` is off.
     ///
     /// # Errors
-    /// A state that means nothing, of another shape, of another CRC, or with more blueprints than ids or
+    /// A state that means nothing or has a LINEAR blueprint, of another shape, of another CRC, or with more blueprints than ids or
     /// budget hold; memory exhausted, or a failed call. The layer is then as it was.
     pub fn load_state(
         &mut self,
@@ -150,7 +159,8 @@ impl<T: LayerElement> KasminaLayer<T> {
         }
         let ids: Vec<u16> = (0..states.num_blueprints() as u32).map(|row| row as u16).collect();
         let registry = self.registry.with_loaded(&present(&states))?;
-        let new = self.replacement(states, &ids, &graft, registry)?;
+        let none = LinearStates::default();
+        let new = self.replacement(states, &ids, &graft, registry, &none)?;
         self.take(new);
         Ok(())
     }
@@ -192,15 +202,18 @@ impl<T: LayerElement> KasminaLayer<T> {
         ids: &[u16],
         graft: &GraftStates,
         registry: Registry,
-    ) -> Result<Replacement, Error> {
+        linear: &LinearStates,
+    ) -> Result<Replacement<T>, Error> {
+        let dense = self.replaced_matrices(ids, linear)?;
         let most = self.config.max_blueprints;
         let state = place(&self.device, states, ids, graft, &registry, most)?;
         let guard = self.guard_of(&state)?;
-        Ok(Replacement { state, registry, guard, clipped: self.clip_activations()? })
+        Ok(Replacement { state, registry, dense, guard, clipped: self.clip_activations()? })
     }
 
-    fn take(&mut self, new: Replacement) {
+    fn take(&mut self, new: Replacement<T>) {
         (self.state, self.registry, self.guard) = (new.state, new.registry, new.guard);
+        self.dense = new.dense;
         // Sized by the arena, which is as large as before; what it holds is of the old state.
         self.training = None;
         self.carried = Carried::default();
@@ -234,7 +247,7 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// What `enable_debug_assertions` checks before each pass.
     pub(crate) fn assert_state(&self) -> Result<(), Error> {
         if self.config.enable_debug_assertions {
-            self.state.read_loaded()?.0.check()?;
+            self.state.read_loaded()?.0.check_with_linear()?;
             self.state.read_graft()?.check(self.config.num_seeds)?;
         }
         Ok(())

@@ -9,6 +9,7 @@ mod epoch;
 mod epoch_table;
 mod error;
 mod guard;
+mod linear;
 mod load;
 mod passes;
 mod performance;
@@ -35,6 +36,7 @@ pub use rules::{SeedEpoch, SeedProgress, TransitionRules};
 pub use selection::{ComparedKernel, in_rollout};
 pub use stack::{Checkpointing, LayerStack};
 
+use super::dense::DenseStore;
 use super::{
     BlendOptions, EpochBuffers, GradientBuffers, GradientClip, GraftSchedule, LayerElement,
     LayerState, StateUpdates,
@@ -91,6 +93,8 @@ pub struct KasminaLayer<T: LayerElement> {
     pub(crate) config: LayerConfig,
     pub(crate) state: LayerState,
     registry: Registry,
+    /// The matrices of LINEAR blueprints.
+    dense: DenseStore<T>,
     updates: StateUpdates,
     schedule: GraftSchedule,
     epoch: EpochBuffers,
@@ -133,6 +137,12 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// [`Error::Config`] with the first option that cannot be honoured; memory exhausted, or a failed call.
     pub fn new(device: &Device, config: LayerConfig) -> Result<Self, Error> {
         config.check()?;
+        let matrix_bytes = DenseStore::<T>::matrix_bytes(config.chunk_size());
+        if (1..matrix_bytes).contains(&config.linear_budget_bytes) {
+            let (option, got) = ("linear_budget_bytes", config.linear_budget_bytes.to_string());
+            let expected = format!("0, or at least {matrix_bytes}, which one matrix takes");
+            return Err(ConfigError::Value { option, got, expected }.into());
+        }
         let registry = Registry::new(
             config.max_blueprints,
             config.chunk_size(),
@@ -141,10 +151,13 @@ impl<T: LayerElement> KasminaLayer<T> {
         let state = load::empty_state(device, &config, &registry)?;
         let (options, rollout_fallback) = selection::options::<T>(device, &config)?;
         let num_seeds = config.num_seeds;
+        let budget = config.linear_budget_bytes;
+        let dense = DenseStore::new(device, config.chunk_size(), config.max_blueprints, budget)?;
         let kept = if config.enable_telemetry { config.telemetry_ring_capacity } else { 1 };
         let mut layer = Self {
             device: device.clone(),
             registry,
+            dense,
             updates: StateUpdates::new(device, num_seeds)?,
             schedule: GraftSchedule::new(device, num_seeds)?,
             epoch: EpochBuffers::new(device, num_seeds)?,

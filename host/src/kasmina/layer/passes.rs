@@ -153,12 +153,37 @@ impl<T: LayerElement> KasminaLayer<T> {
         self.plan(batch)?;
         // What this pass does to the flags is done to those that nobody needs any more.
         std::mem::swap(&mut self.state.unstable, flags);
-        let plan = self.plans.last().expect("just planned");
         let scope = self.performance.scope(profile::RECOMPUTE, 2 * x.byte_len());
-        let done = plan.forward.run(&mut self.state, x, output, scratch);
+        let done = self.run_forward(batch, x, output, Some(scratch));
         drop(scope);
         std::mem::swap(&mut self.state.unstable, flags);
         done
+    }
+
+    /// The pass over the elements, and what seeds that hold a LINEAR blueprint add to it. Telemetry goes to `scratch`, or
+    /// to the ring.
+    fn run_forward(
+        &mut self,
+        batch: usize,
+        x: &Buffer<T>,
+        output: &mut Buffer<T>,
+        scratch: Option<&mut TelemetryBuffers>,
+    ) -> Result<(), Error> {
+        self.plan_dense(batch, false)?;
+        let plan = self.plans.last().expect("just planned");
+        let (state, store, mode) = (&mut self.state, &self.dense, self.options.numerical);
+        if let Some(dense) = &mut plan.dense {
+            dense.keep_flags(state, mode)?;
+        }
+        let slot = match scratch {
+            Some(scratch) => scratch,
+            None => self.ring.begin(self.device.is_capturing()),
+        };
+        plan.forward.run(state, x, output, slot)?;
+        match &mut plan.dense {
+            Some(dense) => dense.forward(&self.device, state, store, mode, x, output),
+            None => Ok(()),
+        }
     }
 
     /// The flags of the adaptive mode, `[num_seeds]`.
@@ -207,15 +232,15 @@ impl<T: LayerElement> KasminaLayer<T> {
             self.compare_and_keep(x)?;
         }
         let bytes = 2 * x.byte_len();
+        self.plan_dense(batch, false)?;
         let timer = self.performance.start(Pass::Forward, bytes)?;
-        let plan = self.plans.last().expect("just planned");
-        let slot = self.ring.begin(self.device.is_capturing());
         let scope = self.performance.scope(profile::FORWARD, bytes);
-        plan.forward.run(&mut self.state, x, output, slot)?;
+        self.run_forward(batch, x, output, None)?;
         drop(scope);
+        let plan = self.plans.last().expect("just planned");
         if let Some(reduce) = &mut plan.reduce {
             let _scope = self.performance.scope(profile::TELEMETRY_REDUCE, x.byte_len());
-            reduce.run(x, slot)?;
+            reduce.run(x, self.ring.begin(self.device.is_capturing()))?;
         }
         self.ring.commit();
         self.performance.stop(timer)
@@ -231,6 +256,7 @@ impl<T: LayerElement> KasminaLayer<T> {
         self.check_room(3, x)?;
         self.assert_state()?;
         self.plan_backward(batch)?;
+        self.plan_dense(batch, true)?;
         if self.config.compare_kernels {
             self.compare_gradients_and_keep(x, grad_output)?;
         }
@@ -241,6 +267,11 @@ impl<T: LayerElement> KasminaLayer<T> {
         let Training { gradients, clip } = self.training.as_mut().expect("just prepared");
         let scope = self.performance.scope(profile::BACKWARD, bytes);
         backward.run(&self.state, x, grad_output, grad_input, gradients)?;
+        if let Some(dense) = &mut plan.dense {
+            let (state, store, mode) = (&self.state, &mut self.dense, self.options.numerical);
+            let operands = (x, grad_output);
+            dense.backward(&self.device, state, store, mode, operands, grad_input, gradients)?;
+        }
         drop(scope);
         let targets = ClipTargets {
             weights: &mut gradients.grad_weights,

@@ -6,6 +6,7 @@ use super::config::TelemetryReduction;
 use super::{KasminaLayer, LayerElement};
 use crate::buffer::Buffer;
 use crate::error::Error;
+use crate::kasmina::dense::DensePass;
 use crate::kasmina::{BlendBackward, BlendForward, KernelInfo, TelemetryReduce, Tuning};
 
 /// Plans of up to a bounded number of batch sizes; the one used least recently goes.
@@ -22,6 +23,8 @@ pub(crate) struct Plan<T: LayerElement> {
     /// For a strategy that is not the forward pass's own.
     pub(crate) reduce: Option<TelemetryReduce<T>>,
     pub(crate) backward: Option<BlendBackward<T>>,
+    /// For the seeds that hold a LINEAR blueprint, where there is one.
+    pub(crate) dense: Option<DensePass<T>>,
     /// For results whose place the layer is asked to have.
     pub(crate) output: Option<Buffer<T>>,
     pub(crate) grad_input: Option<Buffer<T>>,
@@ -70,8 +73,28 @@ impl<T: LayerElement> KasminaLayer<T> {
         if self.plans.plans.len() == self.plans.most {
             self.plans.plans.remove(0);
         }
-        let (backward, output, grad_input) = (None, None, None);
-        self.plans.plans.push(Plan { batch, forward, reduce, backward, output, grad_input });
+        let (backward, output, grad_input, dense) = (None, None, None, None);
+        self.plans.plans.push(Plan { batch, forward, reduce, backward, dense, output, grad_input });
+        Ok(())
+    }
+
+    /// Makes the last plan's lists of the seeds that hold a LINEAR blueprint right, for the passes of `batch` rows.
+    pub(crate) fn plan_dense(&mut self, batch: usize, trains: bool) -> Result<(), Error> {
+        let plan = self.plans.last().expect("just planned");
+        if self.dense.is_empty() {
+            plan.dense = None;
+            return Ok(());
+        }
+        let (device, state, store) = (&self.device, &self.state, &mut self.dense);
+        if plan.dense.as_ref().is_none_or(|pass| !pass.is_current(store)) {
+            // The old lists go first, so that the new ones can take their memory.
+            plan.dense = None;
+            plan.dense = Some(DensePass::new(device, batch, state, store)?);
+        }
+        if let (true, Some(pass)) = (trains, &mut plan.dense) {
+            store.prepare_training(device)?;
+            pass.prepare_backward(device, state, store)?;
+        }
         Ok(())
     }
 

@@ -50,6 +50,12 @@ pub struct RegistryStatistics {
     pub replacements: u64,
     /// Evictions so far.
     pub evictions: u64,
+    /// LINEAR blueprints loaded now.
+    pub linear: usize,
+    /// Their matrices that fit `linear_budget_bytes`.
+    pub linear_slots: usize,
+    /// Bytes of the matrices of those loaded.
+    pub linear_bytes: usize,
 }
 
 /// Where a blueprint goes.
@@ -128,6 +134,16 @@ impl Registry {
             })?;
         let id = self.free_id(Some(victim)).expect("the victim's at least");
         Ok(Placement { id, slot: entry.slot, evicts: Some(victim) })
+    }
+
+    /// As [`Self::place`], in the place of one of the `candidates`, whatever room there is.
+    pub(crate) fn place_over(&self, candidates: impl Fn(u16) -> bool) -> Option<Placement> {
+        let (victim, entry) = self
+            .loaded()
+            .filter(|&(id, _)| candidates(id))
+            .min_by_key(|(_, entry)| entry.last_used)?;
+        let id = self.free_id(Some(victim)).expect("the victim's at least");
+        Some(Placement { id, slot: entry.slot, evicts: Some(victim) })
     }
 
     /// Records a placement that was carried out.
@@ -253,6 +269,7 @@ impl Registry {
             loads: self.loads,
             replacements: self.replacements,
             evictions: self.evictions,
+            ..RegistryStatistics::default()
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{LineStyle, Table};
-use kasmina_types::{BlendSchedule, BlueprintType, SeedLifecycle};
+use kasmina_types::{BlendSchedule, BlueprintKind, SeedLifecycle};
 use serde::{Serialize, Serializer};
 
 use super::comparison::{GradientComparison, KernelComparison};
@@ -77,7 +77,7 @@ pub struct SeedReport {
     pub blueprint_id: u16,
     /// What that computes.
     #[serde(serialize_with = "blueprint_name")]
-    pub blueprint_type: Option<BlueprintType>,
+    pub blueprint_type: Option<BlueprintKind>,
     /// Epochs since its last transition.
     pub epochs_in_state: u32,
     /// Epochs of its embargo that are left.
@@ -123,7 +123,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             telemetry_passes: if config.enable_telemetry { self.ring.passes() } else { 0 },
             telemetry_ring_capacity: self.ring.capacity(),
             telemetry_overruns: if config.enable_telemetry { self.ring.overruns() } else { 0 },
-            registry: self.registry.statistics(),
+            registry: self.registry(),
             seeds: self.seed_reports()?,
         })
     }
@@ -164,7 +164,7 @@ impl<T: LayerElement> KasminaLayer<T> {
                 ramp_epochs: graft.ramp_epochs[seed],
                 blueprint_id: id,
                 blueprint_type: (id != 0)
-                    .then(|| BlueprintType::from_u8(types[usize::from(id)]).expect(known)),
+                    .then(|| BlueprintKind::from_u8(types[usize::from(id)]).expect(known)),
                 epochs_in_state: graft.epochs_in_state[seed],
                 embargo_epochs: graft.embargo_epochs[seed],
                 gradient_norm: norms.as_ref().map(|norms| norms[seed]),
@@ -269,11 +269,14 @@ impl fmt::Display for LayerReport {
         let registry = &self.registry;
         writeln!(
             f,
-            "blueprints: {} of {} loaded, {} bytes, {} evicted; telemetry: {} passes, {} overwritten unread",
+            "blueprints: {} of {} loaded, {} bytes, {} evicted; {} of {} matrices, {} bytes; telemetry: {} passes, {} overwritten unread",
             registry.loaded,
             registry.slots,
             registry.used_bytes,
             registry.evictions,
+            registry.linear,
+            registry.linear_slots,
+            registry.linear_bytes,
             self.telemetry_passes,
             self.telemetry_overruns
         )?;
@@ -315,7 +318,7 @@ fn schedule_name<S: Serializer>(schedule: &BlendSchedule, s: S) -> Result<S::Ok,
     s.serialize_str(schedule.name())
 }
 
-fn blueprint_name<S: Serializer>(kind: &Option<BlueprintType>, s: S) -> Result<S::Ok, S::Error> {
+fn blueprint_name<S: Serializer>(kind: &Option<BlueprintKind>, s: S) -> Result<S::Ok, S::Error> {
     match kind {
         Some(kind) => s.serialize_some(kind.name()),
         None => s.serialize_none(),

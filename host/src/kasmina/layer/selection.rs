@@ -48,7 +48,8 @@ pub enum ComparedKernel {
 
 impl<T: LayerElement> KasminaLayer<T> {
     /// Runs the forward pass of `x` by two kernels from the same state, and says how the results differ.
-    /// Ring, flags and state stay as they are.
+    /// Ring, flags and state stay as they are. It is the passes over the elements that are compared: to them a seed that
+    /// holds a LINEAR blueprint is the identity.
     ///
     /// # Errors
     /// An input that does not fit, a kernel that the device does not have, memory exhausted, or a failed
@@ -208,7 +209,7 @@ impl<T: LayerElement> KasminaLayer<T> {
     fn copy_on_cpu(&self) -> Result<LayerState, Error> {
         let mut copy = LayerState::with_graft(
             &Device::Cpu,
-            self.state.read_loaded()?.0,
+            self.state.read_loaded()?.0.without_linear(),
             self.state.read_graft()?,
         )?;
         copy.unstable.copy_from_slice(&self.state.unstable.to_vec()?)?;

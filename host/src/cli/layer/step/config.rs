@@ -32,7 +32,7 @@ fn read(path: &Path) -> anyhow::Result<LayerConfig> {
 }
 
 fn fitting(checkpoint: &Checkpoint) -> LayerConfig {
-    let Checkpoint { states, layer, .. } = checkpoint;
+    let Checkpoint { states, layer, linear, .. } = checkpoint;
     let (seeds, chunk_size) = (states.num_seeds(), states.chunk_size);
     let rows = states.num_blueprints();
     let most = match layer {
@@ -45,6 +45,8 @@ fn fitting(checkpoint: &Checkpoint) -> LayerConfig {
     LayerConfig {
         max_blueprints: most.unwrap_or(0).max(2),
         blueprint_budget_bytes: Some(room * chunk_size * size_of::<f32>()),
+        // The layer is in f32.
+        linear_budget_bytes: linear.weights.len() * size_of::<f32>(),
         telemetry_ring_capacity: 1,
         ..LayerConfig::new(seeds, seeds * chunk_size)
     }
