@@ -10,6 +10,7 @@ mod operands;
 mod precision;
 mod quantized;
 mod shape;
+mod shared;
 
 pub use element::{LinearElement, LinearResult};
 pub use error::LinearError;
