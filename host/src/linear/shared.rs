@@ -53,9 +53,10 @@ impl Linear {
     ) -> Result<(), Error> {
         let factors =
             Factors { alpha: self.options.alpha, beta: 0.0, activation: Activation::None };
+        let how = (self.options.precision, &factors);
         let batch = product.batch;
         if batch == 1 || extent.stride != 0 {
-            return self.run(product, &factors, operands, gradient, None).map(drop);
+            return self.run(product, how, operands, gradient, None).map(drop);
         }
         gradient.check_device(OP, "gradients", &self.device)?;
         extent.check(1, gradient.len())?;
@@ -68,7 +69,7 @@ impl Linear {
         let mut parts = Buffer::<T>::zeroed(&self.device, batch.saturating_mul(elements))?;
         let stride = elements as u64;
         let strides = LinearStrides { d: stride, z: stride, ..product.strides };
-        self.run(&LinearShape { strides, ..*product }, &factors, operands, &mut parts, None)?;
+        self.run(&LinearShape { strides, ..*product }, how, operands, &mut parts, None)?;
         self.column_sums(batch, elements, &parts, gradient)
     }
 }
