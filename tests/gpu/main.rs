@@ -96,6 +96,7 @@ fn main() {
         trial("gemv::sizes", gemv_sizes),
         trial("gemv::refusals", gemv::check_refusals),
         trial("fusion::sizes", fusion_sizes),
+        trial("fusion::large_product", |device| fusion::check_large_product(device, 11)),
         trial("fusion::refusals", fusion::check_refusals),
         trial("active_inference::refusals", inference::check_refusals),
         trial("transfer_entropy::values_of_the_case", |device| te::check_case(device, usize::MAX)),
