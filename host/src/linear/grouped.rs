@@ -234,7 +234,7 @@ impl<T: LinearElement, O: LinearResult> GroupedPlan<T, O> {
             None if KernelDevice::of(&self.device).is_none() => (Precision::F64, "reference", 1),
             None => (self.precision, "none: nothing to do", 1),
         };
-        Chosen { precision, kernel, parts }
+        Chosen { precision, kernel, parts, adapted: None }
     }
 
     /// Computes every problem's D, and its Z where the plan has a place for it.
