@@ -133,6 +133,19 @@ impl RemoteMbarrier {
         // SAFETY: the caller's contract.
         unsafe { imp::arrive_remote(self.word) };
     }
+
+    /// As [`Self::arrive`], by a thread that has only read, of its own block's shared memory, what the waiting thread then
+    /// copies over: `mbarrier.arrive.release.cta.shared::cluster`. It orders no writes between blocks, and so needs no
+    /// fence of the device, which [`Self::arrive`] is mostly made of.
+    ///
+    /// # Safety
+    /// As [`Self::arrive`].
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn arrive_reader(self) {
+        // SAFETY: the caller's contract.
+        unsafe { imp::arrive_reader(self.word) };
+    }
 }
 
 /// [`Mbarrier::wait`] that also acquires what threads of other blocks did before they arrived:

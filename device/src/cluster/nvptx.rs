@@ -94,6 +94,15 @@ pub(super) unsafe fn arrive_remote(word: Remote) {
 }
 
 #[inline(always)]
+pub(super) unsafe fn arrive_reader(word: Remote) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        asm!("mbarrier.arrive.release.cta.shared::cluster.b64 _, [{}];", in(reg32) word,
+            options(nostack));
+    }
+}
+
+#[inline(always)]
 pub(super) unsafe fn wait_acquire(mbarrier: Mbarrier, parity: bool) {
     loop {
         let over: u32;

@@ -63,6 +63,12 @@ pub(super) unsafe fn arrive_remote(word: Remote) {
 }
 
 #[track_caller]
+pub(super) unsafe fn arrive_reader(word: Remote) {
+    // SAFETY: the caller's contract.
+    unsafe { arrive_remote(word) };
+}
+
+#[track_caller]
 pub(super) unsafe fn wait_acquire(mbarrier: Mbarrier, parity: bool) {
     // SAFETY: the caller's contract.
     unsafe { mbarrier.wait(parity) };

@@ -145,7 +145,7 @@ unsafe fn product<
                 // SAFETY: the stage is free, in each block that this one loads for, once its empty barrier's phase before
                 // is over; both tiles are of the bytes that are announced, those past the operands' ends too.
                 unsafe {
-                    cluster::wait_acquire(barriers.empty(turn.stage), !turn.parity);
+                    barriers.empty(turn.stage).wait(!turn.parity);
                     full.arrive_expect_tx(map.stage_bytes as u32);
                     let (of_first, of_second) = (number(of_first), number(of_second));
                     let along = k * along_k;

@@ -52,7 +52,7 @@ where
         unsafe {
             if sharers > 1 {
                 if lane < sharers {
-                    cluster::map_mbarrier(barriers.empty(stage), lane).arrive();
+                    cluster::map_mbarrier(barriers.empty(stage), lane).arrive_reader();
                 }
             } else if lane == 0 {
                 barriers.empty(stage).arrive();
