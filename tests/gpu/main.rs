@@ -24,6 +24,7 @@ use kasmina_tests::kasmina::layer::{
     training,
 };
 use kasmina_tests::kasmina::{gradient_clip, graft_schedule, state_update, telemetry_reduce};
+use kasmina_tests::linear::adaptive;
 use kasmina_tests::linear::forward as linear;
 use kasmina_tests::linear::gemv;
 use kasmina_tests::linear::gradients as linear_backward;
@@ -95,6 +96,11 @@ fn main() {
         }),
         trial("gemv::sizes", gemv_sizes),
         trial("gemv::refusals", gemv::check_refusals),
+        trial("linear::gradients_of_batches", linear_batches),
+        trial("linear::adaptive", |device| {
+            adaptive::check(device);
+            adaptive::check_steps(device);
+        }),
         trial("fusion::sizes", fusion_sizes),
         trial("fusion::large_product", |device| fusion::check_large_product(device, 11)),
         trial("fusion::refusals", fusion::check_refusals),
@@ -724,6 +730,20 @@ fn linear_gradients(device: &Device) {
         linear_backward::check::<f16>(device, &case);
         linear_backward::check::<f64>(device, &case);
     }
+}
+
+fn linear_batches(device: &Device) {
+    for layout in Layout::ALL {
+        let case =
+            linear::Case { batch: 3, ..linear::Case::new(layout, 150, 130, 70, Precision::Auto) };
+        for [a, b] in [[false, false], [false, true], [true, false], [true, true]] {
+            let shared = linear_backward::Shared { a, b };
+            linear_backward::check_batch::<f32>(device, &case, shared);
+            linear_backward::check_batch::<bf16>(device, &case, shared);
+            linear_backward::check_batch::<f64>(device, &case, shared);
+        }
+    }
+    linear_backward::check_refusals(device);
 }
 
 fn vector_sizes(device: &Device) {

@@ -89,22 +89,25 @@ pub fn check(device: &Device) {
         seen
     };
     let seen = run();
-    let precisions: Vec<Precision> = seen.iter().map(|(chosen, _)| chosen.precision).collect();
     use Precision::{F32, Tf32};
-    assert_eq!(precisions, [Tf32, Tf32, Tf32, F32, F32, F32, Tf32], "{seen:?}");
-    let within = [true, true, false, true, true, true, true];
-    for ((chosen, error), within) in seen.iter().zip(within) {
-        assert_eq!(*error <= tolerance, within, "{chosen:?}: error {error:e}");
-    }
-    for (number, (chosen, _)) in seen.iter().enumerate() {
+    // A GPU without tensor cores computes in f32 where tf32 would do.
+    let tensor_cores = seen[0].0.precision == Tf32;
+    let levels = [Tf32, Tf32, Tf32, F32, F32, F32, Tf32];
+    for (number, ((chosen, error), level)) in seen.iter().zip(levels).enumerate() {
         let adapted = chosen.adapted.expect("it adapts");
-        assert_eq!((adapted.checks, adapted.level), (number as u64, chosen.precision));
+        assert_eq!((adapted.checks, adapted.level), (number as u64, level), "{seen:?}");
+        assert_eq!(chosen.precision, if tensor_cores { level } else { F32 });
+        let within = number != 2 || !tensor_cores;
+        assert_eq!(*error <= tolerance, within, "{chosen:?}: error {error:e}");
     }
     // The check of a call is read by the next: what it estimated is near what the call's error was.
     let estimate = |call: usize, precision: usize| {
         seen[call + 1].0.adapted.and_then(|adapted| adapted.estimates).expect("samples")[precision]
     };
     for (call, precision) in [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1)] {
+        if precision == 0 && !tensor_cores {
+            continue;
+        }
         let (estimate, error) = (estimate(call, precision), seen[call].1);
         let ratio = estimate / error;
         assert!((0.3..4.0).contains(&ratio), "call {call}: {estimate:e}, error {error:e}");
@@ -113,9 +116,8 @@ pub fn check(device: &Device) {
 
     // Within the tolerance, but not by the margin: what is computed with stays, from above and from below.
     let close = Calls::new(device, tolerance, Adaptive { margin: 20.0, ..every });
-    let chosen: Vec<_> =
-        [&random, &cancelling, &random, &random, &random].map(|data| close.call(data).0).into();
-    let levels = chosen.iter().map(|chosen| chosen.precision).collect::<Vec<_>>();
+    let levels = [&random, &cancelling, &random, &random, &random]
+        .map(|data| close.call(data).0.adapted.expect("it adapts").level);
     assert_eq!(levels, [Tf32, Tf32, F32, F32, F32]);
 }
 
