@@ -165,7 +165,7 @@ const NAMES: [&str; 7] = ["a", "b", "c", "bias", "residual", "d", "z"];
 
 impl<T: LinearElement, O: LinearResult> GroupedPlan<T, O> {
     /// Checks the problems, chooses the kernel, and copies the list to the device. A list without problems, or of empty
-    /// ones, launches nothing.
+    /// ones, launches nothing. The precision is chosen here, once for all runs: `options.adaptive` has no meaning.
     ///
     /// # Errors
     /// A tolerance that is not above 0; rows or results that overlap; counts, places or a number of output tiles beyond

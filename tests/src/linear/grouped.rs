@@ -64,7 +64,7 @@ pub fn check<T: LinearElement, O: LinearResult>(device: &Device, case: &Case<'_>
         beta: if with_c { 0.5 } else { 0.0 },
         activation: Activation::ALL[numbers.below(Activation::ALL.len())],
         precision: case.precision,
-        tolerance: 1e-5,
+        ..Default::default()
     };
     let mut plan = GroupedPlan::<T, O>::new(device, case.layout, options, fusion, &problems)
         .unwrap_or_else(|why| panic!("{case:?}: {why}"));
