@@ -5,6 +5,7 @@
 //! values come in segments (or products, where a matrix is in it): `batch` of them, `inner` values each before the stage
 //! that contracts them and `outer` after it.
 
+use crate::activation::Activation;
 use crate::dtype::{DType, Element};
 use crate::gemv::GemvCut;
 use crate::view::{In, Out};
@@ -110,6 +111,15 @@ pub struct Operand {
     pub extent: Extent,
 }
 
+/// What the kernel of a product of matrices does in place of a stage after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Epilogue {
+    /// It adds the operand of this number, a value for each column.
+    Bias(usize),
+    /// It applies the function.
+    Activation(Activation),
+}
+
 /// A stage of a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stage {
@@ -121,6 +131,8 @@ pub struct Stage {
     pub entry: Option<&'static str>,
     /// Whether tensor cores may compute it.
     pub tensor_eligible: bool,
+    /// What the kernel of the chain's product of matrices has in its place.
+    pub epilogue: Option<Epilogue>,
 }
 
 /// What is declared of a chain.
@@ -130,7 +142,7 @@ pub struct Declaration {
     pub name: &'static str,
     /// What it computes, in a line.
     pub computes: &'static str,
-    /// The kernel that computes all stages; none where a product of matrices has them as its epilogue.
+    /// The kernel that computes all stages; none where a product of matrices has them as its epilogue, if it has them.
     pub entry: Option<&'static str>,
     /// Element type of operands, values and results.
     pub dtype: DType,
@@ -154,6 +166,22 @@ impl Declaration {
     /// The kind of the contraction.
     pub fn contracts(&self) -> Option<StageKind> {
         self.contraction().map(|at| self.stages[at].kind)
+    }
+
+    /// The epilogue that a product of matrices has in place of the stages after it: the number of the bias's operand, and the
+    /// activation. None where the chain has no product, or a stage that is not in the product's kernel.
+    pub fn epilogue(&self) -> Option<(Option<usize>, Activation)> {
+        if self.contracts() != Some(StageKind::Matmul) {
+            return None;
+        }
+        let (mut bias, mut activation) = (None, Activation::None);
+        for stage in &self.stages[1..] {
+            match stage.epilogue? {
+                Epilogue::Bias(operand) => bias = Some(operand),
+                Epilogue::Activation(function) => activation = function,
+            }
+        }
+        Some((bias, activation))
     }
 
     /// Values that stage `number` leaves for the next, or as the result.

@@ -1,10 +1,14 @@
 //! Chains of stages: those of the library, and others that are declared here.
 
-use kasmina::Device;
-use kasmina::fusion::Fused;
-use kasmina::types::fusion::FusionShape;
+use kasmina::fusion::{Fused, Unfused};
+use kasmina::linear::Activation;
+use kasmina::types::fusion::chains::MatmulBiasActivation;
+use kasmina::types::fusion::{Fusion as _, FusionShape};
+use kasmina::{Buffer, Device};
 use kasmina_kernels::fusion::chain::Kernels as _;
-use kasmina_tests::fusion::{check_chain, check_declared, check_refusals, check_savings};
+use kasmina_tests::fusion::{
+    check_chain, check_declared, check_large_product, check_refusals, check_savings,
+};
 use kasmina_types::fusion::FusionBuilder;
 use kasmina_types::fusion::kind::{Gemv, Map, Matmul, Sum};
 use proptest::prelude::*;
@@ -151,7 +155,8 @@ fn shapes_at_the_edges() {
     check_savings();
 }
 
-/// The stages after a product of matrices have kernels, and it has a reference; its own kernel is `linear`'s.
+/// A product of matrices is `linear`'s kernel; a stage after it that is none of its epilogue's has a kernel of its own,
+/// and no fused form.
 #[test]
 fn epilogues_of_products() {
     let shape = FusionShape { batch: 5, inner: 7, outer: 3 };
@@ -160,4 +165,36 @@ fn epilogues_of_products() {
     assert!(MatmulSquash::fused().is_none() && kernels[0].is_none() && kernels[1].is_some());
     let why = Fused::<MatmulSquash>::new(&Device::simt(), shape).err().expect("no kernel");
     assert!(why.to_string().contains("stage `matmul`"), "{why}");
+    assert_eq!(MatmulSquash::DECLARATION.epilogue(), None);
+
+    let by_stages = |device: &Device| {
+        let of = |len: usize| -> Vec<f32> { (0..len).map(|i| (i % 7) as f32 - 3.0).collect() };
+        let operands = [of(35), of(21), of(3), of(5)]
+            .map(|values| Buffer::from_slice(device, &values).expect("memory"));
+        let inputs = MatmulSquash::inputs(&operands).expect("four operands");
+        let mut output = Buffer::zeroed(device, 15).expect("memory");
+        let mut chain = Unfused::<MatmulSquash>::new(device, shape).expect("kernels");
+        chain.run(inputs, &mut output).expect("a run");
+        output.to_vec().expect("a result")
+    };
+    let (got, expected) = (by_stages(&shuffled(2)), by_stages(&Device::Cpu));
+    let near = |(got, expected): (&f32, &f32)| (got - expected).abs() <= 1e-5 * expected.abs();
+    assert!(got.iter().zip(&expected).all(near), "{got:?}, {expected:?}");
+}
+
+/// The declared product is one launch of `linear`, with its epilogue, and stays close to its stages on tensor cores too.
+#[test]
+fn a_product_on_tensor_cores() {
+    for device in [shuffled(4), Device::Cpu] {
+        check_large_product(&device, 11);
+    }
+    let declared = MatmulBiasActivation::DECLARATION;
+    assert_eq!(declared.epilogue(), Some((Some(2), Activation::GeluErf)));
+    let entries: Vec<_> = declared.stages.iter().map(|stage| stage.entry).collect();
+    let stages = [
+        None,
+        Some("fusion_matmul_bias_activation_bias_f32"),
+        Some("fusion_matmul_bias_activation_activation_f32"),
+    ];
+    assert_eq!((declared.entry, entries.as_slice()), (None, &stages[..]));
 }

@@ -1,7 +1,10 @@
 //! Chains of stages: fused against their reference and against the stages one by one.
 
 use kasmina::fusion::{Chain, Fused, Unfused};
-use kasmina::types::fusion::chains::{ErrorAccuracySum, ErrorGemvUpdate, KlSum};
+use kasmina::linear::{Chosen, Precision};
+use kasmina::types::fusion::chains::{
+    ErrorAccuracySum, ErrorGemvUpdate, KlSum, MatmulBiasActivation,
+};
 use kasmina::types::fusion::{Extent, FUSIONS, FusionShape, StageKind};
 use kasmina::{Buffer, Device};
 use num_traits::AsPrimitive;
@@ -12,17 +15,24 @@ use crate::Numbers;
 const FUSED: f64 = 1e-4;
 
 /// A chain on random operands: two runs' bits, the reference to `tolerance` of the largest result or
-/// of 1, and the stages' kernels.
+/// of 1, and the stages' kernels. How the product of matrices was computed, if there is one.
 #[track_caller]
-pub fn check_chain<F: Chain>(device: &Device, shape: FusionShape, tolerance: f64, seed: u64) {
+pub fn check_chain<F: Chain>(
+    device: &Device,
+    shape: FusionShape,
+    tolerance: f64,
+    seed: u64,
+) -> Option<Chosen> {
     let declared = F::DECLARATION;
     let mut numbers = Numbers::new(seed);
-    // Positive, for precisions and variances are among them.
+    // Positive, for precisions and variances are among them; of a product of both signs.
+    let product = declared.contracts() == Some(StageKind::Matmul);
+    let (low, high) = if product { (-1.0, 1.0) } else { (0.25, 1.25) };
     let operands: Vec<Vec<F::Element>> = declared
         .operands
         .iter()
         .map(|operand| {
-            let value = |_| num_traits::FromPrimitive::from_f32(numbers.in_range(0.25, 1.25));
+            let value = |_| num_traits::FromPrimitive::from_f32(numbers.in_range(low, high));
             (0..shape.elements(operand.extent)).map(value).map(|v| v.expect("a float")).collect()
         })
         .collect();
@@ -59,6 +69,7 @@ pub fn check_chain<F: Chain>(device: &Device, shape: FusionShape, tolerance: f64
     let mut output = Buffer::<F::Element>::zeroed(device, got.len() + 1).expect("memory");
     let why = fused.run(inputs(), &mut output).expect_err("the output is too long").to_string();
     assert!(why.contains("output") && why.contains(declared.name), "{why}");
+    fused.chosen()
 }
 
 /// Every declared chain. Results are rounded to f64 once; sums of logarithms lose what additions of `inner` terms do.
@@ -69,7 +80,20 @@ pub fn check_declared(device: &Device, [batch, inner, outer]: [usize; 3], seed: 
     check_chain::<KlSum>(device, sums, tolerance, seed);
     check_chain::<ErrorAccuracySum>(device, sums, tolerance, seed);
     check_chain::<ErrorGemvUpdate>(device, FusionShape { batch, inner, outer }, tolerance, seed);
-    assert_eq!(FUSIONS.len(), 3, "a chain that this does not check");
+    let layer = FusionShape { batch, inner, outer };
+    check_chain::<MatmulBiasActivation>(device, layer, 1e-5, seed);
+    assert_eq!(FUSIONS.len(), 4, "a chain that this does not check");
+}
+
+/// A product that is large enough for tensor cores, where they are, with its epilogue and by stages.
+#[track_caller]
+pub fn check_large_product(device: &Device, seed: u64) {
+    let shape = FusionShape { batch: 130, inner: 136, outer: 120 };
+    let tolerance = Precision::Tf32.error_bound();
+    let chosen = check_chain::<MatmulBiasActivation>(device, shape, tolerance, seed);
+    if let Some(chosen) = chosen {
+        assert_eq!(chosen.precision, Precision::Tf32, "{chosen:?}");
+    }
 }
 
 /// Shapes that a chain does not have.
@@ -93,6 +117,7 @@ pub fn check_savings() {
         (1, 16 * 30, sum),
         (2, 2 * 16 * 30, sum),
         (2, 16 * 30 + 16 * 21, Some(StageKind::GemvTransposed)),
+        (2, 2 * 8 * 21, Some(StageKind::Matmul)),
     ];
     assert_eq!(saved, expected);
 }

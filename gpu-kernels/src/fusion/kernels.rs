@@ -2,7 +2,8 @@
 //!
 //! # Math
 //! As the stages say, one after the other: [`super::stages`]. Sums are in f64. The fused kernel keeps in registers what the
-//! others leave in memory, in the same type, so that both compute the same values.
+//! others leave in memory, in the same type, so that both compute the same values. A product of matrices, and what is fused
+//! to it, is a launch of `linear`: of such a chain the stages after it alone have kernels here.
 //!
 //! # Layout
 //! [`kasmina_types::FusionArguments`]: operands `[batch, inner]`, `[batch, outer]`, `[batch]`, a matrix for each product;
@@ -23,7 +24,9 @@
 //! # Source
 //! Declared in `kasmina_types::fusion::chains`. Reference: `kasmina_reference::fusion`.
 
-use kasmina_types::fusion::chains::{ErrorAccuracySum, ErrorGemvUpdate, KlSum};
+use kasmina_types::fusion::chains::{
+    ErrorAccuracySum, ErrorGemvUpdate, KlSum, MatmulBiasActivation,
+};
 use kasmina_types::fusion::fusion_kernels;
 
 use super::{chain, stages};
@@ -31,3 +34,4 @@ use super::{chain, stages};
 kasmina_types::kl_sum_fusion!(fusion_kernels);
 kasmina_types::error_accuracy_sum_fusion!(fusion_kernels);
 kasmina_types::error_gemv_update_fusion!(fusion_kernels);
+kasmina_types::matmul_bias_activation_fusion!(fusion_kernels);

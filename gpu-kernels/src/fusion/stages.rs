@@ -2,7 +2,10 @@
 //! operands in their order.
 
 use kasmina_device::math;
+use kasmina_types::Activation;
 use kasmina_types::active_inference::VARIANCE_FLOOR;
+
+use crate::normalization::activation::{Precision, activate};
 
 /// The complexity of a state: ½[s/v0 + (μ − m0)²/v0 − 1 − ln(s/v0)], s no less than [`VARIANCE_FLOOR`].
 #[inline(always)]
@@ -36,4 +39,18 @@ pub fn weighted_prediction_error(observation: f64, prediction: f64, obs_precisio
 #[inline(always)]
 pub fn belief_update(gradient: f64, mean: f64, prior_mean: f64, prior_var: f64, kappa: f64) -> f64 {
     math::fma_f64(kappa, gradient - (mean - prior_mean) / prior_var, mean)
+}
+
+/// A·Bᵀ + bias.
+#[inline(always)]
+pub fn bias(value: f32, bias: f32) -> f32 {
+    value + bias
+}
+
+/// x·Φ(x).
+#[inline(always)]
+pub fn activation(value: f32) -> f32 {
+    let mut lane = [value];
+    activate(Precision::Full, Activation::GeluErf as u32, &mut lane);
+    lane[0]
 }

@@ -28,45 +28,47 @@
 //! ```
 
 pub mod compose;
+mod step;
 
 use std::marker::PhantomData;
 
-use kasmina_device::Kernel;
 use kasmina_kernels::fusion::chain::Kernels;
 use kasmina_reference::fusion as stages;
-use kasmina_types::FusionArguments;
-use kasmina_types::fusion::chains::{ErrorAccuracySum, ErrorGemvUpdate, KlSum};
-use kasmina_types::fusion::{
-    Declaration, Extent, Fusion, FusionShape, Stage, StageKind, fusion_composition,
+use kasmina_types::fusion::chains::{
+    ErrorAccuracySum, ErrorGemvUpdate, KlSum, MatmulBiasActivation,
 };
+use kasmina_types::fusion::{Declaration, Fusion, FusionShape, StageKind, fusion_composition};
 
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::driver::launchers::KernelDevice;
-use crate::driver::launchers::fusion::{self as launcher, Arguments};
-use crate::driver::launchers::gemv::{Scratch, Work};
+use crate::driver::launchers::fusion::Arguments;
 use crate::error::Error;
-use crate::linear::{GemvElement, GemvShape};
+use crate::linear::{Chosen, GemvElement, GemvShape, LinearResult};
 use compose::Reference;
+use step::Step;
 
 kasmina_types::kl_sum_fusion!(fusion_composition);
 kasmina_types::error_accuracy_sum_fusion!(fusion_composition);
 kasmina_types::error_gemv_update_fusion!(fusion_composition);
+kasmina_types::matmul_bias_activation_fusion!(fusion_composition);
 
 /// A declared chain with its kernels and its reference.
-pub trait Chain: Kernels + Reference + Fusion<Element: GemvElement> {}
+pub trait Chain: Kernels + Reference + Fusion<Element: GemvElement + LinearResult> {}
 
-impl<F: Kernels + Reference + Fusion<Element: GemvElement>> Chain for F {}
+impl<F: Kernels + Reference + Fusion<Element: GemvElement + LinearResult>> Chain for F {}
 
 /// The operands of a chain: a buffer under each name.
 pub type Inputs<'a, F> = <F as Fusion>::Inputs<&'a Buffer<<F as Fusion>::Element>>;
 
-/// A chain in one launch, for one shape on one device. A run allocates nothing.
+/// A chain in one launch, for one shape on one device. A run allocates nothing, but for the first of a product of matrices,
+/// which is a launch of [`Linear`](crate::linear::Linear) and keeps its scratch.
 pub struct Fused<F> {
     device: Device,
     shape: FusionShape,
     /// None where the device runs no kernels.
     step: Option<Step>,
+    chosen: Option<Chosen>,
     chain: PhantomData<F>,
 }
 
@@ -80,48 +82,27 @@ pub struct Unfused<F: Fusion> {
     between: Vec<Buffer<F::Element>>,
 }
 
-/// A kernel and how its work is cut.
-struct Step {
-    kernel: &'static Kernel<FusionArguments>,
-    scratch: Scratch,
-}
-
-impl Step {
-    /// For a kernel whose contraction, or only stage, is `stage`; `length` values of a segment.
-    fn new<F: Chain>(
-        device: &Device,
-        kernel: Option<&'static Kernel<FusionArguments>>,
-        stage: Option<&Stage>,
-        shape: &FusionShape,
-        length: usize,
-    ) -> Result<Self, Error> {
-        let no_kernel = || Error::NoKernel {
-            op: F::DECLARATION.name,
-            stage: stage.map_or("", |stage| stage.name),
-        };
-        let kernel = kernel.ok_or_else(no_kernel)?;
-        let work = work(stage.map_or(StageKind::Map, |stage| stage.kind), shape, length);
-        let scratch = Scratch::new(device, kernel, work, F::Element::SUM_BYTES)?;
-        Ok(Self { kernel, scratch })
-    }
-}
-
 impl<F: Chain> Fused<F> {
     /// A chain for a shape.
     ///
     /// # Errors
-    /// A shape that the chain does not have, or of more than 2³¹ − 1 segments or values of one; a chain that is the epilogue of
-    /// a product of matrices, on a device that runs kernels; memory exhausted; a failed call.
+    /// A shape that the chain does not have, or of more than 2³¹ − 1 segments or values of one; a chain of a product of
+    /// matrices with stages that are no epilogue of its kernel, on a device that runs kernels; memory exhausted; a failed
+    /// call.
     pub fn new(device: &Device, shape: FusionShape) -> Result<Self, Error> {
         let declaration = F::DECLARATION;
         check(&declaration, &shape)?;
         let step = if KernelDevice::of(device).is_some() {
-            let stage = declaration.contraction().map(|at| &declaration.stages[at]);
-            Some(Step::new::<F>(device, F::fused(), stage, &shape, shape.inner)?)
+            Some(Step::fused::<F>(device, &shape)?)
         } else {
             None
         };
-        Ok(Self { device: device.clone(), shape, step, chain: PhantomData })
+        Ok(Self { device: device.clone(), shape, step, chosen: None, chain: PhantomData })
+    }
+
+    /// How the last run computed the product of matrices; none of a chain without one, or where the reference runs.
+    pub fn chosen(&self) -> Option<Chosen> {
+        self.chosen
     }
 
     /// Queues the chain.
@@ -139,7 +120,8 @@ impl<F: Chain> Fused<F> {
         let arguments = Arguments { declaration, shape, operands: &operands, stage, output };
         match (KernelDevice::of(&self.device), &mut self.step) {
             (Some(kernels), Some(step)) => {
-                launcher::launch(kernels, step.kernel, &mut step.scratch, arguments)
+                self.chosen = step.launch(kernels, arguments)?;
+                Ok(())
             }
             _ => on_cpu::<F>(arguments),
         }
@@ -150,18 +132,16 @@ impl<F: Chain> Unfused<F> {
     /// As [`Fused::new`].
     ///
     /// # Errors
-    /// As [`Fused::new`].
+    /// As [`Fused::new`]; a product of matrices may have any stages after it.
     pub fn new(device: &Device, shape: FusionShape) -> Result<Self, Error> {
         let declaration = F::DECLARATION;
         check(&declaration, &shape)?;
         let (mut steps, mut between) = (Vec::new(), Vec::new());
         if KernelDevice::of(device).is_some() {
-            for (number, (stage, kernel)) in declaration.stages.iter().zip(F::stages()).enumerate()
-            {
-                let extent = declaration.extent_after(number);
-                let length = if extent == Extent::Outer { shape.outer } else { shape.inner };
-                steps.push(Step::new::<F>(device, kernel, Some(stage), &shape, length)?);
+            for (number, kernel) in F::stages().into_iter().enumerate() {
+                steps.push(Step::alone::<F>(device, number, kernel, &shape)?);
                 if number < declaration.launches_saved() {
+                    let extent = declaration.extent_after(number);
                     between.push(Buffer::zeroed(device, shape.elements(extent))?);
                 }
             }
@@ -190,25 +170,9 @@ impl<F: Chain> Unfused<F> {
             let stage = Some((number, before.last()));
             let output = after.first_mut().unwrap_or(output);
             let arguments = Arguments { declaration, shape, operands, stage, output };
-            launcher::launch(kernels, step.kernel, &mut step.scratch, arguments)?;
+            step.launch(kernels, arguments)?;
         }
         Ok(())
-    }
-}
-
-/// What a kernel whose contraction, or only stage, is of a kind has to do; `length` values of a segment.
-fn work(kind: StageKind, shape: &FusionShape, length: usize) -> Work {
-    let &FusionShape { batch, inner, outer } = shape;
-    match kind {
-        StageKind::Map => Work::Values(batch, length),
-        StageKind::Sum => Work::Sums(batch, inner),
-        // Of a product of matrices no kernel is generated here.
-        StageKind::Gemv | StageKind::Matmul => {
-            Work::Products(GemvShape { batch, ..GemvShape::new(outer, inner) }, 1)
-        }
-        StageKind::GemvTransposed => {
-            Work::Products(GemvShape { batch, ..GemvShape::new(inner, outer) }.transposed(), 1)
-        }
     }
 }
 

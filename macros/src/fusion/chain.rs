@@ -7,7 +7,7 @@ use syn::{
     Token, Type, parenthesized,
 };
 
-use super::check;
+use super::{check, epilogue};
 
 /// Operands of a chain at most: what the kernels' parameters hold.
 const MOST_OPERANDS: usize = 8;
@@ -97,6 +97,8 @@ pub(super) struct Stage {
     pub(super) tensor_eligible: bool,
     pub(super) reduction: bool,
     pub(super) precision: (String, Span),
+    /// What the kernel of a product of matrices has in its place, by name.
+    pub(super) epilogue: Option<(String, Span)>,
     pub(super) inputs: Vec<Ident>,
     pub(super) columns: Vec<Ident>,
     pub(super) scalars: Vec<Ident>,
@@ -130,6 +132,7 @@ impl Chain {
         stages.sort_by_key(|stage| stage.number);
         check::numbers(&input.ident, &stages)?;
         check::order(&stages)?;
+        epilogue::check(&stages)?;
         let element = check::precision(&stages)?;
         let operands = number_operands(&mut stages)?;
         let docs = input.attrs.iter().filter_map(doc).collect();
@@ -183,6 +186,7 @@ impl Stage {
             tensor_eligible: false,
             reduction: false,
             precision: ("fp32".into(), name.span()),
+            epilogue: None,
             inputs: Vec::new(),
             columns: Vec::new(),
             scalars: Vec::new(),
@@ -215,8 +219,12 @@ impl Stage {
                 let text: LitStr = value(input)?;
                 self.precision = (text.value(), text.span());
             }
+            "epilogue" => {
+                let text: LitStr = value(input)?;
+                self.epilogue = Some((text.value(), text.span()));
+            }
             other => {
-                let expected = "expected `inputs`, `columns`, `scalars`, `tensor_eligible`, `reduction` or `precision`";
+                let expected = "expected `inputs`, `columns`, `scalars`, `tensor_eligible`, `reduction`, `precision` or `epilogue`";
                 let why = format!("stage `{}`: `{other}`: {expected}", self.name);
                 return Err(Error::new(key.span(), why));
             }

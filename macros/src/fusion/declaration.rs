@@ -5,6 +5,7 @@ use quote::{format_ident, quote};
 use syn::{DeriveInput, Ident};
 
 use super::chain::{Chain, Extent};
+use super::epilogue;
 
 pub(super) fn expand(chain: &Chain, input: &DeriveInput) -> TokenStream {
     let (name, vis, element) = (&chain.name, &input.vis, &chain.element);
@@ -28,12 +29,14 @@ pub(super) fn expand(chain: &Chain, input: &DeriveInput) -> TokenStream {
     let stages = chain.stages.iter().map(|stage| {
         let (name, kind) = (stage.name.to_string(), format_ident!("{}", stage.kind.name()));
         let (entry, eligible) = (option(chain.stage_entry(stage)), stage.tensor_eligible);
+        let epilogue = epilogue::expand(stage);
         quote! {
             ::kasmina_types::fusion::Stage {
                 name: #name,
                 kind: ::kasmina_types::fusion::StageKind::#kind,
                 entry: #entry,
                 tensor_eligible: #eligible,
+                epilogue: #epilogue,
             }
         }
     });

@@ -5,6 +5,7 @@ mod chain;
 mod check;
 mod composition;
 mod declaration;
+mod epilogue;
 mod kernels;
 
 use proc_macro2::TokenStream;

@@ -1,6 +1,6 @@
 //! The chains of this library.
 
-use super::kind::{GemvTransposed, Map, Sum};
+use super::kind::{GemvTransposed, Map, Matmul, Sum};
 use super::{Declaration, Fusion, FusionBuilder};
 
 /// KL(q ‖ prior) of Gaussian beliefs, in nats.
@@ -58,6 +58,24 @@ pub struct ErrorGemvUpdate {
     pub belief_update: Map,
 }
 
+/// A layer: gelu(A·Bᵀ + bias), A `[batch, inner]` and weights B `[outer, inner]`.
+#[derive(Clone, Copy, Debug, FusionBuilder)]
+pub struct MatmulBiasActivation {
+    /// A·Bᵀ.
+    #[stage(1, inputs(a, b), tensor_eligible = true, precision = "fp32")]
+    pub matmul: Matmul,
+    /// + bias.
+    #[stage(2, columns(bias), epilogue = "bias", tensor_eligible = false, precision = "fp32")]
+    pub bias: Map,
+    /// x·Φ(x).
+    #[stage(3, epilogue = "gelu_erf", tensor_eligible = false, precision = "fp32")]
+    pub activation: Map,
+}
+
 /// Every chain.
-pub const FUSIONS: [Declaration; 3] =
-    [KlSum::DECLARATION, ErrorAccuracySum::DECLARATION, ErrorGemvUpdate::DECLARATION];
+pub const FUSIONS: [Declaration; 4] = [
+    KlSum::DECLARATION,
+    ErrorAccuracySum::DECLARATION,
+    ErrorGemvUpdate::DECLARATION,
+    MatmulBiasActivation::DECLARATION,
+];

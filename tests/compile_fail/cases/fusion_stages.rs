@@ -88,4 +88,56 @@ pub struct Unknown {
     pub total: Sum,
 }
 
+#[derive(FusionBuilder)]
+pub struct NoProduct {
+    #[stage(1, inputs(a))]
+    pub double: Map,
+    #[stage(2, columns(bias), epilogue = "bias")]
+    pub bias: Map,
+}
+
+#[derive(FusionBuilder)]
+pub struct NoActivation {
+    #[stage(1, inputs(a, b))]
+    pub product: Matmul,
+    #[stage(2, epilogue = "swish")]
+    pub swish: Map,
+}
+
+#[derive(FusionBuilder)]
+pub struct LateBias {
+    #[stage(1, inputs(a, b))]
+    pub product: Matmul,
+    #[stage(2, epilogue = "relu")]
+    pub relu: Map,
+    #[stage(3, columns(bias), epilogue = "bias")]
+    pub bias: Map,
+}
+
+#[derive(FusionBuilder)]
+pub struct BetweenEpilogues {
+    #[stage(1, inputs(a, b))]
+    pub product: Matmul,
+    #[stage(2)]
+    pub double: Map,
+    #[stage(3, epilogue = "relu")]
+    pub relu: Map,
+}
+
+#[derive(FusionBuilder)]
+pub struct NoBias {
+    #[stage(1, inputs(a, b))]
+    pub product: Matmul,
+    #[stage(2, epilogue = "bias")]
+    pub bias: Map,
+}
+
+#[derive(FusionBuilder)]
+pub struct Operands {
+    #[stage(1, inputs(a, b))]
+    pub product: Matmul,
+    #[stage(2, scalars(gain), epilogue = "relu")]
+    pub relu: Map,
+}
+
 fn main() {}
