@@ -22,6 +22,7 @@ pub mod graft_schedule;
 pub mod layer;
 pub mod lifecycle;
 pub mod linear;
+pub mod linear_sample;
 pub mod linear_wgmma;
 pub mod normalization;
 pub mod parameter_gradients;
@@ -53,6 +54,7 @@ pub use lifecycle::SeedLifecycle;
 pub use linear::{
     Layout, LinearBackward, LinearOutput, LinearParams, LinearProblem, LinearStrides, Scaling,
 };
+pub use linear_sample::{LINEAR_SAMPLE_SUMS, LinearSample};
 pub use linear_wgmma::{LinearRepack, LinearWgmmaParams};
 pub use normalization::{
     ActivationNorm, ActivationNormBackward, Norm, NormGradientMerge, NormOrder, NormPlan,

@@ -9,7 +9,7 @@ use kasmina::{Buffer, Device, Executor};
 use kasmina_kernels::instances;
 use kasmina_tests::Numbers;
 use kasmina_tests::linear::forward::{self, Case, check, check_scales};
-use kasmina_tests::linear::gradients;
+use kasmina_tests::linear::gradients::{self, Shared};
 use proptest::prelude::*;
 
 use super::shuffled;
@@ -57,7 +57,6 @@ proptest! {
 
     #[test]
     fn gradients_of_products(case in case()) {
-        let case = Case { batch: 1, ..case };
         for device in [shuffled(case.seed), Device::Cpu] {
             gradients::check::<f32>(&device, &case);
             gradients::check::<f64>(&device, &case);
@@ -72,6 +71,30 @@ proptest! {
         for device in [shuffled(case.seed), Device::Cpu] {
             check_scales(&device, &case);
         }
+    }
+}
+
+/// Batches that share one operand, both, or none, in each layout, with gaps and without.
+#[test]
+fn gradients_of_batches() {
+    for (seed, layout) in Layout::ALL.into_iter().enumerate() {
+        let case = Case { batch: 3, ..Case::new(layout, 21, 18, 37, Precision::Auto) };
+        for (number, [a, b]) in [[false, true], [true, false], [true, true]].into_iter().enumerate()
+        {
+            let shared = Shared { a, b };
+            let seed = (3 * seed + number) as u64;
+            for gaps in [false, true] {
+                let case = Case { seed, gaps, ..case };
+                for device in [shuffled(seed), Device::Cpu] {
+                    gradients::check_batch::<f32>(&device, &case, shared);
+                    gradients::check_batch::<bf16>(&device, &case, shared);
+                    gradients::check_batch::<f64>(&device, &case, shared);
+                }
+            }
+        }
+    }
+    for device in [shuffled(1), Device::Cpu] {
+        gradients::check_refusals(&device);
     }
 }
 

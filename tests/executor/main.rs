@@ -14,6 +14,7 @@ mod graft_schedule;
 mod layer;
 mod linear;
 mod linear_hopper;
+mod linear_sample;
 mod reduce;
 mod state_update;
 mod telemetry_reduce;

@@ -23,6 +23,7 @@ use kasmina_tests::kasmina::layer::{
     checkpoints, kernels, lifecycle, memory, profile, stack, steps, training,
 };
 use kasmina_tests::kasmina::{gradient_clip, graft_schedule, state_update, telemetry_reduce};
+use kasmina_tests::linear::adaptive;
 use kasmina_tests::linear::forward as linear;
 use kasmina_tests::linear::gemv;
 use kasmina_tests::linear::gradients as linear_backward;
@@ -88,7 +89,13 @@ fn main() {
         trial("linear::refusals", linear::check_refusals),
         trial("gemv::sizes", gemv_sizes),
         trial("gemv::refusals", gemv::check_refusals),
+        trial("linear::gradients_of_batches", linear_batches),
+        trial("linear::adaptive", |device| {
+            adaptive::check(device);
+            adaptive::check_steps(device);
+        }),
         trial("fusion::sizes", fusion_sizes),
+        trial("fusion::large_product", |device| fusion::check_large_product(device, 11)),
         trial("fusion::refusals", fusion::check_refusals),
         trial("active_inference::refusals", inference::check_refusals),
         trial("transfer_entropy::values_of_the_case", |device| te::check_case(device, usize::MAX)),
@@ -679,6 +686,20 @@ fn linear_gradients(device: &Device) {
         linear_backward::check::<f16>(device, &case);
         linear_backward::check::<f64>(device, &case);
     }
+}
+
+fn linear_batches(device: &Device) {
+    for layout in Layout::ALL {
+        let case =
+            linear::Case { batch: 3, ..linear::Case::new(layout, 150, 130, 70, Precision::Auto) };
+        for [a, b] in [[false, false], [false, true], [true, false], [true, true]] {
+            let shared = linear_backward::Shared { a, b };
+            linear_backward::check_batch::<f32>(device, &case, shared);
+            linear_backward::check_batch::<bf16>(device, &case, shared);
+            linear_backward::check_batch::<f64>(device, &case, shared);
+        }
+    }
+    linear_backward::check_refusals(device);
 }
 
 fn vector_sizes(device: &Device) {

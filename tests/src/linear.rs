@@ -1,5 +1,6 @@
 //! Dense linear algebra.
 
+pub mod adaptive;
 pub mod forward;
 pub mod gemv;
 pub mod gradients;

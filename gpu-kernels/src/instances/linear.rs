@@ -2,9 +2,11 @@
 
 use kasmina_device::Kernel;
 use kasmina_types::tiles::LINEAR_SIMT_TILE;
-use kasmina_types::{DType, Layout, LinearBackward, LinearParams, LinearRepack, LinearWgmmaParams};
+use kasmina_types::{
+    DType, Layout, LinearBackward, LinearParams, LinearRepack, LinearSample, LinearWgmmaParams,
+};
 
-use crate::linear::{forward, forward_mma, forward_wgmma, gradients, repack};
+use crate::linear::{forward, forward_mma, forward_wgmma, gradients, repack, sample};
 
 /// An instance of `linear`.
 #[derive(Clone, Copy)]
@@ -142,6 +144,11 @@ pub fn linear_repack(size_bytes: usize) -> Option<(&'static Kernel<LinearRepack>
     }
     kasmina_types::linear_repack_tiles!(instance);
     None
+}
+
+/// The kernel that recomputes some results of a product of f32.
+pub fn linear_sample() -> &'static Kernel<LinearSample> {
+    sample::linear_sample_f32::handle()
 }
 
 /// The kernel of the gradient through an activation, for elements of `dtype`.

@@ -31,7 +31,7 @@ pub use information::{
 
 pub use linear::{
     LinearInstance, LinearWgmmaInstance, WgmmaKind, linear_backward, linear_mma, linear_repack,
-    linear_simt, linear_wgmma,
+    linear_sample, linear_simt, linear_wgmma,
 };
 
 /// An instance of one of the layer's passes whose threads load their rows themselves.

@@ -15,5 +15,6 @@ mod hopper;
 mod place;
 #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
 pub mod repack;
+pub mod sample;
 #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_80"))]
 mod tensor_tiles;

@@ -129,11 +129,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let matrices = Matrices::of(&file).map_err(Failure::usage)?;
     let device = arguments.device.device()?;
     let options = LinearOptions {
-        alpha: 1.0,
         beta: if matrices.c.is_some() { 1.0 } else { 0.0 },
         activation: arguments.activation.activation(),
         precision: arguments.precision.precision(),
         tolerance: arguments.tolerance,
+        ..Default::default()
     };
     let computed = match matrices.dtype {
         Dtype::F64 => compute::<f64>(&device, options, &matrices),

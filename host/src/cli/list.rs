@@ -222,6 +222,9 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
         "surrogate_rows" => Some("rows of surrogates: permuted, rotated, in blocks".into()),
         "linear" => Some("act(α·A·B + bias + β·C) + R".into()),
         "linear_backward" => Some("gradients of activation and bias of a product".into()),
+        "linear_sample" => {
+            Some("some results of a product in f64, and of its terms as tf32".into())
+        }
         "linear_repack" => Some("rows along k, for products that load them by bulk copies".into()),
         "graft_schedule" => Some("one epoch of every seed: α by its schedule".into()),
         "state_update" => Some("checked updates of the seeds' state, a batch".into()),

@@ -72,6 +72,16 @@ pub enum LinearError {
         /// The value.
         got: f64,
     },
+    /// Options of adaptive precision that mean nothing.
+    #[error("linear: `{setting}` is {got}, expected {expected} where the precision is adaptive")]
+    Adaptive {
+        /// The option.
+        setting: &'static str,
+        /// Its value.
+        got: String,
+        /// What it may be.
+        expected: &'static str,
+    },
     /// A gradient that needs what is not there.
     #[error("linear_backward: {what}; {advice}")]
     Gradient {

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use kasmina_types::{Activation, DType};
 
+use super::adaptive::{self, Adapted, Adaptive};
 use super::cpu;
 use super::element::LinearResult;
 use super::operands::Operands;
@@ -33,6 +34,8 @@ pub struct LinearOptions {
     pub precision: Precision,
     /// The relative error, in the norm, that [`Precision::Auto`] may bring in.
     pub tolerance: f64,
+    /// Whether `Auto` follows the data, of f32 on devices that run kernels; off by default.
+    pub adaptive: Option<Adaptive>,
 }
 
 impl Default for LinearOptions {
@@ -44,12 +47,13 @@ impl Default for LinearOptions {
             activation: Activation::None,
             precision: Precision::Auto,
             tolerance: 1e-5,
+            adaptive: None,
         }
     }
 }
 
 /// How a product was computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Chosen {
     /// The precision, never `Auto`. The CPU computes in f64 whatever was asked for.
     pub precision: Precision,
@@ -57,6 +61,14 @@ pub struct Chosen {
     pub kernel: &'static str,
     /// Blocks that shared the k of an output tile.
     pub parts: u32,
+    /// What adaptive precision had found before this call; none where it is off.
+    pub adapted: Option<Adapted>,
+}
+
+impl Chosen {
+    fn new(precision: Precision, kernel: &'static str, parts: u32) -> Self {
+        Self { precision, kernel, parts, adapted: None }
+    }
 }
 
 /// Products of matrices on one device: D = act(α·op(A)·op(B) + bias + β·C) + R, and their gradients.
@@ -89,6 +101,7 @@ pub struct Linear {
     pub(super) device: Device,
     pub(super) options: LinearOptions,
     pub(super) scratch: Mutex<Scratch>,
+    adaptive: Option<Mutex<adaptive::State>>,
 }
 
 #[derive(Default)]
@@ -154,13 +167,18 @@ impl Linear {
     /// Products on `device`.
     ///
     /// # Errors
-    /// A tolerance that is not above 0.
+    /// A tolerance that is not above 0, or options of adaptive precision that mean nothing.
     pub fn new(device: &Device, options: LinearOptions) -> Result<Self, Error> {
         let got = options.tolerance;
         if got.is_nan() || got <= 0.0 {
             return Err(LinearError::Tolerance { got }.into());
         }
-        Ok(Self { device: device.clone(), options, scratch: Mutex::default() })
+        let adaptive = options
+            .adaptive
+            .map(|adaptive| adaptive::State::new(adaptive, options.precision, got))
+            .transpose()?
+            .map(Mutex::new);
+        Ok(Self { device: device.clone(), options, scratch: Mutex::default(), adaptive })
     }
 
     /// What was asked for.
@@ -180,16 +198,25 @@ impl Linear {
         d: &mut Buffer<O>,
         z: Option<&mut Buffer<O>>,
     ) -> Result<Chosen, Error> {
-        let LinearOptions { alpha, beta, activation, .. } = self.options;
+        let LinearOptions { alpha, beta, activation, precision, .. } = self.options;
         let factors = Factors { alpha, beta, activation };
-        self.run(shape, &factors, operands, d, z)
+        // Other elements' products are exact, and the CPU computes in f64.
+        let adapts = T::DTYPE == DType::F32 && KernelDevice::of(&self.device).is_some();
+        let Some(state) = self.adaptive.as_ref().filter(|_| adapts) else {
+            return self.run(shape, (precision, &factors), operands, d, z);
+        };
+        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let precision = state.precision(&self.device, shape, O::DTYPE)?;
+        let chosen = self.run(shape, (precision, &factors), operands, d, z)?;
+        let adapted = Some(state.called(&self.device, shape, (operands.a, operands.b))?);
+        Ok(Chosen { adapted, ..chosen })
     }
 
-    /// As [`Self::forward`], with factors that may not be the options'.
+    /// As [`Self::forward`], with a precision and factors that may not be the options'.
     pub(super) fn run<T: LinearElement, O: LinearResult>(
         &self,
         shape: &LinearShape,
-        factors: &Factors,
+        (precision, factors): (Precision, &Factors),
         operands: &Operands<'_, T, O>,
         d: &mut Buffer<O>,
         mut z: Option<&mut Buffer<O>>,
@@ -204,12 +231,12 @@ impl Linear {
         }
         let kernels = KernelDevice::of(&self.device);
         let tensor_cores = kernels.is_some_and(launcher::multiplies_tf32);
-        let LinearOptions { precision, tolerance, .. } = self.options;
+        let tolerance = self.options.tolerance;
         let precision = precision.resolved(T::DTYPE, tolerance, shape, tensor_cores)?;
         check_output(T::DTYPE, O::DTYPE, precision)?;
         let Some(kernels) = kernels else {
             cpu::forward(shape, factors, operands, d, z)?;
-            return Ok(Chosen { precision: Precision::F64, kernel: "reference", parts: 1 });
+            return Ok(Chosen::new(Precision::F64, "reference", 1));
         };
         let alignment = hopper::Alignment::of(shape, operands, d, z.is_some());
         if let Some(plan) = hopper::plan(kernels, T::DTYPE, precision, shape, &alignment)? {
@@ -223,11 +250,10 @@ impl Linear {
                 *scratch = Scratch::default();
             }
             launched?;
-            let (kernel, parts) = (plan.kernel_name(), plan.sharers());
-            return Ok(Chosen { precision, kernel, parts });
+            return Ok(Chosen::new(precision, plan.kernel_name(), plan.sharers()));
         }
         let Some(cut) = launcher::cut(kernels, T::DTYPE, precision, shape)? else {
-            return Ok(Chosen { precision, kernel: "none: nothing to do", parts: 1 });
+            return Ok(Chosen::new(precision, "none: nothing to do", 1));
         };
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let (partials, arrivals) =
@@ -239,7 +265,7 @@ impl Linear {
             *scratch = Scratch::default();
         }
         launched?;
-        Ok(Chosen { precision, kernel: cut.instance.kernel.name(), parts: cut.parts })
+        Ok(Chosen::new(precision, cut.instance.kernel.name(), cut.parts))
     }
 }
 

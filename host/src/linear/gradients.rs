@@ -4,6 +4,7 @@ use std::sync::PoisonError;
 
 use bytemuck::Pod;
 use kasmina_types::{Activation, Layout, LinearStrides};
+use ndarray::Array2;
 
 use super::cpu;
 use super::element::LinearResult;
@@ -11,16 +12,18 @@ use super::error::LinearError;
 use super::forward::{Linear, Scratch};
 use super::operands::Operands;
 use super::shape::{Extent, LinearShape};
+use super::shared::{check_shared, folded};
 use crate::buffer::{Buffer, check_length};
 use crate::driver::launchers::KernelDevice;
-use crate::driver::launchers::linear::{self as launcher, BackwardArguments, Factors};
+use crate::driver::launchers::linear::{self as launcher, BackwardArguments};
 use crate::error::Error;
 use crate::normalization::reference_activation;
 
 const OP: &str = "linear_backward";
 
 /// Where the gradients go. Each is of its operand's shape, with rows as far apart; those that are `None` are not
-/// computed. ∂C is β·∂Z, ∂R is ∂D.
+/// computed. ∂C is β·∂Z, ∂R is ∂D. Of an operand that all problems of a batch share (its stride is 0) the gradient is the sum
+/// over the batch.
 pub struct LinearGradients<'a, T: Pod> {
     /// ∂Z, of D's shape and distances. Needed where there is an activation and ∂A or ∂B is wanted.
     pub z: Option<&'a mut Buffer<T>>,
@@ -44,10 +47,14 @@ impl Linear {
     /// [`Self::forward`] left there; without an activation it is not needed. A and B are of the results' own type.
     ///
     /// ∂A and ∂B are products in the options' precision; ∂Z and ∂bias are computed in f32 (f64 for f64) and rounded once.
+    /// Where a batch shares A, or B, the gradients of its problems are rounded, and their sum in f32 (f64 for f64) once more;
+    /// they take a buffer of the batch's length. A batch that shares B, with rows of A and of the results that follow each
+    /// other, is one product of all rows instead.
     ///
     /// # Errors
     /// As [`Self::forward`]; a gradient that needs Z or ∂Z where there is none; a batch whose results are not one right
-    /// after the other.
+    /// after the other, whose ∂bias is wanted while each problem has a bias of its own, whose problems share a part of an
+    /// operand, or that shares an operand with gaps between its rows.
     pub fn backward<T: LinearResult>(
         &self,
         shape: &LinearShape,
@@ -57,6 +64,8 @@ impl Linear {
         gradients: LinearGradients<'_, T>,
     ) -> Result<(), Error> {
         shape.check()?;
+        let folded = folded(shape);
+        let shape = folded.as_ref().unwrap_or(shape);
         let LinearGradients { z: mut grad_z, a: grad_a, b: grad_b, bias: grad_bias } = gradients;
         let activation = self.options.activation;
         self.check_gradients(shape, z, grad_output, &grad_z, &grad_bias)?;
@@ -65,25 +74,28 @@ impl Linear {
             let advice = "give a buffer of D's shape as `gradients.z`";
             return Err(LinearError::Gradient { what: "∂A and ∂B need ∂Z", advice }.into());
         }
-        self.through(shape, z, grad_output, grad_z.as_deref_mut(), grad_bias)?;
+        for (extent, wanted) in [(shape.a(), grad_a.is_some()), (shape.b(), grad_b.is_some())] {
+            if wanted {
+                check_shared(shape.batch, &extent)?;
+            }
+        }
+        self.through(shape, activation, z, grad_output, grad_z.as_deref_mut(), grad_bias)?;
         // Without an activation ∂Z is ∂D.
         let grad_z = match (activation, &grad_z) {
             (Activation::None, _) | (_, None) => grad_output,
             (_, Some(grad_z)) => &**grad_z,
         };
-        let factors =
-            Factors { alpha: self.options.alpha, beta: 0.0, activation: Activation::None };
         if let Some(grad_a) = grad_a {
-            let (shape, transposed) = of_a(shape);
+            let (product, transposed) = of_a(shape);
             let operands =
                 if transposed { Operands::new(b, grad_z) } else { Operands::new(grad_z, b) };
-            self.run(&shape, &factors, &operands, grad_a, None)?;
+            self.operand_gradient(&product, &shape.a(), &operands, grad_a)?;
         }
         if let Some(grad_b) = grad_b {
-            let (shape, transposed) = of_b(shape);
+            let (product, transposed) = of_b(shape);
             let operands =
                 if transposed { Operands::new(grad_z, a) } else { Operands::new(a, grad_z) };
-            self.run(&shape, &factors, &operands, grad_b, None)?;
+            self.operand_gradient(&product, &shape.b(), &operands, grad_b)?;
         }
         Ok(())
     }
@@ -102,9 +114,16 @@ impl Linear {
             return Err(LinearError::Gradient { what, advice }.into());
         }
         let follows = |extent: Extent| extent.stride == (extent.rows * extent.ld) as u64;
-        if shape.batch != 1 && !(follows(shape.d()) && (z.is_none() || follows(shape.z()))) {
+        let passes = grad_z.is_some() || grad_bias.is_some();
+        let follow = follows(shape.d()) && (z.is_none() || follows(shape.z()));
+        if shape.batch != 1 && passes && !follow {
             let what = "the results of the batch are not one right after the other";
             let advice = "make strides.d m·ldd and strides.z m·ldz";
+            return Err(LinearError::Gradient { what, advice }.into());
+        }
+        if shape.batch > 1 && grad_bias.is_some() && shape.strides.bias != 0 {
+            let what = "∂bias is that of one bias for the whole batch";
+            let advice = "make strides.bias 0, or call `backward` for each problem";
             return Err(LinearError::Gradient { what, advice }.into());
         }
         for (name, buffer, extent) in [
@@ -124,10 +143,23 @@ impl Linear {
         Ok(())
     }
 
+    /// The sums of the columns of a matrix `[rows, columns]` without gaps, in f32 (f64 for f64).
+    pub(super) fn column_sums<T: LinearResult>(
+        &self,
+        rows: usize,
+        columns: usize,
+        matrix: &Buffer<T>,
+        sums: &mut Buffer<T>,
+    ) -> Result<(), Error> {
+        let shape = LinearShape::new(Layout::NN, rows, columns, 0);
+        self.through(&shape, Activation::None, None, matrix, None, Some(sums))
+    }
+
     /// ∂Z and ∂bias.
     fn through<T: LinearResult>(
         &self,
         shape: &LinearShape,
+        activation: Activation,
         z: Option<&Buffer<T>>,
         grad_output: &Buffer<T>,
         mut grad_z: Option<&mut Buffer<T>>,
@@ -136,7 +168,6 @@ impl Linear {
         if grad_z.is_none() && grad_bias.is_none() {
             return Ok(());
         }
-        let activation = self.options.activation;
         let z = z.filter(|_| activation != Activation::None);
         let rows = shape.batch * shape.m;
         let Some(kernels) = KernelDevice::of(&self.device) else {
@@ -151,9 +182,8 @@ impl Linear {
                 cpu::put(grad_z, &tall(shape.d()), 0, gradient.view());
             }
             if let Some(bias) = grad_bias {
-                let sums: Vec<T> =
-                    gradient.columns().into_iter().map(|c| T::nearest(c.sum())).collect();
-                bias.copy_from_slice(&sums)?;
+                let sums = Array2::from_shape_fn((1, shape.n), |(_, j)| gradient.column(j).sum());
+                cpu::put(bias, &shape.bias(), 0, sums.view());
             }
             return Ok(());
         };

@@ -1,5 +1,6 @@
 //! Dense linear algebra on any device: products of matrices with what is fused to them, D = act(α·op(A)·op(B) + bias + β·C) + R, and their gradients.
 
+mod adaptive;
 mod cpu;
 mod element;
 mod error;
@@ -10,7 +11,9 @@ mod operands;
 mod precision;
 mod quantized;
 mod shape;
+mod shared;
 
+pub use adaptive::{Adapted, Adaptive};
 pub use element::{LinearElement, LinearResult};
 pub use error::LinearError;
 pub use forward::{Chosen, Linear, LinearOptions};

@@ -38,7 +38,7 @@ pub enum Precision {
 }
 
 /// m·n·k from which on tensor cores pay for f32: below, the launch is most of the time.
-const TENSOR_WORK: u128 = 1 << 21;
+pub(super) const TENSOR_WORK: u128 = 1 << 21;
 
 impl Precision {
     /// Every precision.
@@ -99,8 +99,7 @@ impl Precision {
         };
         let chosen = match (dtype, self) {
             (DType::F32, Self::Auto) => {
-                let work = shape.m as u128 * shape.n as u128 * shape.k as u128;
-                if tolerance >= Self::Tf32.error_bound() && work >= TENSOR_WORK {
+                if tolerance >= Self::Tf32.error_bound() && shape.work() >= TENSOR_WORK {
                     Self::Tf32
                 } else if tolerance >= Self::F32.error_bound() {
                     Self::F32

@@ -108,6 +108,11 @@ impl LinearShape {
         Self { batch, strides, ..self }
     }
 
+    /// m·n·k.
+    pub(super) fn work(&self) -> u128 {
+        self.m as u128 * self.n as u128 * self.k as u128
+    }
+
     pub(crate) fn a(&self) -> Extent {
         let (rows, columns) =
             if self.layout.transposed_a() { (self.k, self.m) } else { (self.m, self.k) };

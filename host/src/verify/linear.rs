@@ -69,7 +69,7 @@ fn drawn<T: LinearElement, O: LinearResult>(
     let activation = Activation::ALL[units.below(Activation::ALL.len())];
     let [bias, c, residual] = [(); 3].map(|()| units.below(2) == 0);
     let beta = if c { 0.5 } else { 0.0 };
-    let options = LinearOptions { alpha: 1.25, beta, activation, precision, tolerance: 1e-5 };
+    let options = LinearOptions { alpha: 1.25, beta, activation, precision, ..Default::default() };
     let mut values = |len: usize| (0..len).map(|_| f64::from(units.unit()) - 0.25).collect();
     let (a, b): (Vec<f64>, Vec<f64>) = (values(m * k), values(k * n));
     let mut optional = |there: bool, len: usize| there.then(|| nearest(&values(len)));

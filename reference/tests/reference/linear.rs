@@ -1,7 +1,9 @@
 //! Products of matrices: known values, identities, differences, refusals.
 
 use approx::assert_relative_eq;
-use kasmina_reference::linear::{Linear, LinearError, linear, linear_backward};
+use kasmina_reference::linear::{
+    Linear, LinearError, linear, linear_backward, sampled_place, sampled_sums,
+};
 use kasmina_reference::normalization::Activation;
 use ndarray::{Array2, array};
 use proptest::prelude::*;
@@ -121,5 +123,30 @@ proptest! {
         ] {
             assert_relative_eq!((after - before) / h, gradient, epsilon = 2e-5);
         }
+    }
+}
+
+/// splitmix64 from state 0 begins with e220a8397b1dcdaf and 6e789e6aa1b965f4.
+#[test]
+fn sampled_places_are_fractions_of_splitmix64() {
+    assert_eq!(sampled_place(0, [10, 1000, 1000]), (6, 883, 480));
+    let places: Vec<_> = (0..1000).map(|sample| sampled_place(sample, [2, 3, 5])).collect();
+    for (problem, i, j) in (0..2).flat_map(|p| (0..15).map(move |at| (p, at / 5, at % 5))) {
+        let count = places.iter().filter(|&&place| place == (problem, i, j)).count();
+        assert!((10..60).contains(&count), "{count} of ({problem}, {i}, {j})");
+    }
+}
+
+#[test]
+fn sampled_sums_are_those_of_the_terms() {
+    let unit = 2_f32.powi(-10);
+    // The second operand is half of the last bit of tf32 above 1, the third below it.
+    let a = array![[2.0_f32, 1.0 + 0.5 * unit, -1.0 - 0.25 * unit]];
+    let b = array![[3.0_f32], [1.0], [4.0]];
+    let exact = 6.0 + 1.0 - 4.0 + f64::from(unit) * (0.5 - 1.0);
+    for (rounds, tf32) in [(true, 3.0 + f64::from(unit)), (false, 3.0)] {
+        let got = sampled_sums(a.view(), b.view(), (0, 0), rounds);
+        assert_eq!((got.exact, got.tf32), (exact, tf32));
+        assert!((got.squares - 53.0).abs() < 0.01);
     }
 }

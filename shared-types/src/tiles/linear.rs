@@ -146,6 +146,9 @@ pub const LINEAR_REPACK_BLOCK_THREADS: u32 = 256;
 /// Rows, and columns, that a block of `linear_repack` takes.
 pub const LINEAR_REPACK_TILE: u32 = 64;
 
+/// Threads of a block of `linear_sample`.
+pub const LINEAR_SAMPLE_BLOCK_THREADS: u32 = 256;
+
 /// Threads of a block of `linear_backward`.
 pub const LINEAR_BACKWARD_BLOCK_THREADS: u32 = 256;
 
@@ -198,4 +201,6 @@ pub(super) const fn add(table: &mut Table) {
         };
     }
     linear_backward_tiles!(backward);
+    let threads = LINEAR_SAMPLE_BLOCK_THREADS;
+    table.add("linear_sample_f32", "linear_sample", DType::F32, 1, threads, 1);
 }

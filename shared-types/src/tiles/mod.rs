@@ -16,7 +16,8 @@ pub use kasmina::{TELEMETRY_REDUCE_BLOCK_THREADS, TELEMETRY_REDUCE_MIN_BLOCKS};
 pub use linear::{
     LINEAR_BACKWARD_BLOCK_THREADS, LINEAR_BACKWARD_COLUMNS, LINEAR_BACKWARD_ROWS,
     LINEAR_MMA_BLOCK_THREADS, LINEAR_MMA_K_BYTES, LINEAR_MMA_STAGES, LINEAR_REPACK_BLOCK_THREADS,
-    LINEAR_REPACK_TILE, LINEAR_SIMT_BLOCK_THREADS, LINEAR_SIMT_TILE, LINEAR_WGMMA_K_BYTES,
+    LINEAR_REPACK_TILE, LINEAR_SAMPLE_BLOCK_THREADS, LINEAR_SIMT_BLOCK_THREADS, LINEAR_SIMT_TILE,
+    LINEAR_WGMMA_K_BYTES,
 };
 pub use normalization::{
     NORM_BACKWARD_MIN_BLOCKS, NORM_BLOCK_THREADS, NORM_FORWARD_MIN_BLOCKS, NORM_MERGE_COLUMNS,
@@ -162,6 +163,7 @@ mod tests {
                 + 36
                 + 3
                 + 4
+                + 1
         );
         for (i, tile) in TILES.iter().enumerate() {
             assert!(tile.entry.starts_with(tile.family), "{}", tile.entry);

@@ -123,7 +123,7 @@ impl Case {
             beta: if with_c { 0.5 } else { 0.0 },
             activation,
             precision: self.precision,
-            tolerance: 1e-5,
+            ..Default::default()
         };
         let of = |rows: usize, ld: usize| self.batch * rows * ld;
         let (ta, tb) = (self.layout.transposed_a(), self.layout.transposed_b());

@@ -10,7 +10,7 @@ use kasmina_types::{
 
 use super::activation_norm::Optional;
 use super::{KernelDevice, with_buffers};
-use crate::buffer::{Buffer, check_length};
+use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::linear::{LinearShape, Operands, Precision};
 
@@ -275,7 +275,7 @@ pub(crate) fn launch_backward<T: Element>(
         check("grad_z", grad_z, *ld)?;
     }
     if let Some(bias) = &a.grad_bias {
-        check_length("linear_backward", "gradients.bias", columns, bias.len())?;
+        check_at_least("gradients.bias", columns, bias.len())?;
     }
     let (bytes, arrivals) = backward_scratch(T::DTYPE, rows, columns);
     check_at_least("partials", bytes, a.partials.len())?;

@@ -15,6 +15,7 @@ pub(crate) mod graft_schedule;
 pub(crate) mod linear;
 pub(crate) mod linear_hopper;
 mod linear_repack;
+pub(crate) mod linear_sample;
 pub(crate) mod parameter_gradients;
 pub(crate) mod reduce;
 pub(crate) mod state_update;
