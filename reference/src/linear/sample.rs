@@ -27,7 +27,7 @@ pub fn sampled_place(sample: u64, [batch, m, n]: [usize; 3]) -> (usize, usize, u
         }
         bits ^ (bits >> 31)
     };
-    let of = |fraction: u32, count: usize| (u128::from(fraction) * count as u128 >> 32) as usize;
+    let of = |fraction: u32, count: usize| ((u128::from(fraction) * count as u128) >> 32) as usize;
     let number = sample.wrapping_mul(2);
     let (first, second) = (output(number), output(number.wrapping_add(1)));
     (of(second as u32, batch), of((first >> 32) as u32, m), of(first as u32, n))
