@@ -20,7 +20,7 @@ pub(super) enum Step {
     /// A kernel made from the declaration, and how its work is cut.
     Kernel { kernel: &'static Kernel<FusionArguments>, scratch: Scratch },
     /// A product of matrices; with its epilogue where the options and the number of the bias's operand say so.
-    Product { linear: Linear, bias: Option<usize> },
+    Product { linear: Box<Linear>, bias: Option<usize> },
 }
 
 impl Step {
@@ -83,7 +83,7 @@ fn product(
     let precision = if stage.tensor_eligible { Precision::Tf32 } else { Precision::F32 };
     let tolerance = precision.error_bound();
     let options = LinearOptions { activation, tolerance, ..Default::default() };
-    Ok(Step::Product { linear: Linear::new(device, options)?, bias })
+    Ok(Step::Product { linear: Box::new(Linear::new(device, options)?), bias })
 }
 
 /// A kernel whose contraction, or only stage, is `stage`; `length` values of a segment.
