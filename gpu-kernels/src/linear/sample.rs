@@ -58,7 +58,7 @@ fn tf32(value: f32, half: u32) -> f64 {
 ///
 /// # Safety
 /// As [`LinearSample`] says.
-#[kernel(block = LINEAR_SAMPLE_BLOCK_THREADS)]
+#[kernel(block = LINEAR_SAMPLE_BLOCK_THREADS, spills)]
 pub unsafe fn linear_sample_f32(p: LinearSample) {
     let scratch = shared_array![u32; WARPS * 2];
     let own = thread::thread_idx_x() as usize;
