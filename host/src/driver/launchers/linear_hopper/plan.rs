@@ -22,6 +22,9 @@ const MOST_CLUSTER: u32 = 8;
 /// Blocks of a cluster that load the second operand for each other.
 const PAIR: u32 = 2;
 
+/// Tiles of k from which on they do, if there are more tiles than blocks: for less, meeting costs more than it brings.
+const PAIR_K_TILES: u32 = 16;
+
 /// Blocks at most that share the k of a tile through memory: the last adds them alone.
 const MOST_PARTS: u32 = 16;
 
@@ -213,7 +216,7 @@ pub(crate) fn plan(
             u32::try_from(tiles).ok().filter(|tiles| *tiles < 1 << 26)
         };
         let Some(tiles) = tiles_of(instance.rows) else { continue };
-        if instance.kind == WgmmaKind::Whole && tiles > 1 {
+        if instance.kind == WgmmaKind::Whole && tiles > blocks && k_tiles >= PAIR_K_TILES {
             let room = device.clustered_blocks_with_room(instance.kernel, bytes, PAIR)?;
             if let Some(pairs) = tiles_of(PAIR * instance.rows).filter(|_| room >= PAIR) {
                 let work = Work { tiles: pairs, sharers: 1, loaders: PAIR, k_tiles, blocks };
