@@ -151,9 +151,6 @@ impl<
         let capacity = Self::CAPACITY;
         let (team, t) = Self::place();
         let count = turns(share, Self::TEAMS, team);
-        // Teams of several warps all take as many, for the same barriers in all of them: compute-sanitizer takes a block's
-        // barrier for none after teams' that came unevenly.
-        let rounds = if TEAM > 1 { turns(share, Self::TEAMS, 0) } else { count };
 
         let staged = DynamicShared::<f64>::whole();
         // SAFETY: the caller's contract; the launch has room for both vectors.
@@ -163,10 +160,10 @@ impl<
         let mut sums = [[0.0_f64; L]; P];
         let (mut misfit, mut parity) = (0.0, 0);
         let (mut k, mut window) = (0_u32, 0_u32);
-        while k < rounds {
+        while k < count {
             unroll_4!(g in DEPTH / GROUP => {
                 // The same for the whole team.
-                if k + ((g * GROUP) as u32) < rounds {
+                if k + ((g * GROUP) as u32) < count {
                     let mut dots = [0.0_f64; GROUP];
                     // Beside them, for chains of half the length.
                     let mut odds = [0.0_f64; GROUP];
@@ -251,7 +248,7 @@ impl<
                 }
             });
             k += DEPTH as u32;
-            if k - window == WINDOW as u32 && k < rounds {
+            if k - window == WINDOW as u32 && k < count {
                 window = k;
                 // SAFETY: the caller's contract.
                 held.numbers = unsafe { numbers(p, share, pass, teams, team, k) };
