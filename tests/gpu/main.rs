@@ -1,17 +1,17 @@
 //! The comparisons of the executor's tests on a GPU, on larger shapes. Where there is no GPU they are
 //! reported as ignored; with `KASMINA_REQUIRE_GPU=1` they fail instead.
 
+mod linear;
+
 use half::{bf16, f16};
 use kasmina::driver::Graph;
 use kasmina::information::TransferEntropy;
 use kasmina::kasmina::{
     BlendBackward, BlendForward, BlendOptions, GradientBuffers, LayerState, Variant,
 };
-use kasmina::linear::{Layout, Precision};
 use kasmina::reduction::{Reduce, SegmentOffsets, Segments};
-use kasmina::types::{DType, E4m3};
+use kasmina::types::DType;
 use kasmina::{Buffer, Device, Error};
-use kasmina_tests::Numbers;
 use kasmina_tests::fusion;
 use kasmina_tests::information::active_inference::{self as inference, published, stages};
 use kasmina_tests::information::transfer_entropy as te;
@@ -24,11 +24,7 @@ use kasmina_tests::kasmina::layer::{
     training,
 };
 use kasmina_tests::kasmina::{gradient_clip, graft_schedule, state_update, telemetry_reduce};
-use kasmina_tests::linear::adaptive;
-use kasmina_tests::linear::forward as linear;
-use kasmina_tests::linear::gemv;
-use kasmina_tests::linear::gradients as linear_backward;
-use kasmina_tests::linear::grouped;
+use kasmina_tests::linear::{adaptive, forward, gemv, grouped};
 use kasmina_tests::normalization::activation_norm as norm;
 use kasmina_tests::reduction::reduce::{self, Cut};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -85,18 +81,18 @@ fn main() {
         trial("active_inference::ends", inference_ends),
         trial("active_inference::stages", inference_stages),
         trial("vectors::sizes", vector_sizes),
-        trial("linear::random_shapes", linear_random_shapes),
-        trial("linear::edges", linear_edges),
-        trial("linear::gradients", linear_gradients),
-        trial("linear::refusals", linear::check_refusals),
-        trial("linear::groups", linear_groups),
+        trial("linear::random_shapes", linear::random_shapes),
+        trial("linear::edges", linear::edges),
+        trial("linear::gradients", linear::gradient_shapes),
+        trial("linear::refusals", forward::check_refusals),
+        trial("linear::groups", linear::groups),
         trial("linear::group_scales_and_refusals", |device| {
             grouped::check_scales(device);
             grouped::check_refusals(device);
         }),
-        trial("gemv::sizes", gemv_sizes),
+        trial("gemv::sizes", linear::gemv_sizes),
         trial("gemv::refusals", gemv::check_refusals),
-        trial("linear::gradients_of_batches", linear_batches),
+        trial("linear::gradients_of_batches", linear::batches),
         trial("linear::adaptive", |device| {
             adaptive::check(device);
             adaptive::check_steps(device);
@@ -647,127 +643,10 @@ fn inference_stages(device: &Device) {
     inference_cases().for_each(|case| stages::check_stages(device, case));
 }
 
-/// Every element type and precision of one shape.
-fn linear_every_type(device: &Device, case: &linear::Case) {
-    let with = |precision| linear::Case { precision, ..*case };
-    linear::check::<f32, f32>(device, &with(Precision::F32));
-    linear::check::<f32, f32>(device, &with(Precision::Tf32));
-    linear::check::<bf16, bf16>(device, &with(Precision::Bf16));
-    linear::check::<f16, f16>(device, &with(Precision::F16));
-    linear::check::<E4m3, bf16>(device, &with(Precision::Fp8));
-}
-
-/// 200 shapes to 3000, odd ones and rows with gaps among them; the reference of a large one takes a while.
-fn linear_random_shapes(device: &Device) {
-    let mut numbers = Numbers::new(5);
-    for seed in 0..200 {
-        // As often small as large.
-        let most = if u64::is_multiple_of(seed, 8) { 3000 } else { 400 };
-        let [m, n, k] = [(); 3].map(|()| 1 + numbers.below(most));
-        let layout = Layout::ALL[numbers.below(4)];
-        let (batch, gaps) =
-            (1 + numbers.below(if most > 400 { 1 } else { 3 }), u64::is_multiple_of(seed, 3));
-        let precision = Precision::Auto;
-        linear_every_type(device, &linear::Case { layout, m, n, k, batch, precision, gaps, seed });
-    }
-}
-
-fn linear_edges(device: &Device) {
-    for layout in Layout::ALL {
-        for (m, n, k) in [
-            (1, 1, 1),
-            (1, 1, 0),
-            (128, 128, 64),
-            (129, 127, 65),
-            (16, 512, 512),
-            (1, 4096, 4096),
-            (4096, 1, 4096),
-            (8, 8, 20_000),
-            (257, 65, 1000),
-        ] {
-            let case = linear::Case::new(layout, m, n, k, Precision::Auto);
-            linear_every_type(device, &case);
-            if m * n * k < 1 << 24 {
-                let case = linear::Case { precision: Precision::F64, ..case };
-                linear::check::<f64, f64>(device, &case);
-                linear::check::<f32, f32>(device, &case);
-                linear::check_scales(device, &linear::Case { precision: Precision::Fp8, ..case });
-            }
-        }
-    }
-}
-
-/// Lists of many problems, small and large, in every layout.
-fn linear_groups(device: &Device) {
-    let mut numbers = Numbers::new(8);
-    for seed in 0..24 {
-        let layout = Layout::ALL[seed as usize % 4];
-        let most = if u64::is_multiple_of(seed, 4) { 1200 } else { 200 };
-        let shapes: Vec<_> = (0..1 + numbers.below(40))
-            .map(|_| {
-                let [m, n, k] = [(); 3].map(|()| numbers.below(most));
-                (m, n, k)
-            })
-            .collect();
-        let case = |precision| grouped::Case { layout, shapes: &shapes, precision, seed };
-        grouped::check::<f32, f32>(device, &case(Precision::F32));
-        grouped::check::<f32, f32>(device, &case(Precision::Tf32));
-        grouped::check::<bf16, bf16>(device, &case(Precision::Bf16));
-        grouped::check::<f16, f32>(device, &case(Precision::F16));
-    }
-}
-
-fn linear_gradients(device: &Device) {
-    let mut numbers = Numbers::new(6);
-    for seed in 0..24 {
-        let [m, n, k] = [(); 3].map(|()| 1 + numbers.below(1500));
-        let layout = Layout::ALL[numbers.below(4)];
-        let gaps = u64::is_multiple_of(seed, 2);
-        let case =
-            linear::Case { layout, m, n, k, batch: 1, precision: Precision::Auto, gaps, seed };
-        linear_backward::check::<f32>(device, &case);
-        linear_backward::check::<bf16>(device, &case);
-        linear_backward::check::<f16>(device, &case);
-        linear_backward::check::<f64>(device, &case);
-    }
-}
-
-fn linear_batches(device: &Device) {
-    for layout in Layout::ALL {
-        let case =
-            linear::Case { batch: 3, ..linear::Case::new(layout, 150, 130, 70, Precision::Auto) };
-        for [a, b] in [[false, false], [false, true], [true, false], [true, true]] {
-            let shared = linear_backward::Shared { a, b };
-            linear_backward::check_batch::<f32>(device, &case, shared);
-            linear_backward::check_batch::<bf16>(device, &case, shared);
-            linear_backward::check_batch::<f64>(device, &case, shared);
-        }
-    }
-    linear_backward::check_refusals(device);
-}
-
 fn vector_sizes(device: &Device) {
     for len in [1, 1000, 100_000] {
         vectors::check_vectors::<f64>(device, len, 6);
         vectors::check_vectors::<f32>(device, len, 6);
-    }
-}
-
-fn gemv_sizes(device: &Device) {
-    for shape in [
-        [1, 1, 1],
-        [1, 1000, 1001],
-        [1, 4096, 4096],
-        [1, 3, 100_000],
-        [1, 100_000, 3],
-        [1, 4, 1 << 20],
-        [1, 1 << 17, 64],
-        [64, 100, 96],
-        [1000, 33, 7],
-    ] {
-        gemv::check_gemv::<f64>(device, shape, 5);
-        gemv::check_gemv::<f32>(device, shape, 5);
-        gemv::check_gemv::<bf16>(device, shape, 5);
     }
 }
 

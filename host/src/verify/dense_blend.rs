@@ -10,7 +10,7 @@ use ndarray::{Array2, ArrayView2, s};
 use super::linear::judge;
 use super::tally::{Mismatch, Tally};
 use super::units::{self, Units};
-use super::{Check, reordered};
+use super::{Check, Inputs, Timing, reordered, time};
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::error::Error;
@@ -22,6 +22,8 @@ use crate::normalization::reference_activation;
 /// the last two.
 const STEPS: [usize; 4] = [2, 3, 5, 6];
 const ALPHA: f32 = 0.375;
+/// The rows of the case that is timed in the main job.
+const TIMED_ROWS: usize = 150;
 
 pub(super) fn checks() -> Vec<Check> {
     vec![check::<f32>(Precision::F32), check::<f16>(Precision::F16), check::<bf16>(Precision::Bf16)]
@@ -36,13 +38,17 @@ fn check<T: LayerElement>(precision: Precision) -> Check {
             Device::Cpu => (100, usize::MAX, usize::MAX),
             Device::Cuda(_) => (512, usize::MAX, usize::MAX),
         };
-        for size in units::sizes(device, source, [1, 64, 131, 150]).into_iter().take(cases) {
+        for size in units::sizes(device, source, [1, 64, 131, TIMED_ROWS]).into_iter().take(cases) {
             let batch = size.min(rows);
             let case = Case::<T>::new(batch, 1 + units.below(columns), &mut units);
             tally.case();
             // Values, ∂z and results are each rounded.
             case.compare(device, 3.0 * precision.error_bound(), tally)
                 .map_err(|source| Mismatch::Run { case: case.name.clone(), source })?;
+            if matches!(source.0, Inputs::Digits(_)) && size == TIMED_ROWS {
+                case.timed(device, tally)
+                    .map_err(|source| Mismatch::Run { case: case.name.clone(), source })?;
+            }
         }
         Ok(())
     })
@@ -88,7 +94,7 @@ impl<T: LayerElement> Case<T> {
         Self { name, batch, chunk, blocks, x, g }
     }
 
-    fn run(&self, device: &Device) -> Result<Results<T>, Error> {
+    fn layer(&self, device: &Device) -> Result<(KasminaLayer<T>, [u16; 2]), Error> {
         let (seeds, chunk) = (STEPS.len(), self.chunk);
         let mut layer = KasminaLayer::<T>::builder(seeds, seeds * chunk)
             .max_blueprints(3)
@@ -106,6 +112,12 @@ impl<T: LayerElement> Case<T> {
             }
             layer.set_alpha(seed, ALPHA)?;
         }
+        Ok((layer, ids))
+    }
+
+    fn run(&self, device: &Device) -> Result<Results<T>, Error> {
+        let (mut layer, ids) = self.layer(device)?;
+        let chunk = self.chunk;
         let x = Buffer::from_slice(device, &self.x)?;
         let g = Buffer::from_slice(device, &self.g)?;
         let y = layer.forward(&x)?.to_vec()?;
@@ -115,6 +127,22 @@ impl<T: LayerElement> Case<T> {
         let row = |id: u16| gradients.grad_weights[usize::from(id) * chunk..][..chunk].to_vec();
         let bias = ids.map(row);
         Ok(Results { y, grad_input, weights, bias, alpha: gradients.grad_alpha })
+    }
+
+    /// Both passes.
+    fn timed(&self, device: &Device, tally: &mut Tally) -> Result<(), Error> {
+        let (mut layer, _) = self.layer(device)?;
+        let x = Buffer::from_slice(device, &self.x)?;
+        let g = Buffer::from_slice(device, &self.g)?;
+        let seconds = time::median_seconds(device, || {
+            layer.forward(&x)?;
+            layer.backward(&x, &g).map(drop)
+        })?;
+        // x read twice, ∂y read, y and ∂x written; of each blueprint W read twice and ∂W written.
+        let weights = self.blocks.len() * self.chunk * self.chunk;
+        let bytes = (5 * self.x.len() + 2 * weights) * size_of::<T>() + weights * size_of::<f32>();
+        tally.timing(Timing { seconds, bytes: bytes as u64 });
+        Ok(())
     }
 
     fn compare(&self, device: &Device, tolerance: f64, tally: &mut Tally) -> Result<(), Error> {

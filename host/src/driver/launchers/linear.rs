@@ -5,7 +5,8 @@ use kasmina_kernels::instances::{self, LinearInstance};
 use kasmina_types::dtype::Element;
 use kasmina_types::tiles::{LINEAR_BACKWARD_COLUMNS, LINEAR_BACKWARD_ROWS};
 use kasmina_types::{
-    Activation, DType, In, Layout, LinearBackward, LinearOutput, LinearParams, Out,
+    Activation, DType, In, Layout, LinearBackward, LinearOutput, LinearParams, LinearProblem,
+    LinearStrides, Out,
 };
 
 use super::activation_norm::Optional;
@@ -194,7 +195,6 @@ pub(super) fn parameters<T: Element, O: Element>(
     }
     check_at_least("partials", partial_bytes, a.partials.len())?;
     check_at_least("arrivals", arrivals, a.arrivals.len())?;
-    let output = LinearOutput::of(O::DTYPE).expect("the output type was checked");
     let there = (operands.c.is_some(), operands.residual.is_some(), a.z.is_some());
     let mut strides = shape.strides;
     // What there is not is at 0 for every problem of the batch.
@@ -206,35 +206,56 @@ pub(super) fn parameters<T: Element, O: Element>(
     ] {
         *stride = if there { *stride } else { 0 };
     }
+    let results = (&mut *a.d, a.z.as_deref_mut());
+    let scratch = (&mut *a.partials, &mut *a.arrivals);
+    Ok(LinearParams {
+        problem: shape.problem(there.0, there.1, there.2),
+        strides,
+        batch: batch as u32,
+        ..of_operands(shape.layout, factors, operands, results, (tiles, parts), scratch)
+    })
+}
+
+/// Parameters of no problem yet, with the operands and the `parts` of `tiles`. The scratch has been checked, and is left
+/// out where there is one part.
+pub(super) fn of_operands<T: Element, O: Element>(
+    layout: Layout,
+    factors: &Factors,
+    operands: &Operands<'_, T, O>,
+    (d, z): (&mut Buffer<O>, Option<&mut Buffer<O>>),
+    (tiles, parts): (u32, u32),
+    (partials, arrivals): (&mut Buffer<u8>, &mut Buffer<u32>),
+) -> LinearParams {
+    let output = LinearOutput::of(O::DTYPE).expect("the output type was checked");
     let scales = operands.scales.buffers();
     let none = || Out::new(std::ptr::null_mut(), 0);
     let split = parts > 1;
-    Ok(LinearParams {
+    LinearParams {
         a: operands.a.view().cast(),
         b: operands.b.view().cast(),
         c: view_of(operands.c),
         bias: view_of(operands.bias),
         residual: view_of(operands.residual),
-        d: a.d.view_mut().cast(),
-        z: a.z.as_deref_mut().map_or_else(none, |z| z.view_mut().cast()),
+        d: d.view_mut().cast(),
+        z: z.map_or_else(none, |z| z.view_mut().cast()),
         a_scale: scales.map_or(In::new(std::ptr::null(), 0), |(a, _)| a.view()),
         b_scale: scales.map_or(In::new(std::ptr::null(), 0), |(_, b)| b.view()),
         problems: In::new(std::ptr::null(), 0),
-        partials: if split { a.partials.view_mut() } else { none() },
-        arrivals: if split { a.arrivals.view_mut() } else { Out::new(std::ptr::null_mut(), 0) },
-        problem: shape.problem(there.0, there.1, there.2),
-        strides,
+        partials: if split { partials.view_mut() } else { none() },
+        arrivals: if split { arrivals.view_mut() } else { Out::new(std::ptr::null_mut(), 0) },
+        problem: LinearProblem::default(),
+        strides: LinearStrides::default(),
         alpha: factors.alpha,
         beta: factors.beta,
-        batch: batch as u32,
+        batch: 0,
         tiles,
         parts,
-        layout: shape.layout as u32,
+        layout: layout as u32,
         activation: factors.activation as u32,
         output: output as u32,
         scaling: operands.scales.scaling() as u32,
         _padding: 0,
-    })
+    }
 }
 
 /// Checks the contract of `linear_*` and launches it.
@@ -267,7 +288,7 @@ pub(crate) fn launch<T: Element, O: Element>(
     )
 }
 
-pub(super) fn view_of<O: Pod>(buffer: Option<&Buffer<O>>) -> In<u8> {
+fn view_of<O: Pod>(buffer: Option<&Buffer<O>>) -> In<u8> {
     buffer.map_or(In::new(std::ptr::null(), 0), |buffer| buffer.view().cast())
 }
 

@@ -2,10 +2,10 @@
 
 use bytemuck::Pod;
 use kasmina_types::dtype::Element;
-use kasmina_types::{In, Layout, LinearOutput, LinearParams, LinearProblem, LinearStrides, Out};
+use kasmina_types::{Layout, LinearParams, LinearProblem};
 
 use super::activation_norm::Optional;
-use super::linear::{Cut, Factors, check_at_least, tiles_of, view_of};
+use super::linear::{Cut, Factors, check_at_least, of_operands, tiles_of};
 use super::{KernelDevice, with_buffers};
 use crate::buffer::Buffer;
 use crate::error::Error;
@@ -83,34 +83,18 @@ pub(crate) fn launch<T: Element, O: Element>(
     }
     check_at_least("partials", cut.partial_bytes(), partials.len())?;
     check_at_least("arrivals", cut.arrivals(), arrivals.len())?;
-    let output = LinearOutput::of(O::DTYPE).expect("the output type was checked");
-    let none = || Out::new(std::ptr::null_mut(), 0);
-    let split = cut.parts > 1;
+    let scratch = (&mut *partials, &mut *arrivals);
     let params = LinearParams {
-        a: operands.a.view().cast(),
-        b: operands.b.view().cast(),
-        c: view_of(operands.c),
-        bias: view_of(operands.bias),
-        residual: view_of(operands.residual),
-        d: d.view_mut().cast(),
-        z: z.as_deref_mut().map_or_else(none, |z| z.view_mut().cast()),
-        a_scale: scales.map_or(In::new(std::ptr::null(), 0), |(a, _)| a.view()),
-        b_scale: scales.map_or(In::new(std::ptr::null(), 0), |(_, b)| b.view()),
         problems: problems.view(),
-        partials: if split { partials.view_mut() } else { none() },
-        arrivals: if split { arrivals.view_mut() } else { Out::new(std::ptr::null_mut(), 0) },
-        problem: LinearProblem::default(),
-        strides: LinearStrides::default(),
-        alpha: factors.alpha,
-        beta: factors.beta,
         batch: problems.len() as u32,
-        tiles: cut.tiles,
-        parts: cut.parts,
-        layout: *layout as u32,
-        activation: factors.activation as u32,
-        output: output as u32,
-        scaling: operands.scales.scaling() as u32,
-        _padding: 0,
+        ..of_operands(
+            *layout,
+            factors,
+            operands,
+            (&mut *d, z.as_deref_mut()),
+            (cut.tiles, cut.parts),
+            scratch,
+        )
     };
     let results = Optional([operands.bias, operands.c, operands.residual, z.as_deref()]);
     let scales = Optional([scales.map(|(a, _)| a), scales.map(|(_, b)| b)]);

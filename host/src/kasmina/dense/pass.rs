@@ -102,7 +102,7 @@ impl<T: LayerElement> DensePass<T> {
         Ok(pass)
     }
 
-    /// Whether it is for this batch size and the seeds as they are.
+    /// Whether it is for the seeds as they are.
     pub(crate) fn is_current(&self, store: &DenseStore<T>) -> bool {
         self.generation == store.generation()
     }

@@ -79,8 +79,8 @@ pub(crate) fn launch<T: Element, O: Element>(
     let maps = &*maps;
     // SAFETY: every operand is inside its buffer, and the maps describe it, or what it was moved to, with the instance's
     // boxes; results do not overlap (`LinearShape`) and are borrowed mutably; there is a cluster for each tile, or
-    // persistent blocks, or clusters of them that are resident; scratch has the room that was checked, with arrivals zero between launches; each share of a
-    // tile has k (`plan`). Maps stay as long as the cache, which is acquired.
+    // persistent blocks, or clusters of them that are resident; scratch has the room that was checked, with arrivals zero
+    // between launches; each share of a tile has k (`plan`). Maps stay as long as the cache, which is acquired.
     let launch = || unsafe {
         let bytes = instance.dynamic_shared_bytes;
         device.launch_clusters(instance.kernel, grid, clusters, bytes, false, params)

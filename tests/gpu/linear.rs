@@ -1,0 +1,131 @@
+//! Products of matrices on a GPU.
+
+use half::{bf16, f16};
+use kasmina::Device;
+use kasmina::linear::{Layout, Precision};
+use kasmina::types::E4m3;
+use kasmina_tests::Numbers;
+use kasmina_tests::linear::{forward, gemv, gradients, grouped};
+
+/// Every element type and precision of one shape.
+fn every_type(device: &Device, case: &forward::Case) {
+    let with = |precision| forward::Case { precision, ..*case };
+    forward::check::<f32, f32>(device, &with(Precision::F32));
+    forward::check::<f32, f32>(device, &with(Precision::Tf32));
+    forward::check::<bf16, bf16>(device, &with(Precision::Bf16));
+    forward::check::<f16, f16>(device, &with(Precision::F16));
+    forward::check::<E4m3, bf16>(device, &with(Precision::Fp8));
+}
+
+/// 200 shapes to 3000, odd ones and rows with gaps among them; the reference of a large one takes a while.
+pub(super) fn random_shapes(device: &Device) {
+    let mut numbers = Numbers::new(5);
+    for seed in 0..200 {
+        // One in eight is large: the reference takes most of the time.
+        let most = if u64::is_multiple_of(seed, 8) { 3000 } else { 400 };
+        let [m, n, k] = [(); 3].map(|()| 1 + numbers.below(most));
+        let layout = Layout::ALL[numbers.below(4)];
+        let (batch, gaps) =
+            (1 + numbers.below(if most > 400 { 1 } else { 3 }), u64::is_multiple_of(seed, 3));
+        let precision = Precision::Auto;
+        every_type(device, &forward::Case { layout, m, n, k, batch, precision, gaps, seed });
+    }
+}
+
+/// Shapes at the edges of tiles, of one row or column, without k, and of much.
+pub(super) fn edges(device: &Device) {
+    for layout in Layout::ALL {
+        for (m, n, k) in [
+            (1, 1, 1),
+            (1, 1, 0),
+            (128, 128, 64),
+            (129, 127, 65),
+            (16, 512, 512),
+            (1, 4096, 4096),
+            (4096, 1, 4096),
+            (8, 8, 20_000),
+            (257, 65, 1000),
+            // More tiles than blocks, and an odd number of rows of them: the last has no pair.
+            (4223, 1100, 1024),
+        ] {
+            let case = forward::Case::new(layout, m, n, k, Precision::Auto);
+            every_type(device, &case);
+            if m * n * k < 1 << 24 {
+                let case = forward::Case { precision: Precision::F64, ..case };
+                forward::check::<f64, f64>(device, &case);
+                forward::check::<f32, f32>(device, &case);
+                forward::check_scales(device, &forward::Case { precision: Precision::Fp8, ..case });
+            }
+        }
+    }
+}
+
+/// Lists of many problems, small and large, in every layout.
+pub(super) fn groups(device: &Device) {
+    let mut numbers = Numbers::new(8);
+    for seed in 0..24 {
+        let layout = Layout::ALL[seed as usize % 4];
+        let most = if u64::is_multiple_of(seed, 4) { 1200 } else { 200 };
+        let shapes: Vec<_> = (0..1 + numbers.below(40))
+            .map(|_| {
+                let [m, n, k] = [(); 3].map(|()| numbers.below(most));
+                (m, n, k)
+            })
+            .collect();
+        let case = |precision| grouped::Case { layout, shapes: &shapes, precision, seed };
+        grouped::check::<f32, f32>(device, &case(Precision::F32));
+        grouped::check::<f32, f32>(device, &case(Precision::Tf32));
+        grouped::check::<bf16, bf16>(device, &case(Precision::Bf16));
+        grouped::check::<f16, f32>(device, &case(Precision::F16));
+    }
+}
+
+/// Gradients of every element type.
+pub(super) fn gradient_shapes(device: &Device) {
+    let mut numbers = Numbers::new(6);
+    for seed in 0..24 {
+        let [m, n, k] = [(); 3].map(|()| 1 + numbers.below(1500));
+        let layout = Layout::ALL[numbers.below(4)];
+        let gaps = u64::is_multiple_of(seed, 2);
+        let case =
+            forward::Case { layout, m, n, k, batch: 1, precision: Precision::Auto, gaps, seed };
+        gradients::check::<f32>(device, &case);
+        gradients::check::<bf16>(device, &case);
+        gradients::check::<f16>(device, &case);
+        gradients::check::<f64>(device, &case);
+    }
+}
+
+/// Gradients of batches that share neither, one or both operands.
+pub(super) fn batches(device: &Device) {
+    for layout in Layout::ALL {
+        let case =
+            forward::Case { batch: 3, ..forward::Case::new(layout, 150, 130, 70, Precision::Auto) };
+        for [a, b] in [[false, false], [false, true], [true, false], [true, true]] {
+            let shared = gradients::Shared { a, b };
+            gradients::check_batch::<f32>(device, &case, shared);
+            gradients::check_batch::<bf16>(device, &case, shared);
+            gradients::check_batch::<f64>(device, &case, shared);
+        }
+    }
+    gradients::check_refusals(device);
+}
+
+/// Products of matrices and vectors, wide, high and in batches.
+pub(super) fn gemv_sizes(device: &Device) {
+    for shape in [
+        [1, 1, 1],
+        [1, 1000, 1001],
+        [1, 4096, 4096],
+        [1, 3, 100_000],
+        [1, 100_000, 3],
+        [1, 4, 1 << 20],
+        [1, 1 << 17, 64],
+        [64, 100, 96],
+        [1000, 33, 7],
+    ] {
+        gemv::check_gemv::<f64>(device, shape, 5);
+        gemv::check_gemv::<f32>(device, shape, 5);
+        gemv::check_gemv::<bf16>(device, shape, 5);
+    }
+}
