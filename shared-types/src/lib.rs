@@ -25,6 +25,7 @@ pub mod lifecycle;
 pub mod linear;
 pub mod linear_sample;
 pub mod linear_wgmma;
+pub mod manifold;
 pub mod normalization;
 pub mod parameter_gradients;
 pub mod reduction;
@@ -58,6 +59,7 @@ pub use linear::{
 };
 pub use linear_sample::{LINEAR_SAMPLE_SUMS, LinearSample};
 pub use linear_wgmma::{LinearRepack, LinearWgmmaParams};
+pub use manifold::{ItemDescriptor, ItemPriority, ItemStatus, Manifold, Need, Operation};
 pub use normalization::{
     ActivationNorm, ActivationNormBackward, Norm, NormGradientMerge, NormOrder, NormPlan,
 };

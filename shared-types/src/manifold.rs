@@ -1,0 +1,275 @@
+//! What a resident kernel and its host say to each other: the ring protocol.
+//!
+//! A resident grid is cut into *groups* of blocks, each of which works on one item at a time. A group has two *rings* of
+//! descriptor lines in mapped memory, one for each [`ItemPriority`]; the host writes lines, the group's first block reads
+//! them. Every word of a line carries the sequence number of its item beside its data, so that a line that has come in
+//! part is never taken for a whole one, whatever the order in which its words become visible. An item is a run of
+//! [`Operation`]s, which lie in a table in the device's memory. When all are done, the device writes the item's sequence
+//! number and status to the place of the line in `completions`, and that order is the order of the ring.
+//!
+//! Sequence numbers of a ring begin at 1, count by 1 and wrap around; item `s` has place `s mod capacity`. The host may
+//! write a line once the item `capacity` before it is complete.
+
+use crate::view::{In, Out};
+
+/// Words of a line: two lines are what a warp reads at once.
+pub const LINE_WORDS: usize = 16;
+
+/// Words of a line that a descriptor takes.
+pub const DESCRIPTOR_WORDS: usize = 3 + 2 * NEEDS;
+
+/// Items that a descriptor can wait for.
+pub const NEEDS: usize = 4;
+
+/// [`Need::ring`] where there is none.
+pub const NO_RING: u32 = u32::MAX;
+
+/// Rings of a group: one for each priority.
+pub const GROUP_RINGS: usize = 2;
+
+/// Operations of an item at most.
+pub const MAX_OPERATIONS: u32 = u16::MAX as u32;
+
+/// Bytes of an operation's parameters at most.
+pub const OPERATION_PARAMETER_BYTES: usize = 496;
+
+/// Words of [`Manifold::control`]: the [`Command`], and the host's heartbeat.
+pub const CONTROL_WORDS: usize = 2;
+
+/// Words of a group's report in [`Manifold::reports`], each by its place in [`report`].
+pub const REPORT_WORDS: usize = 8;
+
+/// Places in a group's report.
+pub mod report {
+    /// The group's clock in nanoseconds when it last looked for work.
+    pub const BEAT: usize = 0;
+    /// The item that was taken last: ring in the upper half, sequence number in the lower.
+    pub const TAKEN: usize = 1;
+    /// Nanoseconds of work, brought up to date while there is none.
+    pub const BUSY_NS: usize = 2;
+    /// A [`GroupState`](super::GroupState).
+    pub const STATE: usize = 3;
+}
+
+/// Which of a group's rings: the high one is looked at first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum ItemPriority {
+    /// Before everything else that waits.
+    High = 0,
+    /// In its turn.
+    #[default]
+    Normal = 1,
+}
+
+/// The ring of a group for a priority.
+#[inline(always)]
+pub const fn ring_of(group: u32, priority: ItemPriority) -> u32 {
+    group * GROUP_RINGS as u32 + priority as u32
+}
+
+/// Whether a ring that has completed everything up to `done` has completed `sequence`. The two are less than half of all
+/// numbers apart.
+#[inline(always)]
+pub const fn has_reached(done: u32, sequence: u32) -> bool {
+    done.wrapping_sub(sequence).cast_signed() >= 0
+}
+
+/// A word of a line or of a completion: `data` below, the sequence number of its item above.
+#[inline(always)]
+pub const fn tagged(data: u32, sequence: u32) -> u64 {
+    data as u64 | (sequence as u64) << 32
+}
+
+/// The sequence number of a word.
+#[inline(always)]
+pub const fn tag_of(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+/// The data of a word.
+#[inline(always)]
+pub const fn data_of(word: u64) -> u32 {
+    word as u32
+}
+
+/// An item that another waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Need {
+    /// Its ring, or [`NO_RING`].
+    pub ring: u32,
+    /// Its number there.
+    pub sequence: u32,
+}
+
+impl Need {
+    /// Nothing.
+    pub const NONE: Self = Self { ring: NO_RING, sequence: 0 };
+}
+
+/// What the host asks for: a run of operations, once the needs are met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ItemDescriptor {
+    /// The first operation, in [`Manifold::operations`].
+    pub first: u32,
+    /// Operations, 0 to [`MAX_OPERATIONS`], one after the other.
+    pub count: u32,
+    /// Blocks of the group that take part: 1 or more, no more than it has. They meet between two operations.
+    pub blocks: u32,
+    /// Items that are complete before this one begins.
+    pub needs: [Need; NEEDS],
+}
+
+impl ItemDescriptor {
+    /// The words as they lie in a line, without the sequence number.
+    pub fn words(&self) -> [u32; DESCRIPTOR_WORDS] {
+        let mut words = [0; DESCRIPTOR_WORDS];
+        [words[0], words[1], words[2]] = [self.first, self.count, self.blocks];
+        for (pair, need) in words[3..].chunks_exact_mut(2).zip(&self.needs) {
+            pair.copy_from_slice(&[need.ring, need.sequence]);
+        }
+        words
+    }
+}
+
+/// One operation: which, how many blocks share it, and its parameters.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug)]
+pub struct Operation {
+    /// Its number in `tiles::MANIFOLD_OPERATIONS`.
+    pub code: u32,
+    /// Blocks of its grid: 1 or more, no more than the item has.
+    pub blocks: u32,
+    #[doc(hidden)]
+    pub _padding: [u32; 2],
+    /// Its parameter struct, from the first byte on.
+    pub parameters: [u64; OPERATION_PARAMETER_BYTES / 8],
+}
+
+crate::assert_layout!(Operation, size = 512, align = 16, { code: 0, blocks: 4, parameters: 16 });
+
+// SAFETY: `repr(C)`, integers, no implicit padding, and every bit pattern is a value.
+unsafe impl bytemuck::Pod for Operation {}
+// SAFETY: as above.
+unsafe impl bytemuck::Zeroable for Operation {}
+
+/// What became of an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum ItemStatus {
+    /// Every operation was carried out.
+    Done = 0,
+    /// The descriptor names operations, blocks or rings that there are not; nothing was carried out.
+    OutOfRange = 1,
+    /// An operation is none that the kernel has, or wants more blocks than the item; those before it were carried out.
+    UnknownOperation = 2,
+}
+
+impl ItemStatus {
+    /// The status of that number.
+    pub const fn from_u32(value: u32) -> Option<Self> {
+        match value {
+            0 => Some(Self::Done),
+            1 => Some(Self::OutOfRange),
+            2 => Some(Self::UnknownOperation),
+            _ => None,
+        }
+    }
+}
+
+/// What the host tells the whole grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Command {
+    /// Look for work.
+    Run = 0,
+    /// Leave when there is none.
+    Drain = 1,
+    /// Leave after the items in work.
+    Stop = 2,
+}
+
+/// Where a group is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum GroupState {
+    /// Not there yet.
+    Away = 0,
+    /// Looks for work, or works.
+    Running = 1,
+    /// Left because it was told to.
+    Left = 2,
+    /// Left because the host's heartbeat had stopped.
+    Deserted = 3,
+}
+
+impl GroupState {
+    /// The state of that number.
+    pub const fn from_u64(value: u64) -> Option<Self> {
+        match value {
+            0 => Some(Self::Away),
+            1 => Some(Self::Running),
+            2 => Some(Self::Left),
+            3 => Some(Self::Deserted),
+            _ => None,
+        }
+    }
+}
+
+/// What the `manifold*` kernels take. The grid is the groups' blocks, all of them resident at once.
+#[repr(C, align(16))]
+#[derive(Clone, Copy)]
+pub struct Manifold {
+    /// Lines, `[rings, capacity, LINE_WORDS]`, mapped.
+    pub lines: Out<u64>,
+    /// Completions, `[rings, capacity]`, mapped: [`tagged`] status and sequence number.
+    pub completions: Out<u64>,
+    /// [`CONTROL_WORDS`], mapped.
+    pub control: Out<u64>,
+    /// Reports, `[groups, REPORT_WORDS]`, mapped.
+    pub reports: Out<u64>,
+    /// The table of operations.
+    pub operations: Out<Operation>,
+    /// The first block of each group, and behind the last one all blocks, `[groups + 1]`.
+    pub first_blocks: In<u32>,
+    /// The number of the last complete item of each ring, `[rings]`; kept from launch to launch.
+    pub done: Out<u32>,
+    /// What a group's first block calls the others to, `[groups, CALL_WORDS]`; zero before the launch.
+    pub calls: Out<u64>,
+    /// The groups' barriers, `[groups]`; zero before the launch.
+    pub barriers: Out<u32>,
+    /// Lines of a ring, less one; with it a power of two.
+    pub capacity_mask: u32,
+    /// Groups.
+    pub groups: u32,
+    /// A group leaves when the host's heartbeat has not changed for so long, in nanoseconds.
+    pub host_limit_ns: u64,
+}
+
+/// Words of [`Manifold::calls`] of a group.
+pub const CALL_WORDS: usize = 2;
+
+crate::assert_layout!(Manifold, size = 160, align = 16, {
+    lines: 0, completions: 16, control: 32, reports: 48, operations: 64, first_blocks: 80, done: 96, calls: 112,
+    barriers: 128, capacity_mask: 144, groups: 148, host_limit_ns: 152,
+});
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_wrap_around() {
+        assert!(has_reached(5, 5) && has_reached(6, 5) && !has_reached(4, 5));
+        assert!(has_reached(1, u32::MAX) && !has_reached(u32::MAX, 1));
+    }
+
+    #[test]
+    fn words_hold_data_and_number() {
+        let word = tagged(7, u32::MAX);
+        assert_eq!((data_of(word), tag_of(word)), (7, u32::MAX));
+        let needs = [Need { ring: 3, sequence: 9 }, Need::NONE, Need::NONE, Need::NONE];
+        let words = ItemDescriptor { first: 1, count: 2, blocks: 4, needs }.words();
+        assert_eq!(words[..6], [1, 2, 4, 3, 9, NO_RING]);
+    }
+}
