@@ -56,6 +56,23 @@ pub unsafe fn team_arrive_is_last(
     unsafe { last.read(0) != 0 }
 }
 
+/// Which block of a kernel's grid this one is. In a resident kernel the grid is that of one operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockPlace {
+    /// The block.
+    pub block: u32,
+    /// Blocks of the grid.
+    pub blocks: u32,
+}
+
+impl BlockPlace {
+    /// The launch's, along x.
+    #[inline(always)]
+    pub fn of_launch() -> Self {
+        Self { block: thread::block_idx_x(), blocks: thread::grid_dim_x() }
+    }
+}
+
 /// What the count of a [`barrier`] flips each time that all have come.
 const PHASE: u32 = 1 << 31;
 
@@ -74,7 +91,8 @@ const PHASE: u32 = 1 << 31;
 #[track_caller]
 pub unsafe fn barrier(counts: &Out<u32>, index: usize, blocks: u32, leader: bool) {
     thread::sync_threads();
-    if thread::thread_idx_x() == 0 {
+    // A group of one has met. A condition around the barriers would have a compiler duplicate them.
+    if blocks > 1 && thread::thread_idx_x() == 0 {
         // Together the arrivals add the phase's bit, and nothing below it.
         let arrival = if leader { PHASE - (blocks - 1) } else { 1 };
         // SAFETY: the caller's contract.

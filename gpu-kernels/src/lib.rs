@@ -9,5 +9,6 @@ pub mod information;
 pub mod instances;
 pub mod kasmina;
 pub mod linear;
+pub mod manifold;
 pub mod normalization;
 pub mod reduction;

@@ -1,6 +1,7 @@
 //! Memory on a device.
 
 pub(crate) mod host;
+mod resident;
 mod statistics;
 mod wide;
 
@@ -11,9 +12,11 @@ use bytemuck::Pod;
 use kasmina_types::{In, Out};
 
 use crate::device::{Device, Gpu};
-use crate::driver::{CudaBuffer, Stream};
+use crate::driver::{CudaBuffer, Stream, recording};
 use crate::error::Error;
 use host::HostMemory;
+use resident::Users;
+pub(crate) use resident::{Access, ResidentUse};
 pub use statistics::BufferStatistics;
 use statistics::{Counted, change, check_limit};
 
@@ -22,6 +25,7 @@ use statistics::{Counted, change, check_limit};
 /// On a GPU it comes from the device's pool and goes back to it when it is dropped.
 pub struct Buffer<T: Pod> {
     storage: Storage<T>,
+    users: Users,
     _counted: Counted,
 }
 
@@ -39,13 +43,16 @@ impl<T: Pod> Buffer<T> {
     /// of a GPU's; or a failed call.
     pub fn zeroed(device: &Device, len: usize) -> Result<Self, Error> {
         check_limit::<T>(len)?;
+        if len > 0 {
+            recording::refuse("a new buffer")?;
+        }
         let storage = match device {
             Device::Cuda(gpu) => {
                 Storage::Cuda(Arc::clone(gpu), gpu.pool().zeroed(gpu.stream(), len)?)
             }
             Device::Cpu | Device::Simt(_) => Storage::Host(HostMemory::zeroed(len)?),
         };
-        Ok(Self { storage, _counted: Counted::new::<T>(len) })
+        Ok(Self::new(storage, len))
     }
 
     /// A copy of `values`.
@@ -54,6 +61,7 @@ impl<T: Pod> Buffer<T> {
     /// As [`Self::zeroed`].
     pub fn from_slice(device: &Device, values: &[T]) -> Result<Self, Error> {
         check_limit::<T>(values.len())?;
+        recording::refuse("a new buffer")?;
         let storage = match device {
             Device::Cuda(gpu) => {
                 Storage::Cuda(Arc::clone(gpu), gpu.pool().from_slice(gpu.stream(), values)?)
@@ -65,7 +73,11 @@ impl<T: Pod> Buffer<T> {
             }
         };
         change(|s| s.copies_in += 1);
-        Ok(Self { storage, _counted: Counted::new::<T>(values.len()) })
+        Ok(Self::new(storage, values.len()))
+    }
+
+    fn new(storage: Storage<T>, len: usize) -> Self {
+        Self { storage, users: Users::default(), _counted: Counted::new::<T>(len) }
     }
 
     /// Elements.
@@ -86,6 +98,7 @@ impl<T: Pod> Buffer<T> {
     /// # Errors
     /// Another length, or a failed call.
     pub fn copy_from_slice(&mut self, values: &[T]) -> Result<(), Error> {
+        let _access = self.open()?;
         check_length("copy to a buffer", "values", self.len(), values.len())?;
         change(|s| s.copies_in += 1);
         match &mut self.storage {
@@ -100,6 +113,7 @@ impl<T: Pod> Buffer<T> {
     /// # Errors
     /// A range that is not inside, or a failed call.
     pub fn copy_range_from_slice(&mut self, start: usize, values: &[T]) -> Result<(), Error> {
+        let _access = self.open()?;
         self.check_range(start, values.len())?;
         change(|s| s.copies_in += 1);
         match &mut self.storage {
@@ -121,6 +135,7 @@ impl<T: Pod> Buffer<T> {
         values: &[T],
         beside: Option<&Stream>,
     ) -> Result<(), Error> {
+        let _access = self.open()?;
         match (&mut self.storage, beside) {
             (Storage::Cuda(_, buffer), Some(stream)) => {
                 change(|s| s.copies_in += 1);
@@ -136,6 +151,7 @@ impl<T: Pod> Buffer<T> {
     /// A range that is not inside, what the queued work ran into, the host's memory exhausted, or a failed
     /// call.
     pub fn range_to_vec(&self, start: usize, len: usize) -> Result<Vec<T>, Error> {
+        let _access = self.open()?;
         self.check_range(start, len)?;
         change(|s| s.copies_out += 1);
         match &self.storage {
@@ -154,9 +170,11 @@ impl<T: Pod> Buffer<T> {
     /// # Errors
     /// Another length or device, or a failed call.
     pub fn copy_from_buffer(&mut self, source: &Self) -> Result<(), Error> {
+        let _access = self.open()?;
         const OP: &str = "copy between buffers";
         check_length(OP, "source", self.len(), source.len())?;
         source.check_device(OP, "source", &self.device())?;
+        let _access = source.open()?;
         change(|s| s.copies_on_device += 1);
         match (&mut self.storage, &source.storage) {
             (Storage::Host(to), Storage::Host(from)) => to.words.copy_from_slice(&from.words),
@@ -173,6 +191,7 @@ impl<T: Pod> Buffer<T> {
     /// # Errors
     /// A failed call.
     pub fn fill_bytes(&mut self, byte: u8) -> Result<(), Error> {
+        let _access = self.open()?;
         match &mut self.storage {
             Storage::Host(memory) => memory.words.fill(u128::from_ne_bytes([byte; 16])),
             Storage::Cuda(gpu, buffer) => buffer.fill_bytes(byte, gpu.stream())?,
@@ -185,6 +204,7 @@ impl<T: Pod> Buffer<T> {
     /// # Errors
     /// A range that is not inside, or a failed call.
     pub fn fill_range_bytes(&mut self, start: usize, len: usize, byte: u8) -> Result<(), Error> {
+        let _access = self.open()?;
         self.check_range(start, len)?;
         match &mut self.storage {
             Storage::Host(memory) => {
@@ -203,6 +223,7 @@ impl<T: Pod> Buffer<T> {
     /// # Errors
     /// What the queued work ran into, the host's memory exhausted, or a failed call.
     pub fn to_vec(&self) -> Result<Vec<T>, Error> {
+        let _access = self.open()?;
         change(|s| s.copies_out += 1);
         match &self.storage {
             Storage::Host(memory) => host::copy(memory.as_slice()),
@@ -222,19 +243,19 @@ impl<T: Pod> Buffer<T> {
         }
     }
 
-    /// The elements where they are, if they are in the host's memory.
+    /// The elements where they are, if they are in the host's memory and no program of a resident kernel uses them.
     pub fn as_host_slice(&self) -> Option<&[T]> {
         match &self.storage {
-            Storage::Host(memory) => Some(memory.as_slice()),
-            Storage::Cuda(..) => None,
+            Storage::Host(memory) if !self.users.are_there() => Some(memory.as_slice()),
+            _ => None,
         }
     }
 
     /// As [`Self::as_host_slice`], to write.
     pub fn as_host_slice_mut(&mut self) -> Option<&mut [T]> {
         match &mut self.storage {
-            Storage::Host(memory) => Some(memory.as_mut_slice()),
-            Storage::Cuda(..) => None,
+            Storage::Host(memory) if !self.users.are_there() => Some(memory.as_mut_slice()),
+            _ => None,
         }
     }
 
@@ -255,6 +276,24 @@ impl<T: Pod> Buffer<T> {
             Storage::Cuda(_, buffer) => buffer.device_address() as *mut T,
         };
         Out::new(pointer, len)
+    }
+
+    /// For what is no launch: refuses it in a program that is being recorded, else waits as [`Self::access`].
+    fn open(&self) -> Result<Access, Error> {
+        recording::refuse("a copy or a fill")?;
+        Ok(self.users.access())
+    }
+
+    /// For a launch: registers the buffer with the program that is being recorded, if one is, or else waits for the items
+    /// of programs that use it, and keeps them back while the result lives.
+    pub(crate) fn access(&self) -> Access {
+        match recording::current_use() {
+            Some(user) => {
+                self.users.add(&user);
+                Access::none()
+            }
+            None => self.users.access(),
+        }
     }
 
     /// Keeps the memory for what is queued on `stream` next.
@@ -299,10 +338,24 @@ impl<T: Pod> Buffer<T> {
     ) -> Result<(), Error> {
         let own = self.device();
         if own.shares_memory_with(device) {
-            return Ok(());
+            // The CPU reads and writes buffers in place.
+            return match device {
+                Device::Cpu if self.users.are_there() => Err(Error::InUse { op, buffer }),
+                _ => Ok(()),
+            };
         }
         let (expected, got) = (device.to_string(), own.to_string());
         Err(Error::OtherDevice { op, buffer, expected, got })
+    }
+}
+
+impl<T: Pod> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        let nothing = Storage::Host(HostMemory::empty());
+        self.users.bequeath(|| match std::mem::replace(&mut self.storage, nothing) {
+            Storage::Host(memory) => Box::new(memory.words),
+            Storage::Cuda(gpu, buffer) => Box::new((buffer.memory(), gpu)),
+        });
     }
 }
 

@@ -10,6 +10,7 @@ use kasmina_types::tiles::{TILES, Tile};
 use crate::artifacts::{self, Artifact, ArtifactRecord};
 use crate::driver::{
     ComputeCapability, CudaDevice, DriverError, Function, LaunchConfig, MemoryPool, Module, Stream,
+    recording,
 };
 use crate::error::Error;
 
@@ -95,9 +96,9 @@ impl Device {
         if self.is_capturing() { Err(Error::Capturing { op }) } else { Ok(()) }
     }
 
-    /// Whether what is queued goes into a graph.
+    /// Whether what is queued goes into a graph, or into a program of a resident kernel.
     pub(crate) fn is_capturing(&self) -> bool {
-        matches!(self, Self::Cuda(gpu) if gpu.stream.is_capturing())
+        recording::is_on() || matches!(self, Self::Cuda(gpu) if gpu.stream.is_capturing())
     }
 
     /// Whether buffers of one are buffers of the other.

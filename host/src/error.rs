@@ -8,6 +8,7 @@ use crate::information::{InferenceError, TransferEntropyError};
 use crate::kasmina::{ConfigError, LayerError, StateError, Variant};
 use crate::linear::LinearError;
 use crate::normalization::NormalizationError;
+use crate::persistent::PersistentError;
 
 /// What an operation can answer instead of a result. The operands are unchanged, outputs unspecified.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,37 @@ pub enum Error {
         /// Where the buffer is.
         got: String,
     },
+    /// A buffer that programs of a resident kernel use, where the CPU is to work on it in place.
+    #[error("{op}: `{buffer}` is used by a recorded program; drop the program, or copy the buffer")]
+    InUse {
+        /// The operation.
+        op: &'static str,
+        /// The operand.
+        buffer: &'static str,
+    },
+    /// What a program of a resident kernel cannot have.
+    #[error("while a program is recorded, {what} is refused; do it before, or outside")]
+    Recording {
+        /// What was asked for.
+        what: &'static str,
+    },
+    /// A kernel that no resident kernel has as an operation.
+    #[error(
+        "`{kernel}` is not among the operations of the resident kernels; launch it, or capture a graph"
+    )]
+    NotResident {
+        /// The kernel.
+        kernel: &'static str,
+    },
+    /// A thread that the operating system refused.
+    #[error("no thread could be started: {source}; end some")]
+    Thread {
+        /// What it says.
+        source: std::io::Error,
+    },
+    /// An item or an executor of persistent execution that came to nothing.
+    #[error(transparent)]
+    Persistent(Box<PersistentError>),
     /// Bounds of a numerical mode that hold no value.
     #[error("{op}: no value is between the bounds {low} and {high}; give the lower one first")]
     Bounds {

@@ -45,6 +45,7 @@ pub mod kasmina;
 pub mod linear;
 mod macroeconomy;
 pub mod normalization;
+pub mod persistent;
 pub mod profile;
 pub mod reduction;
 pub mod verify;

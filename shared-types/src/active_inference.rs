@@ -57,21 +57,21 @@ unsafe impl bytemuck::Zeroable for InferenceFigures {}
 /// all of them resident at once where `parts` is above 1. Block b is part b mod `parts` of group b / `parts`.
 #[repr(C, align(16))]
 #[derive(Clone, Copy)]
-pub struct ActiveInference {
+pub struct ActiveInference<const COHERENT: bool = false> {
     /// J, `[models, observations, stride]`, in the instance's type, 16-byte aligned.
-    pub jacobian: In<u8>,
+    pub jacobian: In<u8, COHERENT>,
     /// o − b, `[models, observations]`.
-    pub target: In<f64>,
+    pub target: In<f64, COHERENT>,
     /// π, `[models, observations]`.
-    pub obs_precision: In<f64>,
+    pub obs_precision: In<f64, COHERENT>,
     /// m0, `[models, stride]`.
-    pub prior_mean: In<f64>,
+    pub prior_mean: In<f64, COHERENT>,
     /// v0, `[models, stride]`.
-    pub prior_var: In<f64>,
+    pub prior_var: In<f64, COHERENT>,
     /// s, `[models, stride]`.
-    pub variance: In<f64>,
+    pub variance: In<f64, COHERENT>,
     /// κ of each model, `[models]`.
-    pub kappa: In<f64>,
+    pub kappa: In<f64, COHERENT>,
     /// μ, `[models, stride]`, before and after; for `curvature_*` a vector to begin with, scratch.
     pub mean: Out<f64>,
     /// Scratch, `[models, stride]`: the other μ; empty for `belief_step_*`.
@@ -111,7 +111,7 @@ pub struct ActiveInference {
     pub part_states: u32,
 }
 
-impl ActiveInference {
+impl<const COHERENT: bool> ActiveInference<COHERENT> {
     /// The rows of a part: the first, and the one after the last.
     #[inline(always)]
     pub fn rows_of(&self, part: u32) -> (u32, u32) {
@@ -176,11 +176,11 @@ crate::assert_layout!(InferenceStage, size = 208, align = 16, {
 /// What `axpby_*` take: out\[i\] ← α·x\[i mod p\] + β·y\[i\], p the elements of x.
 #[repr(C, align(16))]
 #[derive(Clone, Copy)]
-pub struct Axpby {
+pub struct Axpby<const COHERENT: bool = false> {
     /// x, one element at least.
-    pub x: In<u8>,
+    pub x: In<u8, COHERENT>,
     /// y, of the output's length, or empty where β·y is left out.
-    pub y: In<u8>,
+    pub y: In<u8, COHERENT>,
     /// The result.
     pub out: Out<u8>,
     /// α.

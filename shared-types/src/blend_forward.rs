@@ -106,25 +106,25 @@ impl BlendGeometry {
 /// What the `blend_forward_*` kernels take. Input and output are elements of the instance's dtype.
 #[repr(C, align(16))]
 #[derive(Clone, Copy)]
-pub struct BlendForward {
+pub struct BlendForward<const COHERENT: bool = false> {
     /// x, `[batch, num_seeds · chunk_size]`, row-major, 16-byte aligned.
-    pub input: In<u8>,
+    pub input: In<u8, COHERENT>,
     /// y, as `input`.
     pub output: Out<u8>,
     /// [`SeedLifecycle`](crate::SeedLifecycle), `[num_seeds]`.
-    pub lifecycle: In<u8>,
+    pub lifecycle: In<u8, COHERENT>,
     /// Blueprint of each seed, 0 for none, `[num_seeds]`.
-    pub blueprint_id: In<u16>,
+    pub blueprint_id: In<u16, COHERENT>,
     /// Blend factor α, clipped to \[0, 1\] where it is used, `[num_seeds]`.
-    pub alpha: In<f32>,
+    pub alpha: In<f32, COHERENT>,
     /// [`BlueprintType`](crate::BlueprintType), `[num_blueprints]`.
-    pub blueprint_type: In<u8>,
+    pub blueprint_type: In<u8, COHERENT>,
     /// Where each blueprint's weights begin in `weights`, in elements, `[num_blueprints]`.
-    pub blueprint_offset: In<u32>,
+    pub blueprint_offset: In<u32, COHERENT>,
     /// Scale s, `[num_blueprints]`.
-    pub blueprint_scale: In<f32>,
+    pub blueprint_scale: In<f32, COHERENT>,
     /// Weights w, `chunk_size` for each blueprint.
-    pub weights: In<f32>,
+    pub weights: In<f32, COHERENT>,
     /// The telemetry of the input.
     pub telemetry: SeedTelemetry,
     /// Scratch: the parts of each seed, `[num_seeds, parts]`.

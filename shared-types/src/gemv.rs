@@ -34,11 +34,11 @@ crate::assert_layout!(GemvCut, size = 64, align = 16, {
 /// What `gemv_*` take: y ← α·A·x + β·y, or with Aᵀ.
 #[repr(C, align(16))]
 #[derive(Clone, Copy)]
-pub struct Gemv {
+pub struct Gemv<const COHERENT: bool = false> {
     /// A, `[batch, rows, columns]`, row-major, in the instance's type; rows are a multiple of its access.
-    pub matrix: In<u8>,
+    pub matrix: In<u8, COHERENT>,
     /// x, `[batch, columns]`, with Aᵀ `[batch, rows]`.
-    pub x: In<u8>,
+    pub x: In<u8, COHERENT>,
     /// y, `[batch, rows]`, with Aᵀ `[batch, columns]`; read only where β is not 0.
     pub y: Out<u8>,
     /// α.

@@ -6,22 +6,22 @@ use crate::view::{In, Out};
 /// What each seed is and what the blueprints are, as the passes read it.
 #[repr(C, align(16))]
 #[derive(Clone, Copy)]
-pub struct LayerArrays {
+pub struct LayerArrays<const COHERENT: bool = false> {
     /// [`SeedLifecycle`](crate::SeedLifecycle), `[num_seeds]`.
-    pub lifecycle: In<u8>,
+    pub lifecycle: In<u8, COHERENT>,
     /// Blueprint of each seed, 0 for none, `[num_seeds]`.
-    pub blueprint_id: In<u16>,
+    pub blueprint_id: In<u16, COHERENT>,
     /// Blend factor α, clipped to \[0, 1\] where it is used, `[num_seeds]`.
-    pub alpha: In<f32>,
+    pub alpha: In<f32, COHERENT>,
     /// [`BlueprintType`](crate::BlueprintType), `[num_blueprints]`.
-    pub blueprint_type: In<u8>,
+    pub blueprint_type: In<u8, COHERENT>,
     /// Where each blueprint's weights begin in `weights`, in elements, `[num_blueprints]`. An id that is not
     /// loaded has the offset of 'none'; all others are disjoint.
-    pub blueprint_offset: In<u32>,
+    pub blueprint_offset: In<u32, COHERENT>,
     /// Scale s, `[num_blueprints]`.
-    pub blueprint_scale: In<f32>,
+    pub blueprint_scale: In<f32, COHERENT>,
     /// Weights w, `chunk_size` for each blueprint.
-    pub weights: In<f32>,
+    pub weights: In<f32, COHERENT>,
 }
 
 crate::assert_layout!(LayerArrays, size = 112, align = 16, {
@@ -30,9 +30,9 @@ crate::assert_layout!(LayerArrays, size = 112, align = 16, {
 });
 
 /// The parameters of a pass over the layer: what its kernels share is written for these.
-pub trait LayerPass {
+pub trait LayerPass<const COHERENT: bool = false> {
     /// What the seeds are.
-    fn layer(&self) -> LayerArrays;
+    fn layer(&self) -> LayerArrays<COHERENT>;
     /// How the columns are cut.
     fn geometry(&self) -> BlendGeometry;
     /// Seeds.
@@ -83,9 +83,9 @@ impl Numerical {
     }
 }
 
-impl LayerPass for BlendForward {
+impl<const COHERENT: bool> LayerPass<COHERENT> for BlendForward<COHERENT> {
     #[inline(always)]
-    fn layer(&self) -> LayerArrays {
+    fn layer(&self) -> LayerArrays<COHERENT> {
         LayerArrays {
             lifecycle: self.lifecycle,
             blueprint_id: self.blueprint_id,

@@ -136,7 +136,7 @@ impl ItemDescriptor {
 #[repr(C, align(16))]
 #[derive(Clone, Copy, Debug)]
 pub struct Operation {
-    /// Its number in `tiles::MANIFOLD_OPERATIONS`.
+    /// Its number, of [`operation`](crate::tiles::manifold::operation).
     pub code: u32,
     /// Blocks of its grid: 1 or more, no more than the item has.
     pub blocks: u32,
@@ -187,6 +187,9 @@ pub enum Command {
     Drain = 1,
     /// Leave after the items in work.
     Stop = 2,
+    /// As `Stop`, and leave an item that never ends as well: for the executor, which cannot take its threads back. On a
+    /// GPU the context goes.
+    Abandon = 3,
 }
 
 /// Where a group is.

@@ -5,9 +5,10 @@
 
 use core::marker::PhantomData;
 
-/// A buffer that a kernel reads and nobody writes while it runs.
+/// A buffer that a kernel reads and nobody writes while it runs. Where `COHERENT`, it may be written before a barrier or
+/// an acquisition that the read comes after, as in a kernel that stays resident.
 #[repr(C, align(16))]
-pub struct In<T> {
+pub struct In<T, const COHERENT: bool = false> {
     pointer: *const T,
     length: u64,
 }
@@ -23,7 +24,7 @@ pub struct Out<T> {
 crate::assert_layout!(In<f32>, size = 16, align = 16, { pointer: 0, length: 8 });
 crate::assert_layout!(Out<f32>, size = 16, align = 16, { pointer: 0, length: 8 });
 
-impl<T> In<T> {
+impl<T, const COHERENT: bool> In<T, COHERENT> {
     /// A view of `length` elements from `pointer`.
     #[inline(always)]
     pub const fn new(pointer: *const T, length: usize) -> Self {
@@ -51,7 +52,7 @@ impl<T> In<T> {
     /// The same bytes as elements of another type: the parameter structs are not generic, the
     /// kernels that take them are.
     #[inline(always)]
-    pub const fn cast<U>(&self) -> In<U> {
+    pub const fn cast<U>(&self) -> In<U, COHERENT> {
         let bytes = self.length as usize * size_of::<T>();
         In::new(self.pointer.cast(), bytes / size_of::<U>())
     }
@@ -90,13 +91,13 @@ impl<T> Out<T> {
     }
 }
 
-impl<T> Clone for In<T> {
+impl<T, const COHERENT: bool> Clone for In<T, COHERENT> {
     #[inline(always)]
     fn clone(&self) -> Self {
         *self
     }
 }
-impl<T> Copy for In<T> {}
+impl<T, const COHERENT: bool> Copy for In<T, COHERENT> {}
 
 impl<T> Clone for Out<T> {
     #[inline(always)]
@@ -108,9 +109,9 @@ impl<T> Copy for Out<T> {}
 
 // SAFETY: a view is an address and a length; only a kernel's `unsafe` accesses follow the address,
 // under the contract of the launch that made the view.
-unsafe impl<T: Send> Send for In<T> {}
+unsafe impl<T: Send, const COHERENT: bool> Send for In<T, COHERENT> {}
 // SAFETY: as above.
-unsafe impl<T: Sync> Sync for In<T> {}
+unsafe impl<T: Sync, const COHERENT: bool> Sync for In<T, COHERENT> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for Out<T> {}
 // SAFETY: as above; blocks that share an `Out` write disjoint elements or use atomics.

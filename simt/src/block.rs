@@ -36,6 +36,8 @@ pub(crate) enum Outcome {
     Finished(LaunchStats),
     /// All live threads poll.
     Polling,
+    /// Some did more than poll, but nobody goes on by himself.
+    Yielding,
     /// Another block's error made this one pointless.
     Abandoned,
     Failed(LaunchError),
@@ -99,9 +101,12 @@ impl<'k> Block<'k> {
             if context.doomed.get() || context.spinning.get() == 0 {
                 return Outcome::Failed(diagnose::stuck(context).into());
             }
-            if context.progress.get() == before {
-                return Outcome::Polling;
-            }
+            // A poller may meet others between two polls: what it waits for may still be another block's to do.
+            return if context.progress.get() == before {
+                Outcome::Polling
+            } else {
+                Outcome::Yielding
+            };
         }
     }
 

@@ -39,6 +39,7 @@ pub struct Executor {
     seed: Option<u64>,
     shared_limit: u32,
     spin_limit: Duration,
+    helped: bool,
 }
 
 /// What a launch did.
@@ -67,6 +68,7 @@ impl Executor {
             seed: None,
             shared_limit: DEFAULT_SHARED_LIMIT,
             spin_limit: DEFAULT_SPIN_LIMIT,
+            helped: true,
         }
     }
 
@@ -96,6 +98,13 @@ impl Executor {
         Self { spin_limit: limit, ..self }
     }
 
+    /// Runs all blocks on the thread that launches, one of them at a time: for a grid that stays, and would keep what it
+    /// takes of rayon's pool from everybody else.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self { helped: false, ..self }
+    }
+
     /// Runs `body` in every thread of the grid and returns when all have ended.
     ///
     /// # Errors
@@ -112,9 +121,8 @@ impl Executor {
         let blocks = geometry.grid.iter().map(|&n| u64::from(n)).product::<u64>();
         let threads = geometry.block.iter().product::<u32>() as usize;
         let room = MAX_RESIDENT_THREADS / threads;
-        let workers = rayon::current_num_threads()
-            .min(room)
-            .min(usize::try_from(blocks).unwrap_or(usize::MAX));
+        let most = if self.helped { rayon::current_num_threads() } else { 1 };
+        let workers = most.min(room).min(usize::try_from(blocks).unwrap_or(usize::MAX));
         let launch = Launch {
             facts: LaunchFacts {
                 kernel: Arc::from(name),

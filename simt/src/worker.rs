@@ -65,13 +65,14 @@ impl Launch<'_> {
                     block.into_workspace().give_back();
                 }
                 // What it polls for may have been the work of the block that failed.
-                Outcome::Polling if self.is_pointless(u64::MAX) => {
+                Outcome::Polling | Outcome::Yielding if self.is_pointless(u64::MAX) => {
                     block.into_workspace().give_back();
                 }
                 Outcome::Polling => {
                     held.push_back((position, block));
                     std::thread::yield_now();
                 }
+                Outcome::Yielding => held.push_back((position, block)),
                 Outcome::Abandoned => block.into_workspace().give_back(),
                 Outcome::Failed(error) => {
                     self.fail(position, error);

@@ -58,19 +58,25 @@ pub trait Store<T: Copy>: Copy {
     );
 }
 
-impl<T: Copy> Load<T> for In<T> {
+impl<T: Copy, const COHERENT: bool> Load<T> for In<T, COHERENT> {
     #[inline(always)]
     #[track_caller]
     unsafe fn load(&self, index: usize) -> T {
         // SAFETY: the caller's contract.
-        unsafe { imp::load_constant::<T, 1>(self, index, LoadHint::Cached).0[0] }
+        unsafe { self.load_vector::<1>(index, LoadHint::Cached) }.0[0]
     }
 
     #[inline(always)]
     #[track_caller]
     unsafe fn load_vector<const N: usize>(&self, index: usize, hint: LoadHint) -> Vector<T, N> {
         // SAFETY: the caller's contract.
-        unsafe { imp::load_constant(self, index, hint) }
+        unsafe {
+            if COHERENT {
+                imp::load(&Out::new(self.as_ptr().cast_mut(), self.len()), index)
+            } else {
+                imp::load_constant(self, index, hint)
+            }
+        }
     }
 }
 

@@ -90,8 +90,8 @@ fn check_width<T, const N: usize>() {
 /// The `N` elements from `index` are inside the view, aligned for one access, and nobody writes them
 /// while the kernel runs: which is what makes the load `pure`.
 #[inline(always)]
-pub(super) unsafe fn load_constant<T: Copy, const N: usize>(
-    view: &In<T>,
+pub(super) unsafe fn load_constant<T: Copy, const N: usize, const COHERENT: bool>(
+    view: &In<T, COHERENT>,
     index: usize,
     hint: LoadHint,
 ) -> Vector<T, N> {

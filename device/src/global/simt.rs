@@ -36,8 +36,8 @@ fn check<T, const N: usize>(
 /// The view's memory is readable; what lies outside of it is reported.
 #[inline(always)]
 #[track_caller]
-pub(super) unsafe fn load_constant<T: Copy, const N: usize>(
-    view: &In<T>,
+pub(super) unsafe fn load_constant<T: Copy, const N: usize, const COHERENT: bool>(
+    view: &In<T, COHERENT>,
     index: usize,
     _hint: LoadHint,
 ) -> Vector<T, N> {

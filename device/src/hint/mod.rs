@@ -1,4 +1,4 @@
-//! What the compiler should not know.
+//! What the compiler should not know, and the way out.
 
 #[cfg(target_arch = "nvptx64")]
 mod nvptx;
@@ -23,4 +23,11 @@ pub fn opaque(value: u32) -> u32 {
 #[inline(always)]
 pub fn opaque_index(value: usize) -> usize {
     imp::opaque_index(value)
+}
+
+/// Ends the kernel with an error: every launch that the context still has fails. Under the executor the launch fails.
+#[inline(always)]
+#[track_caller]
+pub fn trap() -> ! {
+    imp::trap()
 }

@@ -17,3 +17,9 @@ pub(super) fn opaque_index(value: usize) -> usize {
     unsafe { asm!("// {0}", inout(reg64) result, options(nomem, nostack, preserves_flags)) };
     result
 }
+
+#[inline(always)]
+pub(super) fn trap() -> ! {
+    // SAFETY: ends the kernel; nothing runs after it.
+    unsafe { core::arch::nvptx::trap() }
+}

@@ -171,9 +171,16 @@ pub unsafe fn store_3d(source: Place, map: TensorMapHandle, at: [i32; 3]) {
 /// [`load_2d`].
 #[inline(always)]
 #[track_caller]
-pub unsafe fn load(target: Place, source: &In<u8>, index: usize, bytes: u32, barrier: Mbarrier) {
+pub unsafe fn load<const COHERENT: bool>(
+    target: Place,
+    source: &In<u8, COHERENT>,
+    index: usize,
+    bytes: u32,
+    barrier: Mbarrier,
+) {
+    let source = In::new(source.as_ptr(), source.len());
     // SAFETY: the caller's contract.
-    unsafe { imp::load(target, source, index, bytes, barrier) };
+    unsafe { imp::load(target, &source, index, bytes, barrier) };
 }
 
 /// Stores `bytes` bytes from `source` to byte `index` of a buffer, in the thread's open group:

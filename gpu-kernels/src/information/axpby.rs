@@ -22,6 +22,7 @@
 //! Original. Reference: `kasmina_reference::information::{axpby, velocity, tile_projection}`.
 
 use kasmina_device::global::{Load, Store};
+use kasmina_device::grid::BlockPlace;
 use kasmina_device::{kernel, math, thread};
 use kasmina_types::{Axpby, In, Out};
 
@@ -34,10 +35,15 @@ const BLOCK: usize = kasmina_types::tiles::INFERENCE_STAGE_BLOCK_THREADS as usiz
 /// # Safety
 /// As [`Axpby`] says.
 #[inline(always)]
-unsafe fn each<T: Scalar>(p: &Axpby, value: impl Fn(f64, f64) -> f64) {
-    let (x, y, out): (In<T>, In<T>, Out<T>) = (p.x.cast(), p.y.cast(), p.out.cast());
-    let stride = thread::grid_dim_x() as usize * BLOCK;
-    let mut i = thread::block_idx_x() as usize * BLOCK + thread::thread_idx_x() as usize;
+unsafe fn each<T: Scalar, const C: bool>(
+    p: &Axpby<C>,
+    place: BlockPlace,
+    value: impl Fn(f64, f64) -> f64,
+) {
+    let (x, y, out): (In<T, C>, In<T, C>, Out<T>) = (p.x.cast(), p.y.cast(), p.out.cast());
+    let threads = thread::block_dim_x() as usize;
+    let stride = place.blocks as usize * threads;
+    let mut i = place.block as usize * threads + thread::thread_idx_x() as usize;
     while i < out.len() {
         let at = if x.len() == out.len() { i } else { i % x.len().max(1) };
         // SAFETY: inside x, y and the output, whose element is this thread's.
@@ -49,6 +55,16 @@ unsafe fn each<T: Scalar>(p: &Axpby, value: impl Fn(f64, f64) -> f64) {
     }
 }
 
+/// α·x + β·y, in the blocks of a grid.
+///
+/// # Safety
+/// As [`Axpby`] says.
+#[inline(always)]
+pub(crate) unsafe fn axpby<T: Scalar, const C: bool>(p: &Axpby<C>, place: BlockPlace) {
+    // SAFETY: the caller's contract.
+    unsafe { each::<T, C>(p, place, |x, y| math::fma_f64(p.alpha, x, p.beta * y)) }
+}
+
 macro_rules! instance {
     ($axpby:ident, $velocity:ident, $element:ty, $dtype:ident) => {
         /// α·x + β·y.
@@ -58,7 +74,7 @@ macro_rules! instance {
         #[kernel(block = BLOCK as u32)]
         pub unsafe fn $axpby(p: Axpby) {
             // SAFETY: the entry's contract.
-            unsafe { each::<$element>(&p, |x, y| math::fma_f64(p.alpha, x, p.beta * y)) }
+            unsafe { axpby::<$element, _>(&p, BlockPlace::of_launch()) }
         }
 
         /// (x − y)/α.
@@ -68,7 +84,7 @@ macro_rules! instance {
         #[kernel(block = BLOCK as u32)]
         pub unsafe fn $velocity(p: Axpby) {
             // SAFETY: the entry's contract.
-            unsafe { each::<$element>(&p, |x, y| (x - y) / p.alpha) }
+            unsafe { each::<$element, _>(&p, BlockPlace::of_launch(), |x, y| (x - y) / p.alpha) }
         }
     };
 }

@@ -4,6 +4,7 @@ mod dense;
 mod gemv;
 mod information;
 mod linear;
+mod manifold;
 
 use kasmina_device::Kernel;
 use kasmina_types::{
@@ -35,6 +36,8 @@ pub use linear::{
     LinearInstance, LinearWgmmaInstance, WgmmaKind, linear_backward, linear_mma, linear_repack,
     linear_sample, linear_simt, linear_wgmma,
 };
+
+pub use manifold::{ResidentInstance, manifold};
 
 /// An instance of one of the layer's passes whose threads load their rows themselves.
 #[derive(Clone, Copy)]

@@ -111,8 +111,13 @@ unsafe fn blend_backward<
             };
             let blueprint = role.map(|role| role.blueprint);
             let columns = Columns { strip: &strip, local_seed, column, blueprint };
-            let normaliser =
-                softmax::log_partition::<_, L, _>(WholeBlock, &p, columns, Role::matters, &shared);
+            let normaliser = softmax::log_partition::<_, L, _, _>(
+                WholeBlock,
+                &p,
+                columns,
+                Role::matters,
+                &shared,
+            );
             let mut c = Slopes::<L>::of(&p, role, column as usize, normaliser);
             c.strict = !c.identity && is_strict(&p, seed as usize);
             // Most warps need no more than a slope for each column, and take the shorter loop.

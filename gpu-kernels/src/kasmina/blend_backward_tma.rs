@@ -215,7 +215,7 @@ unsafe fn consume<T: Float, const L: usize, const R: usize, const S: usize>(
         let blueprint = role.map(|role| role.blueprint);
         let columns = Columns { strip, local_seed, column, blueprint };
         let normaliser =
-            softmax::log_partition::<_, L, _>(Consumers, p, columns, Role::matters, &scratch);
+            softmax::log_partition::<_, L, _, _>(Consumers, p, columns, Role::matters, &scratch);
         let mut c = Slopes::<L>::of(p, role, column as usize, normaliser);
         c.strict = !c.identity && is_strict(p, seed as usize);
         let walk = Walk::<T, L, R> {

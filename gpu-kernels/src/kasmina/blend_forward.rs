@@ -44,6 +44,7 @@
 
 use kasmina_device::convert::Float;
 use kasmina_device::global::{Load, Store};
+use kasmina_device::grid::BlockPlace;
 use kasmina_device::vector::{LoadHint, StoreHint, Vector};
 use kasmina_device::{hint, kernel, math, shared_array, thread, unroll, warp};
 use kasmina_types::blend_forward::BlendGeometry;
@@ -53,17 +54,26 @@ use super::coefficients::{Blueprint, Coefficients, is_strict, sanitise};
 use super::moments::Moments;
 use super::softmax::{self, Columns};
 use super::strip::{BLOCK, Strip};
-use super::team::WholeBlock;
+use super::team::{Team, WholeBlock};
 use super::telemetry::{self, MOMENT_WORDS};
 
 /// The kernel for elements of `T`, `L` of them an access, `R` rows a group.
 ///
 /// # Safety
 /// As [`BlendForward`] says, with `chunk_size` a multiple of `L` and `L · size_of::<T>()` no more than
-/// 16; every block of the grid runs it.
+/// 16; every block of the grid, at its place there, and every thread of the team run it.
 #[inline(always)]
-unsafe fn blend_forward<T: Float, const L: usize, const R: usize, const WHOLE: bool>(
-    p: BlendForward,
+pub(crate) unsafe fn blend_forward<
+    T: Float,
+    M: Team,
+    const L: usize,
+    const R: usize,
+    const WHOLE: bool,
+    const C: bool,
+>(
+    p: BlendForward<C>,
+    place: BlockPlace,
+    team: M,
 ) {
     // Each thread's moments; before that, the softmax's log-partition of each seed of the strip.
     let scratch = shared_array![u32; BLOCK * MOMENT_WORDS];
@@ -77,13 +87,14 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize, const WHOLE: b
         // Nothing of what is above is in memory.
         thread::await_previous_grid();
     }
-    let mut tile = thread::block_idx_x();
+    let mut tile = place.block;
     while tile < g.strips * g.slabs {
         let (slab, in_row) = if WHOLE { (0, tile) } else { (tile / g.strips, tile % g.strips) };
         let strip = Strip::of(&p, in_row);
         let seed = strip.first_seed + local_seed;
         let column = (strip.first_vector + chunk_vector) * L as u32;
-        let walk = Walk::<T, L, R>::new(&p, slab, lane_row, seed * p.chunk_size + column, column);
+        let walk =
+            Walk::<T, L, R, C>::new(&p, slab, lane_row, seed * p.chunk_size + column, column);
         let works = lane_row < g.row_lanes && vector < strip.vectors;
 
         // SAFETY: a working thread's seed and columns are inside the strip, and the strip inside the
@@ -101,7 +112,7 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize, const WHOLE: b
             let columns = Columns { strip: &strip, local_seed, column, blueprint };
             let active = SeedLifecycle::is_active;
             let normaliser =
-                softmax::log_partition::<_, L, _>(WholeBlock, &p, columns, active, &scratch);
+                softmax::log_partition::<_, L, _, _>(team, &p, columns, active, &scratch);
             let mut c = Coefficients::<L>::of(&p, blueprint, column as usize, normaliser);
             c.strict = !c.identity && is_strict(&p, seed as usize);
             // Most warps need no more than a line for each column, and take the shorter loop.
@@ -125,12 +136,12 @@ unsafe fn blend_forward<T: Float, const L: usize, const R: usize, const WHOLE: b
             };
             let p = BlendForward { geometry: facts::<WHOLE>(geometry), ..p };
             // SAFETY: every thread of the block arrives.
-            unsafe { telemetry::merge(WholeBlock, &p, &strip, slab, moments, &scratch) };
+            unsafe { telemetry::merge(team, &p, &strip, slab, moments, &scratch) };
         }
         if WHOLE {
             break;
         }
-        tile += thread::grid_dim_x();
+        tile += place.blocks;
     }
 }
 
@@ -148,8 +159,8 @@ pub(super) fn facts<const WHOLE: bool>(geometry: BlendGeometry) -> BlendGeometry
 }
 
 /// One thread's way down the rows of its columns.
-struct Walk<T, const L: usize, const R: usize> {
-    rows: Rows<T>,
+struct Walk<T, const L: usize, const R: usize, const C: bool> {
+    rows: Rows<T, C>,
     /// The vector's first element within its chunk.
     chunk_column: usize,
     /// Its first element in the first row.
@@ -163,9 +174,9 @@ struct Walk<T, const L: usize, const R: usize> {
     numerical: Numerical,
 }
 
-impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
+impl<T: Float, const L: usize, const R: usize, const C: bool> Walk<T, L, R, C> {
     #[inline(always)]
-    fn new(p: &BlendForward, slab: u32, lane_row: u32, column: u32, chunk_column: u32) -> Self {
+    fn new(p: &BlendForward<C>, slab: u32, lane_row: u32, column: u32, chunk_column: u32) -> Self {
         let g = &p.geometry;
         let hidden = p.num_seeds as usize * p.chunk_size as usize;
         let group_rows = R as u32 * g.row_lanes;
@@ -279,13 +290,13 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
 
 /// Input and output, and the distance in elements of a thread's rows.
 #[derive(Clone, Copy)]
-pub(super) struct Rows<T> {
-    pub(super) input: In<T>,
+pub(super) struct Rows<T, const C: bool = false> {
+    pub(super) input: In<T, C>,
     pub(super) output: Out<T>,
     pub(super) stride: usize,
 }
 
-impl<T: Float> Rows<T> {
+impl<T: Float, const C: bool> Rows<T, C> {
     /// Loads the vectors of `R` rows, the first at element `at`.
     ///
     /// # Safety
@@ -384,7 +395,11 @@ macro_rules! instance {
         pub unsafe fn $entry(p: BlendForward) {
             const { assert!($block == BLOCK) };
             // SAFETY: the entry's contract.
-            unsafe { blend_forward::<$element, $lanes, $rows, false>(p) }
+            unsafe { blend_forward::<$element, _, $lanes, $rows, false, _>(
+                    p,
+                    BlockPlace::of_launch(),
+                    WholeBlock,
+                ) }
         }
     };
 }
@@ -403,7 +418,11 @@ macro_rules! whole_instance {
         pub unsafe fn $entry(p: BlendForward) {
             const { assert!($block == BLOCK) };
             // SAFETY: the entry's contract.
-            unsafe { blend_forward::<$element, $lanes, $rows, true>(p) }
+            unsafe { blend_forward::<$element, _, $lanes, $rows, true, _>(
+                    p,
+                    BlockPlace::of_launch(),
+                    WholeBlock,
+                ) }
         }
     };
 }

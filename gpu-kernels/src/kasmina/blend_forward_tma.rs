@@ -212,7 +212,8 @@ unsafe fn consume<T: Float, const L: usize, const R: usize, const S: usize, cons
         let column = chunk_column as u32;
         let columns = Columns { strip, local_seed, column, blueprint };
         let active = SeedLifecycle::is_active;
-        let normaliser = softmax::log_partition::<_, L, _>(Consumers, p, columns, active, &scratch);
+        let normaliser =
+            softmax::log_partition::<_, L, _, _>(Consumers, p, columns, active, &scratch);
         let mut c = Coefficients::<L>::of(p, blueprint, chunk_column, normaliser);
         c.strict = !c.identity && is_strict(p, seed as usize);
         let place = Place { works, lane_row, vector, chunk_column, seed };

@@ -29,7 +29,7 @@ impl Blueprint {
     /// # Safety
     /// `seed < p.num_seeds`, and ids and types are valid: the launcher's callers validate the state.
     #[inline(always)]
-    pub(crate) unsafe fn of(p: &impl LayerPass, seed: usize) -> Option<Self> {
+    pub(crate) unsafe fn of<const C: bool>(p: &impl LayerPass<C>, seed: usize) -> Option<Self> {
         // SAFETY: the caller's contract.
         unsafe { Some(Self::in_states(p, seed, SeedLifecycle::is_active)?.1) }
     }
@@ -40,8 +40,8 @@ impl Blueprint {
     /// # Safety
     /// As [`Self::of`].
     #[inline(always)]
-    pub(crate) unsafe fn in_states(
-        p: &impl LayerPass,
+    pub(crate) unsafe fn in_states<const C: bool>(
+        p: &impl LayerPass<C>,
         seed: usize,
         states: impl Fn(SeedLifecycle) -> bool,
     ) -> Option<(SeedLifecycle, Self)> {
@@ -91,8 +91,8 @@ impl<const L: usize> Coefficients<L> {
     /// # Safety
     /// `column + L` is at most the chunk's size, and `blueprint`'s weights have that many.
     #[inline(always)]
-    pub(crate) unsafe fn of(
-        p: &impl LayerPass,
+    pub(crate) unsafe fn of<const C: bool>(
+        p: &impl LayerPass<C>,
         blueprint: Option<Blueprint>,
         column: usize,
         log_partition: f32,
@@ -164,7 +164,7 @@ impl<const L: usize> Coefficients<L> {
 /// # Safety
 /// `seed < p.num_seeds`, and `p.unstable` has a flag for each seed where the mode is adaptive.
 #[inline(always)]
-pub(crate) unsafe fn is_strict(p: &impl LayerPass, seed: usize) -> bool {
+pub(crate) unsafe fn is_strict<const C: bool>(p: &impl LayerPass<C>, seed: usize) -> bool {
     match p.numerical().mode {
         Numerical::FAST => false,
         Numerical::STRICT => true,

@@ -32,7 +32,7 @@ impl Role {
     /// # Safety
     /// As [`Blueprint::of`].
     #[inline(always)]
-    pub(crate) unsafe fn of(p: &impl LayerPass, seed: usize) -> Option<Self> {
+    pub(crate) unsafe fn of<const C: bool>(p: &impl LayerPass<C>, seed: usize) -> Option<Self> {
         // SAFETY: the caller's contract.
         let (state, mut blueprint) = unsafe { Blueprint::in_states(p, seed, Self::matters) }?;
         let active = state.is_active();
@@ -89,8 +89,8 @@ impl<const L: usize> Slopes<L> {
     /// # Safety
     /// As [`Coefficients::of`].
     #[inline(always)]
-    pub(crate) unsafe fn of(
-        p: &impl LayerPass,
+    pub(crate) unsafe fn of<const C: bool>(
+        p: &impl LayerPass<C>,
         role: Option<Role>,
         column: usize,
         log_partition: f32,

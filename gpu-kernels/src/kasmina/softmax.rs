@@ -26,9 +26,9 @@ pub(crate) struct Columns<'a> {
 /// # Safety
 /// Every thread of the team calls it; `scratch` has a word for each seed of the strip, and two for each warp.
 #[inline(always)]
-pub(crate) unsafe fn log_partition<M: Team, const L: usize, const N: usize>(
+pub(crate) unsafe fn log_partition<M: Team, const L: usize, const N: usize, const C: bool>(
     team: M,
-    p: &impl LayerPass,
+    p: &impl LayerPass<C>,
     columns: Columns<'_>,
     states: impl Fn(SeedLifecycle) -> bool + Copy,
     scratch: &Shared<u32, N>,
@@ -93,13 +93,13 @@ pub(crate) unsafe fn log_partition<M: Team, const L: usize, const N: usize>(
 /// # Safety
 /// All lanes call it; `weights` has `count` elements from `offset`.
 #[inline(always)]
-unsafe fn of_warp(weights: &In<f32>, offset: usize, count: u32) -> f32 {
+unsafe fn of_warp<const C: bool>(weights: &In<f32, C>, offset: usize, count: u32) -> f32 {
     const LANES: u32 = warp::WARP_SIZE;
     let lane = thread::lane_idx();
     // SAFETY: the caller's contract.
     unsafe {
-        let largest = warp_fold(largest_of::<LANES>(weights, offset, count, lane), math::max);
-        let sum = sum_of::<LANES>(weights, offset, count, lane, largest);
+        let largest = warp_fold(largest_of::<LANES, C>(weights, offset, count, lane), math::max);
+        let sum = sum_of::<LANES, C>(weights, offset, count, lane, largest);
         largest + math::log(warp_fold(sum, |a, b| a + b))
     }
 }
@@ -109,9 +109,9 @@ unsafe fn of_warp(weights: &In<f32>, offset: usize, count: u32) -> f32 {
 /// # Safety
 /// As [`of_warp`], for the team; `scratch` has two words for each warp.
 #[inline(always)]
-unsafe fn of_team<M: Team, const N: usize>(
+unsafe fn of_team<M: Team, const N: usize, const C: bool>(
     team: M,
-    weights: &In<f32>,
+    weights: &In<f32, C>,
     offset: usize,
     count: u32,
     scratch: &Shared<u32, N>,
@@ -134,8 +134,8 @@ unsafe fn of_team<M: Team, const N: usize>(
     };
     // SAFETY: the caller's contract.
     unsafe {
-        let largest = across(0, largest_of::<THREADS>(weights, offset, count, t), math::max);
-        let sum = sum_of::<THREADS>(weights, offset, count, t, largest);
+        let largest = across(0, largest_of::<THREADS, C>(weights, offset, count, t), math::max);
+        let sum = sum_of::<THREADS, C>(weights, offset, count, t, largest);
         let total = across(WARPS, sum, |a, b| a + b);
         // The readers are done before the scratch is used again.
         team.sync();
@@ -151,8 +151,8 @@ const AHEAD: usize = 4;
 /// # Safety
 /// `weights` has `count` elements from `offset`.
 #[inline(always)]
-unsafe fn fold<const STEP: u32>(
-    weights: &In<f32>,
+unsafe fn fold<const STEP: u32, const C: bool>(
+    weights: &In<f32, C>,
     offset: usize,
     count: u32,
     first: u32,
@@ -163,7 +163,7 @@ unsafe fn fold<const STEP: u32>(
     let mut i = first;
     while i < count {
         // SAFETY: the caller's contract.
-        let group = unsafe { ahead::<STEP>(weights, offset, count, i) };
+        let group = unsafe { ahead::<STEP, C>(weights, offset, count, i) };
         unroll!(k in AHEAD => { folded = combine(folded, group[k]); });
         i += AHEAD as u32 * STEP;
     }
@@ -175,14 +175,14 @@ unsafe fn fold<const STEP: u32>(
 /// # Safety
 /// As [`fold`].
 #[inline(always)]
-unsafe fn largest_of<const STEP: u32>(
-    weights: &In<f32>,
+unsafe fn largest_of<const STEP: u32, const C: bool>(
+    weights: &In<f32, C>,
     offset: usize,
     count: u32,
     first: u32,
 ) -> f32 {
     // SAFETY: the caller's contract.
-    unsafe { fold::<STEP>(weights, offset, count, first, f32::NEG_INFINITY, math::max) }
+    unsafe { fold::<STEP, C>(weights, offset, count, first, f32::NEG_INFINITY, math::max) }
 }
 
 /// Σ e^(w − largest) of the same weights.
@@ -190,8 +190,8 @@ unsafe fn largest_of<const STEP: u32>(
 /// # Safety
 /// As [`fold`].
 #[inline(always)]
-unsafe fn sum_of<const STEP: u32>(
-    weights: &In<f32>,
+unsafe fn sum_of<const STEP: u32, const C: bool>(
+    weights: &In<f32, C>,
     offset: usize,
     count: u32,
     first: u32,
@@ -199,7 +199,7 @@ unsafe fn sum_of<const STEP: u32>(
 ) -> f32 {
     let add = |sum: f32, weight: f32| sum + math::exp(weight - largest);
     // SAFETY: the caller's contract.
-    unsafe { fold::<STEP>(weights, offset, count, first, 0.0, add) }
+    unsafe { fold::<STEP, C>(weights, offset, count, first, 0.0, add) }
 }
 
 /// Some weights from the `i`-th on; −∞ past the last.
@@ -207,8 +207,8 @@ unsafe fn sum_of<const STEP: u32>(
 /// # Safety
 /// As [`fold`].
 #[inline(always)]
-unsafe fn ahead<const STEP: u32>(
-    weights: &In<f32>,
+unsafe fn ahead<const STEP: u32, const C: bool>(
+    weights: &In<f32, C>,
     offset: usize,
     count: u32,
     i: u32,

@@ -25,7 +25,7 @@ pub(crate) struct Strip {
 impl Strip {
     /// Strip number `strip` of a row.
     #[inline(always)]
-    pub(crate) fn of(p: &impl LayerPass, strip: u32) -> Self {
+    pub(crate) fn of<const C: bool>(p: &impl LayerPass<C>, strip: u32) -> Self {
         let g = p.geometry();
         let (group, share) = (strip / g.chunk_strips, strip % g.chunk_strips);
         let first_seed = group * g.strip_seeds;

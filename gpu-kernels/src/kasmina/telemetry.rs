@@ -22,9 +22,9 @@ pub(crate) type Scratch = Shared<u32, { BLOCK * MOMENT_WORDS }>;
 /// # Safety
 /// Every thread of the team calls it, with the strip and slab that it worked on.
 #[inline(always)]
-pub(crate) unsafe fn merge<M: Team>(
+pub(crate) unsafe fn merge<M: Team, const C: bool>(
     team: M,
-    p: &BlendForward,
+    p: &BlendForward<C>,
     strip: &Strip,
     slab: u32,
     moments: Moments,

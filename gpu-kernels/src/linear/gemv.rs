@@ -31,6 +31,7 @@
 
 use kasmina_device::convert::Float;
 use kasmina_device::global::{Load, Store};
+use kasmina_device::grid::BlockPlace;
 use kasmina_device::reduce::warp_fold;
 use kasmina_device::vector::{LoadHint, Vector};
 use kasmina_device::{grid, kernel, shared_array, thread, unroll, warp};
@@ -92,9 +93,9 @@ type RowSums<T> = [<T as Operand>::Sum; GEMV_ROWS];
 /// # Safety
 /// The vectors are inside the rows that begin at `starts`, which are aligned to a vector.
 #[inline(always)]
-unsafe fn absorb_rows<T: Operand, const L: usize, const N: usize>(
+unsafe fn absorb_rows<T: Operand, const L: usize, const N: usize, const C: bool>(
     mut sums: RowSums<T>,
-    matrix: In<T>,
+    matrix: In<T, C>,
     starts: &[usize; GEMV_ROWS],
     x: impl Fn(usize) -> Vector<T, L>,
     vector: usize,
@@ -124,8 +125,8 @@ unsafe fn absorb_rows<T: Operand, const L: usize, const N: usize>(
 /// # Safety
 /// `task` and `part` are of the cut, whose matrices `matrix` has.
 #[inline(always)]
-unsafe fn row_sums<T: Operand, const L: usize, const U: usize>(
-    matrix: In<T>,
+unsafe fn row_sums<T: Operand, const L: usize, const U: usize, const C: bool>(
+    matrix: In<T, C>,
     cut: &GemvCut,
     x: impl Fn(usize) -> Vector<T, L> + Copy,
     (task, part): (usize, usize),
@@ -148,12 +149,12 @@ unsafe fn row_sums<T: Operand, const L: usize, const U: usize>(
     let mut vector = part * share + thread;
     while vector + (U - 1) * team < end {
         // SAFETY: the last of the `U` vectors is inside the rows.
-        sums = unsafe { absorb_rows::<T, L, U>(sums, matrix, &starts, x, vector, team) };
+        sums = unsafe { absorb_rows::<T, L, U, C>(sums, matrix, &starts, x, vector, team) };
         vector += U * team;
     }
     while vector < end {
         // SAFETY: the vector is inside the rows.
-        sums = unsafe { absorb_rows::<T, L, 1>(sums, matrix, &starts, x, vector, team) };
+        sums = unsafe { absorb_rows::<T, L, 1, C>(sums, matrix, &starts, x, vector, team) };
         vector += team;
     }
     warp_fold(sums, |mut a, b| {
@@ -174,6 +175,58 @@ pub(crate) unsafe fn straight<T: Operand, const L: usize, const U: usize>(
     x: impl Fn(usize) -> Vector<T, L> + Copy,
     finish: impl Fn(usize, T::Sum),
 ) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if cut.team_warps == 1 {
+            by_warps::<T, L, U, _>(matrix, cut, BlockPlace::of_launch(), x, finish);
+        } else {
+            by_blocks::<T, L, U>(matrix, cut, x, finish);
+        }
+    }
+}
+
+/// [`straight`] where a warp is a team, in the first [`GEMV_BLOCK_THREADS`] threads of each block of a grid; no barriers.
+///
+/// # Safety
+/// As [`straight`].
+#[inline(always)]
+unsafe fn by_warps<T: Operand, const L: usize, const U: usize, const C: bool>(
+    matrix: In<T, C>,
+    cut: &GemvCut,
+    place: BlockPlace,
+    x: impl Fn(usize) -> Vector<T, L> + Copy,
+    finish: impl Fn(usize, T::Sum),
+) {
+    let (lane, warp) = (thread::lane_idx() as usize, thread::warp_idx() as usize);
+    let rows = cut.rows as usize;
+    let groups = rows.div_ceil(GEMV_ROWS);
+    let tasks = cut.batch as usize * groups;
+    let mut task = place.block as usize * WARPS + warp;
+    while task < tasks {
+        // SAFETY: a task; the only part.
+        let sums = unsafe { row_sums::<T, L, U, C>(matrix, cut, x, (task, 0), (lane, WARP)) };
+        let (product, first) = (task / groups, task % groups * GEMV_ROWS);
+        unroll!(r in GEMV_ROWS => {
+            // One lane for each row: every lane has the sums.
+            if lane == r && first + r < rows {
+                finish(product * rows + first + r, sums[r]);
+            }
+        });
+        task += place.blocks as usize * WARPS;
+    }
+}
+
+/// [`straight`] where a block is a team.
+///
+/// # Safety
+/// As [`straight`].
+#[inline(always)]
+unsafe fn by_blocks<T: Operand, const L: usize, const U: usize>(
+    matrix: In<T>,
+    cut: &GemvCut,
+    x: impl Fn(usize) -> Vector<T, L> + Copy,
+    finish: impl Fn(usize, T::Sum),
+) {
     let scratch = shared_array![u32; WARPS * GEMV_ROWS * 2];
     let words = size_of::<T::Sum>() / 4;
     let (lane, warp) = (thread::lane_idx() as usize, thread::warp_idx() as usize);
@@ -181,22 +234,6 @@ pub(crate) unsafe fn straight<T: Operand, const L: usize, const U: usize>(
     let rows = cut.rows as usize;
     let groups = rows.div_ceil(GEMV_ROWS);
     let tasks = cut.batch as usize * groups;
-    if cut.team_warps == 1 {
-        let mut task = block * WARPS + warp;
-        while task < tasks {
-            // SAFETY: a task; the only part.
-            let sums = unsafe { row_sums::<T, L, U>(matrix, cut, x, (task, 0), (lane, WARP)) };
-            let (product, first) = (task / groups, task % groups * GEMV_ROWS);
-            unroll!(r in GEMV_ROWS => {
-                // One lane for each row: every lane has the sums.
-                if lane == r && first + r < rows {
-                    finish(product * rows + first + r, sums[r]);
-                }
-            });
-            task += blocks * WARPS;
-        }
-        return;
-    }
     let parts = cut.parts as usize;
     let partials: Out<T::Sum> = cut.partials.cast();
     let own = thread::thread_idx_x() as usize;
@@ -205,7 +242,7 @@ pub(crate) unsafe fn straight<T: Operand, const L: usize, const U: usize>(
         let (task, part) = (turn / parts, turn % parts);
         let team = (own, WARPS * WARP);
         // SAFETY: a task and a part of it.
-        let sums = unsafe { row_sums::<T, L, U>(matrix, cut, x, (task, part), team) };
+        let sums = unsafe { row_sums::<T, L, U, _>(matrix, cut, x, (task, part), team) };
         if lane == 0 {
             // SAFETY: the places are this warp's, and this lane alone writes them.
             unsafe { scratch.write_words(warp * GEMV_ROWS * words, sums) };
@@ -383,7 +420,7 @@ pub(crate) unsafe fn transposed<T: Operand, const L: usize>(
 /// # Safety
 /// The element is inside y and this thread's alone.
 #[inline(always)]
-unsafe fn store<T: Operand>(p: &Gemv, index: usize, sum: T::Sum) {
+unsafe fn store<T: Operand, const C: bool>(p: &Gemv<C>, index: usize, sum: T::Sum) {
     let y: Out<T> = p.y.cast();
     let mut before = T::Sum::ZERO;
     if p.beta != 0.0 {
@@ -392,6 +429,26 @@ unsafe fn store<T: Operand>(p: &Gemv, index: usize, sum: T::Sum) {
     }
     // SAFETY: the caller's contract.
     unsafe { y.store(index, T::narrow(T::factor(p.alpha).mul_add(sum, before))) };
+}
+
+/// y ← α·A·x + β·y where a warp is a team, as one of several operations of a kernel.
+///
+/// # Safety
+/// As [`Gemv`] says, with rows a multiple of `L`; the first [`GEMV_BLOCK_THREADS`] threads of the grid's blocks call it.
+#[inline(always)]
+pub(crate) unsafe fn gemv<T: Operand, const L: usize, const U: usize, const C: bool>(
+    p: &Gemv<C>,
+    place: BlockPlace,
+) {
+    let xs: In<T, C> = p.x.cast();
+    // SAFETY: a vector of x, which is as long as the columns.
+    let x = |at| unsafe { xs.load_vector(at, LoadHint::Cached) };
+    // SAFETY: the caller's contract; each output is one thread's.
+    unsafe {
+        by_warps::<T, L, U, C>(p.matrix.cast(), &p.cut, place, x, |at, sum| {
+            store::<T, C>(p, at, sum);
+        });
+    }
 }
 
 macro_rules! instance {
@@ -408,7 +465,7 @@ macro_rules! instance {
             // SAFETY: the entry's contract; each output is one thread's.
             unsafe {
                 straight::<$element, $lanes, $vectors>(p.matrix.cast(), &p.cut, x, |at, sum| {
-                    store::<$element>(&p, at, sum)
+                    store::<$element, _>(&p, at, sum)
                 })
             }
         }
@@ -425,7 +482,7 @@ macro_rules! instance {
             // SAFETY: the entry's contract; each output is one thread's.
             unsafe {
                 transposed::<$element, $lanes>(p.matrix.cast(), &p.cut, x, |at, sum| {
-                    store::<$element>(&p, at, sum)
+                    store::<$element, _>(&p, at, sum)
                 })
             }
         }

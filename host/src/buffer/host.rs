@@ -20,6 +20,11 @@ impl<T: Pod> HostMemory<T> {
         Ok(Self { words, len, _element: std::marker::PhantomData })
     }
 
+    /// No elements.
+    pub(super) fn empty() -> Self {
+        Self { words: Vec::new(), len: 0, _element: std::marker::PhantomData }
+    }
+
     pub(super) fn as_slice(&self) -> &[T] {
         let bytes: &[u8] = bytemuck::cast_slice(&self.words);
         bytemuck::cast_slice(&bytes[..self.len * size_of::<T>()])

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use cust::context::{Context, CurrentContext};
@@ -97,7 +98,12 @@ struct Inner {
     info: DeviceInfo,
     driver_version: DriverVersion,
     quiet: Quiet,
+    /// Set when the context is destroyed: its handles must not reach the driver any more.
+    is_lost: AtomicBool,
 }
+
+/// One for each GPU of the process, as the primary context is one: they share the count of captures.
+static OPEN: Mutex<BTreeMap<u32, Weak<Inner>>> = Mutex::new(BTreeMap::new());
 
 /// Memory of a GPU at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,15 +131,14 @@ impl CudaDevice {
             let (device, got) = (info.name, info.compute_capability);
             return Err(DriverError::TooOld { device, required: OLDEST_SUPPORTED, got });
         }
-        // One for each GPU of the process, as the primary context is one: they share the count of captures.
-        static OPEN: Mutex<BTreeMap<u32, Weak<Inner>>> = Mutex::new(BTreeMap::new());
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(inner) = open.get(&ordinal).and_then(Weak::upgrade) {
             return Ok(Self { inner });
         }
         let context = check_cust("cuDevicePrimaryCtxRetain", Context::new(device))?;
         let driver_version = driver_version()?;
-        let inner = Arc::new(Inner { context, info, driver_version, quiet: Quiet::default() });
+        let (quiet, is_lost) = (Quiet::default(), AtomicBool::new(false));
+        let inner = Arc::new(Inner { context, info, driver_version, quiet, is_lost });
         open.insert(ordinal, Arc::downgrade(&inner));
         Ok(Self { inner })
     }
@@ -197,7 +202,23 @@ impl CudaDevice {
 
     /// Makes the context current on this thread: the first step of every call that needs one.
     pub(super) fn bind(&self) -> Result<(), DriverError> {
+        if self.inner.is_lost.load(Ordering::Acquire) {
+            return Err(DriverError::ContextLost { device: self.inner.info.name.clone() });
+        }
         check_cust("cuCtxSetCurrent", CurrentContext::set_current(&self.inner.context))
+    }
+
+    /// Destroys the context with everything in it, whatever still runs: other libraries of the process lose theirs too.
+    /// This device and all that was made on it answer [`DriverError::ContextLost`] from now on; [`Self::new`] opens a
+    /// new one.
+    pub(super) fn destroy_context(&self) -> Result<(), DriverError> {
+        if self.inner.is_lost.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let ordinal = self.inner.info.ordinal;
+        OPEN.lock().unwrap_or_else(PoisonError::into_inner).remove(&ordinal);
+        // SAFETY: the ordinal is that of a device; no handle of the context is used any more, for every call binds first.
+        unsafe { driver_call!(cuDevicePrimaryCtxReset_v2(ordinal as c_int)) }
     }
 
     /// The gate between captures and waits for the whole context.
@@ -211,7 +232,10 @@ impl CudaDevice {
         let device = self.clone();
         self.quiet().when_quiet(move || {
             let _ = device.synchronize_context();
-            job(&device);
+            // A destroyed context has taken along what the job would give back.
+            if !device.inner.is_lost.load(Ordering::Acquire) {
+                job(&device);
+            }
         });
     }
 
@@ -239,7 +263,7 @@ impl CudaDevice {
 /// The same GPU, and so the same primary context.
 impl PartialEq for CudaDevice {
     fn eq(&self, other: &Self) -> bool {
-        self.inner.info.ordinal == other.inner.info.ordinal
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 }
 

@@ -63,6 +63,14 @@ pub enum DriverError {
         /// The driver's own words.
         message: String,
     },
+    /// A context that was destroyed because a resident kernel had failed or did not answer.
+    #[error(
+        "the context of {device} is gone, with every buffer in it: a resident kernel had failed; open the device anew"
+    )]
+    ContextLost {
+        /// The GPU's name.
+        device: String,
+    },
     /// Device memory exhausted.
     #[error(
         "{requested_bytes} bytes were asked for, but {free_bytes} of {total_bytes} bytes of GPU memory are free; \

@@ -126,8 +126,10 @@ impl GraphExec {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // SAFETY: this is the owner; instances do not need the graph.
-        let _ = unsafe { driver_call!(cuGraphDestroy(self.raw)) };
+        if self.device.bind().is_ok() {
+            // SAFETY: this is the owner; instances do not need the graph.
+            let _ = unsafe { driver_call!(cuGraphDestroy(self.raw)) };
+        }
     }
 }
 

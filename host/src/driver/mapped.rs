@@ -13,7 +13,7 @@ use super::pinned::{HostMemory, byte_len};
 use super::raw::driver_call;
 use super::stream::Stream;
 
-/// `CU_MEMHOSTALLOC_PORTABLE | CU_MEMHOSTALLOC_DEVICEMAP`.
+/// `CU_MEMHOSTREGISTER_PORTABLE | CU_MEMHOSTREGISTER_DEVICEMAP`.
 const PORTABLE_AND_MAPPED: u32 = 1 | 2;
 
 /// `len` elements of page-locked host memory that a kernel can reach by a device address. Clones are the same memory.

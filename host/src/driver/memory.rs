@@ -4,6 +4,7 @@
 //! and [`CudaBuffer::release`], so that everything which touches the buffer is ordered with its home, where its memory
 //! is given back. The copies and fills here do it themselves; kernel launches need it from the caller.
 
+use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem;
@@ -75,6 +76,11 @@ impl<T: Pod> CudaBuffer<T> {
     /// The device address, aligned to 256 bytes; 0 for an empty buffer.
     pub fn device_address(&self) -> u64 {
         self.allocation.address
+    }
+
+    /// What keeps the memory, without the type of its elements.
+    pub(crate) fn memory(&self) -> Arc<dyn Any + Send + Sync> {
+        Arc::clone(&self.allocation) as _
     }
 
     /// The stream that the buffer was made on.

@@ -23,6 +23,7 @@ mod pinned;
 mod pool;
 mod quiet;
 mod raw;
+pub(crate) mod recording;
 mod stream;
 mod tensor_map;
 mod tensor_map_cache;

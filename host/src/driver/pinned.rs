@@ -1,10 +1,11 @@
 //! Host memory that the GPU can copy from and to while the host goes on.
 
+use std::alloc::{self, Layout};
 use std::ffi::c_void;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
-use std::ptr::{self, NonNull};
+use std::ptr::NonNull;
 
 use bytemuck::Pod;
 
@@ -12,7 +13,7 @@ use super::device::CudaDevice;
 use super::error::{DriverError, code};
 use super::raw::driver_call;
 
-/// `CU_MEMHOSTALLOC_PORTABLE`: pinned for every GPU of the process.
+/// `CU_MEMHOSTREGISTER_PORTABLE`: pinned for every GPU of the process.
 const PORTABLE: u32 = 1;
 
 /// `len` elements of page-locked host memory, used as a slice.
@@ -66,11 +67,13 @@ impl<T> fmt::Debug for PinnedBuffer<T> {
     }
 }
 
-/// Page-locked host memory of the driver; zeroed when made.
+/// Page-locked host memory; zeroed when made. It is this process's own, registered with the driver, so that it is there
+/// also when the context is not any more.
 pub(super) struct HostMemory {
     pub(super) pointer: NonNull<c_void>,
     device: CudaDevice,
-    owned: bool,
+    /// None where there are no bytes.
+    layout: Option<Layout>,
 }
 
 // SAFETY: the memory is ordinary host memory, owned by this value.
@@ -84,37 +87,56 @@ impl HostMemory {
         bytes: usize,
         flags: u32,
     ) -> Result<Self, DriverError> {
+        let exhausted = || DriverError::OutOfHostMemory { requested_bytes: bytes };
         if bytes == 0 {
-            // The driver allocates nothing of no size.
             return Ok(Self {
                 pointer: NonNull::<Aligned>::dangling().cast(),
                 device: device.clone(),
-                owned: false,
+                layout: None,
             });
         }
         device.bind()?;
-        let mut pointer: *mut c_void = ptr::null_mut();
-        // SAFETY: `pointer` is writable and the context is current.
-        let allocated = unsafe { driver_call!(cuMemHostAlloc(&mut pointer, bytes, flags)) };
-        allocated.map_err(|error| match error.code() {
-            Some(code::OUT_OF_MEMORY) => DriverError::OutOfHostMemory { requested_bytes: bytes },
-            _ => error,
-        })?;
-        let pointer = NonNull::new(pointer).expect("the driver answers success with a pointer");
-        // SAFETY: the driver gave `bytes` bytes that nothing else knows yet.
-        unsafe { pointer.cast::<u8>().write_bytes(0, bytes) };
-        Ok(Self { pointer, device: device.clone(), owned: true })
+        // Whole pages: what is locked is nobody else's.
+        let layout = Layout::from_size_align(bytes, PAGE_BYTES).map_err(|_| exhausted())?;
+        let layout = layout.pad_to_align();
+        // SAFETY: the layout has a size.
+        let pointer = NonNull::new(unsafe { alloc::alloc_zeroed(layout) }).ok_or_else(exhausted)?;
+        let pointer = pointer.cast::<c_void>();
+        // SAFETY: the memory is whole pages of this process, and the context is current.
+        let registered =
+            unsafe { driver_call!(cuMemHostRegister_v2(pointer.as_ptr(), layout.size(), flags)) };
+        if let Err(error) = registered {
+            // SAFETY: allocated above with this layout, and not registered.
+            unsafe { alloc::dealloc(pointer.cast().as_ptr(), layout) };
+            return Err(match error.code() {
+                Some(code::OUT_OF_MEMORY) => exhausted(),
+                _ => error,
+            });
+        }
+        Ok(Self { pointer, device: device.clone(), layout: Some(layout) })
     }
 }
 
 impl Drop for HostMemory {
     fn drop(&mut self) {
-        if self.owned && self.device.bind().is_ok() {
-            // SAFETY: this is the owner and the pointer is the driver's; an error leaks the memory, which is sound.
-            let _ = unsafe { driver_call!(cuMemFreeHost(self.pointer.as_ptr())) };
+        let Some(layout) = self.layout else { return };
+        let released = match self.device.bind() {
+            // SAFETY: this is the owner, which registered the memory.
+            Ok(()) => unsafe { driver_call!(cuMemHostUnregister(self.pointer.as_ptr())) },
+            // The context's end was the registration's.
+            Err(DriverError::ContextLost { .. }) => Ok(()),
+            Err(why) => Err(why),
+        };
+        // What the GPU may still write stays.
+        if released.is_ok() {
+            // SAFETY: allocated with this layout by `zeroed`; nobody refers to it any more.
+            unsafe { alloc::dealloc(self.pointer.cast().as_ptr(), layout) };
         }
     }
 }
+
+/// Bytes of a page of the systems that CUDA runs on, where they are not larger: then what is registered shares a page.
+const PAGE_BYTES: usize = 4096;
 
 /// Where a buffer of no bytes points: aligned for any element.
 #[repr(align(256))]

@@ -15,7 +15,7 @@ use super::tensor_map::{
     Interleave, L2Promotion, MAX_RANK, OutOfBoundsFill, Swizzle, TensorDataType, TensorMap,
     TensorMapSpec,
 };
-use crate::buffer::Buffer;
+use crate::buffer::{Access, Buffer};
 use crate::device::Device;
 use crate::error::Error;
 
@@ -129,6 +129,11 @@ impl TensorMapCache {
     /// What it has done so far.
     pub fn statistics(&self) -> TensorMapStatistics {
         self.statistics
+    }
+
+    /// As [`Buffer::access`].
+    pub(crate) fn access(&self) -> Access {
+        self.memory.access()
     }
 
     /// Keeps the maps for what is queued on `stream` next.

@@ -7,6 +7,7 @@ mod gemv;
 mod information;
 mod kasmina;
 mod linear;
+pub mod manifold;
 mod normalization;
 mod reduction;
 
@@ -76,6 +77,7 @@ const ALL: Table = {
     gemv::add(&mut table);
     linear::add(&mut table);
     fusion::add(&mut table);
+    manifold::add(&mut table);
     table
 };
 

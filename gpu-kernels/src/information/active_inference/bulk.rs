@@ -53,7 +53,13 @@ fn later(place: usize, ahead: usize) -> usize {
 /// # Safety
 /// As [`Sweep::pass`]; the share has the row, and no thread uses the place any more.
 #[inline(always)]
-unsafe fn ask<T: Scalar>(p: &ActiveInference, share: &Share, held: &Held, row: u32, place: usize) {
+unsafe fn ask<T: Scalar, const C: bool>(
+    p: &ActiveInference<C>,
+    share: &Share,
+    held: &Held,
+    row: u32,
+    place: usize,
+) {
     if here() == 0 {
         let bytes = p.stride * size_of::<T>() as u32;
         let from = row_of(p, share, 1, 0, row) * bytes as usize;
@@ -72,7 +78,7 @@ impl<T: Scalar, const L: usize, const P: usize> Sweep for Bulk<T, L, P> {
     type Held = Held;
 
     #[inline(always)]
-    fn nothing(p: &ActiveInference) -> Self::Held {
+    fn nothing<const C: bool>(p: &ActiveInference<C>) -> Self::Held {
         let words = shared_array![u64; PLACES];
         if thread::thread_idx_x() == 0 {
             let mut i = 0;
@@ -98,11 +104,16 @@ impl<T: Scalar, const L: usize, const P: usize> Sweep for Bulk<T, L, P> {
     }
 
     #[inline(always)]
-    unsafe fn hold(p: &ActiveInference, share: &Share, pass: &Pass, held: &mut Self::Held) {
+    unsafe fn hold<const C: bool>(
+        p: &ActiveInference<C>,
+        share: &Share,
+        pass: &Pass,
+        held: &mut Self::Held,
+    ) {
         let mut row = 0;
         while row < PLACES && row < (share.end - share.begin) as usize {
             // SAFETY: the caller's contract; the last pass has taken every row that it asked for, behind a barrier.
-            unsafe { ask::<T>(p, share, held, row as u32, later(held.place, row)) };
+            unsafe { ask::<T, C>(p, share, held, row as u32, later(held.place, row)) };
             row += 1;
         }
         // SAFETY: the caller's contract.
@@ -110,8 +121,8 @@ impl<T: Scalar, const L: usize, const P: usize> Sweep for Bulk<T, L, P> {
     }
 
     #[inline(always)]
-    unsafe fn pass(
-        p: &ActiveInference,
+    unsafe fn pass<const C: bool>(
+        p: &ActiveInference<C>,
         share: &Share,
         pass: &Pass,
         held: &mut Self::Held,
@@ -217,7 +228,7 @@ impl<T: Scalar, const L: usize, const P: usize> Sweep for Bulk<T, L, P> {
                 let next = row + (PLACES + r) as u32;
                 if next < count {
                     // SAFETY: every thread has read the place, before the barrier.
-                    unsafe { ask::<T>(p, share, held, next, later(first, r)) };
+                    unsafe { ask::<T, C>(p, share, held, next, later(first, r)) };
                 }
             });
             // SAFETY: every warp wrote its place before the barrier.

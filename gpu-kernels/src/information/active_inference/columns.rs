@@ -54,10 +54,10 @@ pub struct Column {
 /// # Safety
 /// `j` is a state of the model, and nobody writes it meanwhile.
 #[inline(always)]
-pub unsafe fn look_up(p: &ActiveInference, step: &Move, j: usize) -> Column {
+pub unsafe fn look_up<const C: bool>(p: &ActiveInference<C>, step: &Move, j: usize) -> Column {
     let at = step.share.fresh(p).base + j;
     // Loads that the compiler leaves where they are: ahead of a barrier, not behind it.
-    let here = |view: &In<f64>| Out::new(view.as_ptr().cast_mut(), view.len());
+    let here = |view: &In<f64, C>| Out::new(view.as_ptr().cast_mut(), view.len());
     // SAFETY: the caller's contract; nothing is written through the views.
     unsafe {
         Column {
@@ -73,8 +73,8 @@ pub unsafe fn look_up(p: &ActiveInference, step: &Move, j: usize) -> Column {
 /// # Safety
 /// `j` is a state of the model, and this thread's alone.
 #[inline(always)]
-pub unsafe fn move_column<const MODE: u32>(
-    p: &ActiveInference,
+pub unsafe fn move_column<const MODE: u32, const C: bool>(
+    p: &ActiveInference<C>,
     step: &Move,
     j: usize,
     column: Column,
@@ -104,8 +104,8 @@ pub unsafe fn move_column<const MODE: u32>(
 /// Every thread of the block calls it, after all parts of the group left their shares; the columns are the block's, and
 /// `ahead` is what [`look_up`] finds of the first ones, in the lanes of warp 0.
 #[inline(always)]
-pub unsafe fn gather<const MODE: u32>(
-    p: &ActiveInference,
+pub unsafe fn gather<const MODE: u32, const C: bool>(
+    p: &ActiveInference<C>,
     step: &Move,
     first_slot: u32,
     begin: usize,
@@ -151,7 +151,7 @@ pub unsafe fn gather<const MODE: u32>(
             // SAFETY: the column is the block's, and in it this thread's.
             moved = unsafe {
                 let found = if stripe == begin { ahead } else { look_up(p, step, column) };
-                move_column::<MODE>(p, step, column, found, total, moved)
+                move_column::<MODE, C>(p, step, column, found, total, moved)
             };
         }
         // Warp 0 has read the sums before the next stripe's.

@@ -38,6 +38,7 @@
 //! `kasmina_reference::information::active_inference::{belief_step, infer, largest_curvature}`.
 
 use kasmina_device::global::{Load, Store};
+use kasmina_device::grid::BlockPlace;
 use kasmina_device::vector::{StoreHint, Vector};
 use kasmina_device::{grid, hint, kernel, math, shared_array, thread};
 use kasmina_types::active_inference::{BLOCK_SUMS, CURVATURE_LEAST_STEPS, TRACE_FIGURES};
@@ -56,15 +57,18 @@ use super::wide::Wide;
 /// # Safety
 /// As [`ActiveInference`] says; every thread of the block calls it.
 #[inline(always)]
-unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
+pub(crate) unsafe fn run<S: Sweep, const MODE: u32, const C: bool>(
+    p: ActiveInference<C>,
+    place: BlockPlace,
+) {
     let scratch = shared_array![f64; WARPS * SUMS];
     let tid = thread::thread_idx_x() as usize;
-    let block = thread::block_idx_x();
+    let block = place.block;
     // 32-bit divisions, and none where a block has a model: they would be the longest part of a small launch.
     let (group, part, groups) = if p.parts > 1 {
-        (block / p.parts, block % p.parts, thread::grid_dim_x() / p.parts)
+        (block / p.parts, block % p.parts, place.blocks / p.parts)
     } else {
-        (block, 0, thread::grid_dim_x())
+        (block, 0, place.blocks)
     };
     let (parts, (begin, end)) = (p.parts, p.rows_of(part));
     let first_slot = block - part;
@@ -135,7 +139,7 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
                         p.partials.store(share.fresh(&p).own + column, sum);
                     } else {
                         let found = look_up(&p, &step, column);
-                        moved = move_column::<MODE>(&p, &step, column, found, sum, moved);
+                        moved = move_column::<MODE, C>(&p, &step, column, found, sum, moved);
                     }
                 }
             };
@@ -174,7 +178,7 @@ unsafe fn run<S: Sweep, const MODE: u32>(p: ActiveInference) {
                 }
                 // SAFETY: all parts of the group have left their columns' sums.
                 moved = unsafe {
-                    gather::<MODE>(&p, &step, first_slot, first_column, last_column, ahead)
+                    gather::<MODE, C>(&p, &step, first_slot, first_column, last_column, ahead)
                 };
             }
             if MODE == STEP {
@@ -302,7 +306,7 @@ macro_rules! instance {
         #[kernel(block = BLOCK as u32 $(, $spills)?)]
         pub unsafe fn $entry(p: ActiveInference) {
             // SAFETY: the entry's contract.
-            unsafe { run::<$sweep, $mode>(p) }
+            unsafe { run::<$sweep, $mode, _>(p, BlockPlace::of_launch()) }
         }
     };
 }
@@ -327,7 +331,7 @@ macro_rules! bulk_instance {
         #[kernel(block = BLOCK as u32, arch = 90 $(, $spills)?)]
         pub unsafe fn $entry(p: ActiveInference) {
             // SAFETY: the entry's contract.
-            unsafe { run::<$sweep, $mode>(p) }
+            unsafe { run::<$sweep, $mode, _>(p, BlockPlace::of_launch()) }
         }
     };
 }

@@ -133,7 +133,7 @@ pub fn fold(own: Sums, scratch: &Shared<f64, { WARPS * SUMS }>) -> Sums {
 /// # Safety
 /// Every lane calls it, after all parts left their sums.
 #[inline(always)]
-pub unsafe fn total_sums(p: &ActiveInference, first_slot: u32) -> Sums {
+pub unsafe fn total_sums<const C: bool>(p: &ActiveInference<C>, first_slot: u32) -> Sums {
     let mut own = Sums::ZERO;
     let mut part = here() % WARP;
     while part < p.parts as usize {
@@ -154,7 +154,7 @@ pub unsafe fn total_sums(p: &ActiveInference, first_slot: u32) -> Sums {
 /// # Safety
 /// As [`total_sums`].
 #[inline(always)]
-pub unsafe fn total_moved(p: &ActiveInference, first_slot: u32) -> Moved {
+pub unsafe fn total_moved<const C: bool>(p: &ActiveInference<C>, first_slot: u32) -> Moved {
     let mut own = Moved::ZERO;
     let mut part = here() % WARP;
     while part < p.parts as usize {
@@ -187,7 +187,7 @@ pub unsafe fn leave_parts(view: &Out<f64>, at: usize, figures: &InferenceFigures
 /// # Safety
 /// The model's place is this thread's.
 #[inline(always)]
-pub unsafe fn leave(p: &ActiveInference, model: u32, figures: InferenceFigures) {
+pub unsafe fn leave<const C: bool>(p: &ActiveInference<C>, model: u32, figures: InferenceFigures) {
     let view: Out<f64> = p.figures.cast();
     let counts: Out<u32> = p.figures.cast();
     let at = model as usize * FIGURE_WORDS;

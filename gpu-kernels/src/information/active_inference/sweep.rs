@@ -78,7 +78,7 @@ impl Fresh {
 impl Share {
     /// The share's numbers, afresh.
     #[inline(always)]
-    pub fn fresh(&self, p: &ActiveInference) -> Fresh {
+    pub fn fresh<const C: bool>(&self, p: &ActiveInference<C>) -> Fresh {
         let (model, stride) = (hint::opaque(self.model), hint::opaque(p.stride));
         Fresh {
             first_row: (model * p.observations) as usize,
@@ -113,7 +113,13 @@ pub fn turns(share: &Share, teams: usize, team: usize) -> u32 {
 
 /// The row of a team's turn, among those of all models.
 #[inline(always)]
-pub fn row_of(p: &ActiveInference, share: &Share, teams: usize, team: usize, turn: u32) -> usize {
+pub fn row_of<const C: bool>(
+    p: &ActiveInference<C>,
+    share: &Share,
+    teams: usize,
+    team: usize,
+    turn: u32,
+) -> usize {
     share.fresh(p).row(team + turn as usize * teams)
 }
 
@@ -122,8 +128,8 @@ pub fn row_of(p: &ActiveInference, share: &Share, teams: usize, team: usize, tur
 /// # Safety
 /// As [`Sweep::pass`].
 #[inline(always)]
-pub unsafe fn numbers(
-    p: &ActiveInference,
+pub unsafe fn numbers<const C: bool>(
+    p: &ActiveInference<C>,
     share: &Share,
     pass: &Pass,
     teams: usize,
@@ -145,8 +151,8 @@ pub unsafe fn numbers(
 /// # Safety
 /// As [`Sweep::pass`]; the memory has room for two vectors of `capacity`.
 #[inline(always)]
-pub unsafe fn stage(
-    p: &ActiveInference,
+pub unsafe fn stage<const C: bool>(
+    p: &ActiveInference<C>,
     share: &Share,
     pass: &Pass,
     staged: &DynamicShared<f64>,
@@ -178,8 +184,8 @@ pub unsafe fn stage(
 /// # Safety
 /// Every thread of the block calls it, after a barrier behind the teams' writes.
 #[inline(always)]
-pub unsafe fn merge(
-    p: &ActiveInference,
+pub unsafe fn merge<const C: bool>(
+    p: &ActiveInference<C>,
     staged: &DynamicShared<f64>,
     teams: usize,
     capacity: usize,
@@ -205,13 +211,18 @@ pub trait Sweep {
     type Held;
 
     /// Nothing kept. Every thread of the block calls it, once.
-    fn nothing(p: &ActiveInference) -> Self::Held;
+    fn nothing<const C: bool>(p: &ActiveInference<C>) -> Self::Held;
 
     /// Begins to fetch what the pass needs first, so that it is on its way while other things are done.
     ///
     /// # Safety
     /// As [`Self::pass`], which it comes before.
-    unsafe fn hold(p: &ActiveInference, share: &Share, pass: &Pass, held: &mut Self::Held);
+    unsafe fn hold<const C: bool>(
+        p: &ActiveInference<C>,
+        share: &Share,
+        pass: &Pass,
+        held: &mut Self::Held,
+    );
 
     /// One pass. `emit` gets Σ π_i r_i J_ij over the share for each column j, each in one thread. Answers the
     /// thread's part of Σ π·r², and in a first pass adds its part of Σ π_i J_ij² s_j to `spread`.
@@ -219,8 +230,8 @@ pub trait Sweep {
     /// # Safety
     /// Every thread of the block calls it, from one place; the views are as [`ActiveInference`] says, the share's
     /// rows are the model's, and nobody writes `pass.mean` meanwhile but `emit`.
-    unsafe fn pass(
-        p: &ActiveInference,
+    unsafe fn pass<const C: bool>(
+        p: &ActiveInference<C>,
         share: &Share,
         pass: &Pass,
         held: &mut Self::Held,

@@ -78,14 +78,14 @@ impl<
     /// # Safety
     /// As [`Sweep::pass`]; the team has that turn.
     #[inline(always)]
-    unsafe fn fetch(
-        p: &ActiveInference,
+    unsafe fn fetch<const C: bool>(
+        p: &ActiveInference<C>,
         share: &Share,
         team: usize,
         t: usize,
         turn: u32,
     ) -> [Vector<T, L>; P] {
-        let jacobian: In<T> = p.jacobian.cast();
+        let jacobian: In<T, C> = p.jacobian.cast();
         let stride = hint::opaque(p.stride) as usize;
         let row = row_of(p, share, Self::TEAMS, team, turn) * stride;
         let mut columns = [Vector::splat(T::ZERO); P];
@@ -112,12 +112,17 @@ impl<
     type Held = Held<T, L, P, DEPTH>;
 
     #[inline(always)]
-    fn nothing(_: &ActiveInference) -> Self::Held {
+    fn nothing<const C: bool>(_: &ActiveInference<C>) -> Self::Held {
         Held { rows: [[Vector::splat(T::ZERO); P]; DEPTH], numbers: [0.0; 2] }
     }
 
     #[inline(always)]
-    unsafe fn hold(p: &ActiveInference, share: &Share, pass: &Pass, held: &mut Self::Held) {
+    unsafe fn hold<const C: bool>(
+        p: &ActiveInference<C>,
+        share: &Share,
+        pass: &Pass,
+        held: &mut Self::Held,
+    ) {
         let (team, t) = Self::place();
         let count = turns(share, Self::TEAMS, team);
         if pass.first || count > DEPTH as u32 {
@@ -135,8 +140,8 @@ impl<
     }
 
     #[inline(always)]
-    unsafe fn pass(
-        p: &ActiveInference,
+    unsafe fn pass<const C: bool>(
+        p: &ActiveInference<C>,
         share: &Share,
         pass: &Pass,
         held: &mut Self::Held,

@@ -19,14 +19,15 @@ impl<T: Scalar, const L: usize> Sweep for Wide<T, L> {
     type Held = ();
 
     #[inline(always)]
-    fn nothing(_: &ActiveInference) -> Self::Held {}
+    fn nothing<const C: bool>(_: &ActiveInference<C>) -> Self::Held {}
 
     #[inline(always)]
-    unsafe fn hold(_: &ActiveInference, _: &Share, _: &Pass, _: &mut Self::Held) {}
+    unsafe fn hold<const C: bool>(_: &ActiveInference<C>, _: &Share, _: &Pass, _: &mut Self::Held) {
+    }
 
     #[inline(always)]
-    unsafe fn pass(
-        p: &ActiveInference,
+    unsafe fn pass<const C: bool>(
+        p: &ActiveInference<C>,
         share: &Share,
         pass: &Pass,
         _held: &mut Self::Held,
@@ -37,7 +38,7 @@ impl<T: Scalar, const L: usize> Sweep for Wide<T, L> {
         let fresh = share.fresh(p);
         let (stride, states, zero) = (fresh.stride, p.states as usize, fresh.base);
         let (vectors, row_zero) = (stride / L, fresh.first_row);
-        let jacobian: In<T> = p.jacobian.cast();
+        let jacobian: In<T, C> = p.jacobian.cast();
         let dots_smem = shared_array![f64; WIDE_ROWS * WARPS];
         let mut misfit = 0.0;
         let (begin, end) = (fresh.begin, fresh.begin + fresh.rows);

@@ -7,7 +7,7 @@ use kasmina_types::tiles::NORM_BLOCK_THREADS;
 use kasmina_types::{ActivationNorm, In, NormPlan};
 
 use super::{KernelDevice, with_buffers};
-use crate::buffer::{Buffer, check_length};
+use crate::buffer::{Access, Buffer, check_length};
 use crate::error::Error;
 use crate::normalization::NormStatistics;
 
@@ -85,6 +85,10 @@ pub(super) fn optional_view(buffer: Option<&Buffer<f32>>) -> In<f32> {
 pub(super) struct Optional<'a, T: Pod, const N: usize>(pub(super) [Option<&'a Buffer<T>>; N]);
 
 impl<T: Pod, const N: usize> Optional<'_, T, N> {
+    pub(super) fn access(&self) -> [Option<Access>; N] {
+        self.0.map(|buffer| buffer.map(Buffer::access))
+    }
+
     pub(super) fn acquire(&self, stream: &crate::driver::Stream) -> Result<(), Error> {
         self.0.iter().flatten().try_for_each(|buffer| buffer.acquire(stream))
     }

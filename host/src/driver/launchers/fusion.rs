@@ -63,6 +63,7 @@ pub(crate) fn launch<T: Element>(
         if a.output.is_empty() { Out::new(null_mut(), 0) } else { a.output.view_mut().cast() };
     scratch.launch(device, |cut, grid| {
         let buffers = a.operands.iter().copied().chain(before).chain([&*a.output]);
+        let _accesses: Vec<_> = buffers.clone().map(Buffer::access).collect();
         if let KernelDevice::Cuda(gpu) = device {
             buffers.clone().try_for_each(|buffer| buffer.acquire(gpu.stream()))?;
         }

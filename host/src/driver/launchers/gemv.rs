@@ -10,6 +10,7 @@ use kasmina_types::{DType, Gemv, GemvCut, Out};
 use super::{KernelDevice, with_buffers};
 use crate::buffer::{Buffer, check_length};
 use crate::device::Device;
+use crate::driver::recording;
 use crate::error::Error;
 use crate::linear::GemvShape;
 
@@ -193,6 +194,9 @@ pub(crate) fn launch<T: Element>(
     check_length(OP, "matrix", shape.batch * shape.rows * shape.columns, a.matrix.len())?;
     check_length(OP, "x", shape.batch * shape.terms(), a.x.len())?;
     check_length(OP, "y", shape.batch * shape.outputs(), a.y.len())?;
+    if scratch.cut.team_warps != 1 {
+        recording::refuse("a product whose rows are shared by warps")?;
+    }
     let (matrix, x, y) = (a.matrix.view().cast(), a.x.view().cast(), a.y.view_mut().cast());
     scratch.launch(device, |cut, grid| {
         let params = Gemv { matrix, x, y, alpha: a.alpha, beta: a.beta, cut };

@@ -18,6 +18,7 @@ pub(crate) mod linear_grouped;
 pub(crate) mod linear_hopper;
 mod linear_repack;
 pub(crate) mod linear_sample;
+pub(crate) mod manifold;
 pub(crate) mod parameter_gradients;
 pub(crate) mod reduce;
 pub(crate) mod state_update;
@@ -28,6 +29,7 @@ use kasmina_device::Kernel;
 use kasmina_simt::Executor;
 
 use super::launch::{LaunchConfig, launch};
+use super::recording;
 use crate::device::{Device, Gpu};
 use crate::error::Error;
 
@@ -192,6 +194,11 @@ impl<'a> KernelDevice<'a> {
         cooperative: bool,
         params: P,
     ) -> Result<(), Error> {
+        let name = kernel.name();
+        let recorded = recording::take_launch(name, grid, cooperative, &params);
+        if let Some(recorded) = recorded {
+            return recorded;
+        }
         match self {
             Self::Cuda(gpu) => {
                 let function = gpu.kernel(kernel.name())?.function;
@@ -222,6 +229,7 @@ impl<'a> KernelDevice<'a> {
 /// Acquires buffers for the device's stream, runs `$launch`, and releases them, on a GPU.
 macro_rules! with_buffers {
     ($device:expr, [$($buffer:expr),* $(,)?], $launch:expr) => {{
+        $(let _access = $buffer.access();)*
         if let $crate::driver::launchers::KernelDevice::Cuda(gpu) = $device {
             $($buffer.acquire(gpu.stream())?;)*
         }

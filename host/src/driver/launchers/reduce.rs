@@ -90,6 +90,10 @@ pub(crate) fn launch<T: Element, O: Pod>(
         return Ok(());
     }
     let grid = a.grid.clamp(1, teams);
+    let _access = match &a.cut {
+        Cut::Offsets(offsets) => Some(offsets.access()),
+        Cut::Uniform { .. } => None,
+    };
     if let (KernelDevice::Cuda(gpu), Cut::Offsets(offsets)) = (device, &a.cut) {
         offsets.acquire(gpu.stream())?;
     }

@@ -1,0 +1,191 @@
+//! What keeps buffers and the programs of a resident kernel out of each other's way.
+//!
+//! A program names memory, not buffers, and its items run beside everything else. Its [`ResidentUse`] counts the items that
+//! are out, and each of its buffers knows it: whoever reads or writes such a buffer otherwise waits until no item is out,
+//! and while it does, none goes out. A buffer that is dropped leaves its memory to the programs.
+
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+
+/// One program's use of its buffers.
+#[derive(Default)]
+pub(crate) struct ResidentUse {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Whether something was queued on one of the buffers since the last item.
+    touched: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    /// Items that were submitted and are not complete.
+    out: usize,
+    /// Accesses in progress.
+    accesses: usize,
+    /// Memory of buffers that are gone.
+    kept: Vec<Box<dyn Any + Send + Sync>>,
+}
+
+impl ResidentUse {
+    /// An item goes out, once nobody accesses the buffers. Answers whether something was queued on one of them since the
+    /// last item, which must then be waited for.
+    pub(crate) fn begin(&self) -> bool {
+        let mut state = self.lock();
+        while state.accesses > 0 {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.out += 1;
+        drop(state);
+        self.touched.swap(false, Ordering::AcqRel)
+    }
+
+    /// An item is complete, or will never be carried out.
+    pub(crate) fn end(&self) {
+        let mut state = self.lock();
+        state.out -= 1;
+        if state.out == 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    fn begin_access(&self) {
+        let mut state = self.lock();
+        while state.out > 0 {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.accesses += 1;
+        self.touched.store(true, Ordering::Release);
+    }
+
+    fn end_access(&self) {
+        let mut state = self.lock();
+        state.accesses -= 1;
+        if state.accesses == 0 {
+            self.changed.notify_all();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The programs that use a buffer.
+#[derive(Default)]
+pub(super) struct Users {
+    /// Whether there ever was one: the others pay no lock.
+    any: AtomicBool,
+    users: Mutex<Vec<Weak<ResidentUse>>>,
+}
+
+impl Users {
+    /// Adds a program, once.
+    pub(super) fn add(&self, user: &Arc<ResidentUse>) {
+        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.retain(|other| other.strong_count() > 0 && !other.ptr_eq(&Arc::downgrade(user)));
+        users.push(Arc::downgrade(user));
+        self.any.store(true, Ordering::Release);
+    }
+
+    /// Those that are left.
+    fn live(&self) -> Vec<Arc<ResidentUse>> {
+        if !self.any.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        users.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Whether a program uses the buffer.
+    pub(super) fn are_there(&self) -> bool {
+        !self.live().is_empty()
+    }
+
+    /// Waits until no item of theirs is out, and keeps it so while the result lives.
+    pub(super) fn access(&self) -> Access {
+        let users = self.live();
+        users.iter().for_each(|user| user.begin_access());
+        Access(users)
+    }
+
+    /// Leaves memory to them, if there are any.
+    pub(super) fn bequeath(&self, memory: impl FnOnce() -> Box<dyn Any + Send + Sync>) {
+        let users = self.live();
+        if users.is_empty() {
+            return;
+        }
+        let memory: Arc<dyn Any + Send + Sync> = Arc::from(memory());
+        for user in users {
+            user.lock().kept.push(Box::new(Arc::clone(&memory)));
+        }
+    }
+}
+
+/// An access of a buffer that programs use.
+pub(crate) struct Access(Vec<Arc<ResidentUse>>);
+
+impl Access {
+    /// Of nothing.
+    pub(super) fn none() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|user| user.end_access());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn accesses_and_items_exclude_each_other() {
+        let (user, users) = (Arc::new(ResidentUse::default()), Users::default());
+        drop(users.access());
+        users.add(&user);
+        users.add(&user);
+        assert!(!user.begin(), "nothing was queued");
+        let order = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                let access = users.access();
+                assert_eq!(order.fetch_add(1, Ordering::SeqCst), 1);
+                std::thread::sleep(Duration::from_millis(20));
+                assert_eq!(order.fetch_add(1, Ordering::SeqCst), 2);
+                drop(access);
+            });
+            std::thread::sleep(Duration::from_millis(20));
+            assert_eq!(order.fetch_add(1, Ordering::SeqCst), 0);
+            user.end();
+            while order.load(Ordering::SeqCst) < 2 {
+                std::thread::yield_now();
+            }
+            assert!(user.begin(), "the access may have queued something");
+            assert_eq!(order.fetch_add(1, Ordering::SeqCst), 3);
+            waiter.join().expect("no panic");
+        });
+        user.end();
+        drop(user);
+        assert!(!users.are_there());
+    }
+
+    #[test]
+    fn memory_lives_as_long_as_its_users() {
+        let (user, users) = (Arc::new(ResidentUse::default()), Users::default());
+        let memory = Arc::new(1);
+        users.bequeath(|| Box::new(Arc::clone(&memory)));
+        assert_eq!(Arc::strong_count(&memory), 1);
+        users.add(&user);
+        users.bequeath(|| Box::new(Arc::clone(&memory)));
+        assert_eq!(Arc::strong_count(&memory), 2);
+        drop(user);
+        assert_eq!(Arc::strong_count(&memory), 1);
+    }
+}

@@ -1,0 +1,388 @@
+//! Launcher of the resident kernels, and the memory that they share with the host.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kasmina_device::Kernel;
+use kasmina_kernels::instances::{self, ResidentInstance};
+use kasmina_ring::Words;
+use kasmina_simt::{Executor, LaunchError, LaunchStats};
+use kasmina_types::manifold::{
+    CALL_WORDS, CONTROL_WORDS, Command, GROUP_RINGS, GroupState, LINE_WORDS, REPORT_WORDS, report,
+    tag_of,
+};
+use kasmina_types::{In, Manifold, Operation, Out};
+
+use super::KernelDevice;
+use crate::buffer::Buffer;
+use crate::device::{Device, Gpu};
+use crate::driver::launch::{LaunchConfig, launch};
+use crate::driver::{DriverError, MappedBuffer, Stream, recording};
+use crate::error::Error;
+
+/// Words of an operation in the table.
+const OPERATION_WORDS: usize = size_of::<Operation>() / 8;
+
+/// The executor's threads poll as long as a resident kernel has no work.
+const NO_SPIN_LIMIT: Duration = Duration::MAX;
+
+/// Words that a resident kernel and the host read and write at the same time.
+#[derive(Clone)]
+pub(crate) enum SharedWords {
+    Mapped(MappedBuffer<u64>),
+    Host(Arc<[AtomicU64]>),
+}
+
+impl SharedWords {
+    fn zeroed(device: &Device, len: usize) -> Result<Self, Error> {
+        Ok(match device {
+            Device::Cuda(gpu) => Self::Mapped(MappedBuffer::zeroed(gpu.device(), len)?),
+            Device::Cpu | Device::Simt(_) => Self::Host(host_words(len)),
+        })
+    }
+
+    fn view(&self) -> Out<u64> {
+        match self {
+            Self::Mapped(words) => Out::new(words.device_address() as *mut u64, words.len()),
+            Self::Host(words) => view_of(words),
+        }
+    }
+
+    #[inline]
+    fn word(&self, index: usize) -> &AtomicU64 {
+        match self {
+            Self::Mapped(words) => words.atomic(index),
+            Self::Host(words) => &words[index],
+        }
+    }
+}
+
+impl Words for SharedWords {
+    fn len(&self) -> usize {
+        match self {
+            Self::Mapped(words) => words.len(),
+            Self::Host(words) => words.len(),
+        }
+    }
+
+    #[inline]
+    fn load(&self, index: usize) -> u64 {
+        self.word(index).load(Ordering::Acquire)
+    }
+
+    #[inline]
+    fn store(&self, index: usize, value: u64) {
+        self.word(index).store(value, Ordering::Release);
+    }
+}
+
+/// Words in the device's memory.
+enum DeviceWords {
+    Cuda(Buffer<u64>),
+    Host(Arc<[AtomicU64]>),
+}
+
+impl DeviceWords {
+    fn zeroed(device: &Device, len: usize) -> Result<Self, Error> {
+        Ok(match device {
+            Device::Cuda(_) => Self::Cuda(Buffer::zeroed(device, len)?),
+            Device::Cpu | Device::Simt(_) => Self::Host(host_words(len)),
+        })
+    }
+
+    fn view(&mut self) -> Out<u64> {
+        match self {
+            Self::Cuda(buffer) => buffer.view_mut(),
+            Self::Host(words) => view_of(words),
+        }
+    }
+
+    /// Complete on return. Nobody reads these words meanwhile.
+    fn write(&mut self, start: usize, values: &[u64]) -> Result<(), Error> {
+        match self {
+            Self::Cuda(buffer) => buffer.copy_range_from_slice(start, values)?,
+            Self::Host(words) => {
+                for (word, &value) in words[start..].iter().zip(values) {
+                    word.store(value, Ordering::Relaxed);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn host_words(len: usize) -> Arc<[AtomicU64]> {
+    (0..len).map(|_| AtomicU64::new(0)).collect()
+}
+
+fn view_of(words: &Arc<[AtomicU64]>) -> Out<u64> {
+    Out::new(words.as_ptr().cast_mut().cast(), words.len())
+}
+
+/// A resident kernel: its memory, and the launch that is there or is not.
+pub(crate) struct Resident {
+    device: Device,
+    instance: ResidentInstance,
+    /// The first block of each group, and behind the last one all blocks.
+    first_blocks: Vec<u32>,
+    capacity: usize,
+    host_limit: Duration,
+    pub(crate) lines: SharedWords,
+    pub(crate) completions: SharedWords,
+    control: SharedWords,
+    reports: SharedWords,
+    operations: DeviceWords,
+    first_block_words: DeviceWords,
+    done: DeviceWords,
+    calls: DeviceWords,
+    barriers: DeviceWords,
+    run: Option<Run>,
+    /// Launches so far.
+    pub(crate) launches: u64,
+}
+
+/// A launch that has not been seen to end.
+enum Run {
+    Cuda(Stream),
+    Simt(JoinHandle<Result<LaunchStats, LaunchError>>),
+}
+
+/// What a group last said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct GroupReport {
+    pub(crate) state: GroupState,
+    /// Ring and number of the item that was taken last.
+    pub(crate) taken: (u32, u32),
+    pub(crate) busy_ns: u64,
+}
+
+/// How the launch is.
+#[derive(Debug)]
+pub(crate) enum Condition {
+    Away,
+    Running,
+    /// It has ended by itself.
+    Ended,
+    Failed(Error),
+}
+
+impl Resident {
+    /// Not launched yet. `groups` are blocks of each group.
+    pub(crate) fn new(
+        device: &Device,
+        instance: ResidentInstance,
+        groups: &[u32],
+        capacity: usize,
+        operations: usize,
+        host_limit: Duration,
+    ) -> Result<Self, Error> {
+        recording::refuse("a new executor")?;
+        let mut first_blocks = vec![0];
+        for blocks in groups {
+            first_blocks.push(first_blocks.last().expect("the first") + blocks);
+        }
+        let rings = groups.len() * GROUP_RINGS;
+        let shared = |len| SharedWords::zeroed(device, len);
+        let words = |len| DeviceWords::zeroed(device, len);
+        let mut first_block_words = words(first_blocks.len().div_ceil(2))?;
+        let mut packed = vec![0_u64; first_blocks.len().div_ceil(2)];
+        bytemuck::cast_slice_mut::<u64, u32>(&mut packed)[..first_blocks.len()]
+            .copy_from_slice(&first_blocks);
+        first_block_words.write(0, &packed)?;
+        Ok(Self {
+            device: device.clone(),
+            instance,
+            capacity,
+            host_limit,
+            lines: shared(rings * capacity * LINE_WORDS)?,
+            completions: shared(rings * capacity)?,
+            control: shared(CONTROL_WORDS)?,
+            reports: shared(groups.len() * REPORT_WORDS)?,
+            operations: words(operations * OPERATION_WORDS)?,
+            first_block_words,
+            done: words(rings.div_ceil(2))?,
+            calls: words(groups.len() * CALL_WORDS)?,
+            barriers: words(groups.len().div_ceil(2))?,
+            first_blocks,
+            run: None,
+            launches: 0,
+        })
+    }
+
+    /// Puts operations into the table from `start` on. No item that is out names these places.
+    pub(crate) fn write_operations(
+        &mut self,
+        start: usize,
+        operations: &[Operation],
+    ) -> Result<(), Error> {
+        self.operations.write(start * OPERATION_WORDS, bytemuck::cast_slice(operations))
+    }
+
+    /// Tells all groups.
+    pub(crate) fn command(&self, command: Command) {
+        self.control.store(0, command as u64);
+    }
+
+    /// Lets the device see that the host is there.
+    pub(crate) fn beat(&self) {
+        self.control.store(1, self.control.load(1).wrapping_add(1));
+    }
+
+    /// What each group last said.
+    pub(crate) fn reports(&self) -> impl Iterator<Item = GroupReport> + '_ {
+        (0..self.first_blocks.len() - 1).map(|group| {
+            let of = |place| self.reports.load(group * REPORT_WORDS + place);
+            let taken = of(report::TAKEN);
+            let state = GroupState::from_u64(of(report::STATE)).unwrap_or(GroupState::Away);
+            let busy_ns = of(report::BUSY_NS);
+            GroupReport { state, taken: (tag_of(taken), taken as u32), busy_ns }
+        })
+    }
+
+    /// Whether there is a launch.
+    pub(crate) fn is_launched(&self) -> bool {
+        self.run.is_some()
+    }
+
+    /// Launches the kernel, which is not there.
+    ///
+    /// # Errors
+    /// A grid that does not fit, or a failed call.
+    pub(crate) fn launch(&mut self) -> Result<(), Error> {
+        assert!(self.run.is_none(), "the kernel is there");
+        self.command(Command::Run);
+        for group in 0..self.first_blocks.len() - 1 {
+            self.reports.store(group * REPORT_WORDS + report::STATE, GroupState::Away as u64);
+        }
+        let groups = self.first_blocks.len() - 1;
+        self.calls.write(0, &vec![0; groups * CALL_WORDS])?;
+        self.barriers.write(0, &vec![0; groups.div_ceil(2)])?;
+        let operations = self.operations.view();
+        let first_blocks = self.first_block_words.view();
+        let params = Manifold {
+            lines: self.lines.view(),
+            completions: self.completions.view(),
+            control: self.control.view(),
+            reports: self.reports.view(),
+            operations: operations.cast(),
+            first_blocks: In::new(first_blocks.as_ptr().cast_const().cast(), groups + 1),
+            done: self.done.view().cast(),
+            calls: self.calls.view(),
+            barriers: self.barriers.view().cast(),
+            capacity_mask: self.capacity as u32 - 1,
+            groups: groups as u32,
+            host_limit_ns: u64::try_from(self.host_limit.as_nanos()).unwrap_or(u64::MAX),
+        };
+        let grid = self.first_blocks[groups];
+        let kernel = self.instance.kernel;
+        self.run = Some(match &self.device {
+            Device::Cuda(gpu) => {
+                // What the default stream did to the memory comes first.
+                gpu.stream().synchronize()?;
+                let stream = Stream::new(gpu.device())?;
+                let function = gpu.kernel(kernel.name())?.function;
+                let config = LaunchConfig {
+                    cooperative: true,
+                    dynamic_shared_bytes: self.instance.dynamic_shared_bytes,
+                    ..LaunchConfig::linear(grid, kernel.bounds().block_threads)
+                };
+                // SAFETY: arrays have the lengths of their contract, made above; calls and barriers are zero; the grid is
+                // resident as a whole, or refused. The memory lives as long as `self`, whose drop waits for the kernel.
+                unsafe { launch(&function, config, &stream, &params) }?;
+                Run::Cuda(stream)
+            }
+            Device::Cpu | Device::Simt(_) => {
+                let executor = match &self.device {
+                    Device::Simt(executor) => executor.clone(),
+                    _ => Executor::new(),
+                };
+                let executor = executor.alone().spin_limit(NO_SPIN_LIMIT);
+                let shared = self.instance.dynamic_shared_bytes;
+                // SAFETY: as above; the threads are waited for before the memory goes.
+                let run = move || unsafe { kernel.run(&executor, grid, shared, params) };
+                let thread = std::thread::Builder::new().name("kasmina-resident".into());
+                Run::Simt(thread.spawn(run).map_err(|source| Error::Thread { source })?)
+            }
+        });
+        self.launches += 1;
+        Ok(())
+    }
+
+    /// How the launch is; one that has ended is forgotten.
+    pub(crate) fn condition(&mut self) -> Condition {
+        let ended = match &self.run {
+            None => return Condition::Away,
+            Some(Run::Cuda(stream)) => match stream.is_idle() {
+                Ok(false) => return Condition::Running,
+                Ok(true) => Ok(()),
+                Err(why) => Err(Error::Driver(why)),
+            },
+            Some(Run::Simt(thread)) if !thread.is_finished() => return Condition::Running,
+            Some(Run::Simt(_)) => {
+                let Some(Run::Simt(thread)) = self.run.take() else { unreachable!("seen above") };
+                match thread.join() {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err(why)) => Err(Error::Executor(why)),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+        };
+        self.run = None;
+        match ended {
+            Ok(()) => Condition::Ended,
+            Err(why) => Condition::Failed(why),
+        }
+    }
+
+    /// Ends the launch whatever it does. Under the executor it is asked to leave what never ends; on a GPU its context
+    /// goes, and with it everything that was made in it.
+    pub(crate) fn destroy(&mut self) -> Result<(), Error> {
+        match self.run.take() {
+            None => Ok(()),
+            Some(Run::Cuda(stream)) => Ok(stream.device().destroy_context()?),
+            Some(Run::Simt(thread)) => {
+                self.command(Command::Abandon);
+                drop(thread.join());
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Drop for Resident {
+    fn drop(&mut self) {
+        if self.run.is_some() {
+            // The memory must outlive the kernel.
+            drop(self.destroy());
+        }
+    }
+}
+
+/// Blocks of the kernel that the device holds at once, one a multiprocessor.
+pub(crate) fn most_blocks(device: &Device, instance: &ResidentInstance) -> Result<u32, Error> {
+    match KernelDevice::of(device) {
+        Some(KernelDevice::Cuda(gpu)) => blocks_of(gpu, instance),
+        _ => Ok(SIMT_BLOCKS),
+    }
+}
+
+/// Blocks that the executor keeps: each has threads, and each thread a stack.
+const SIMT_BLOCKS: u32 = 4;
+
+fn blocks_of(gpu: &Gpu, instance: &ResidentInstance) -> Result<u32, Error> {
+    let kernel: &Kernel<Manifold> = instance.kernel;
+    let (name, threads) = (kernel.name(), kernel.bounds().block_threads);
+    let fit = gpu.occupancy(name, threads, instance.dynamic_shared_bytes, 1)?;
+    if !gpu.device().info().cooperative_launch {
+        let device = gpu.device().info().name.clone();
+        return Err(DriverError::Unsupported { device, feature: "cooperative launch" }.into());
+    }
+    Ok(fit.min(gpu.device().info().sm_count))
+}
+
+/// The resident kernel for a set of domains.
+pub(crate) fn instance(domains: u32) -> ResidentInstance {
+    instances::manifold(domains)
+}

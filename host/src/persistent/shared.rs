@@ -1,0 +1,225 @@
+//! What the executor, its tickets, its programs and its watchdog share.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use kasmina_ring::{CloseReason, Completed, Rings, Unfinished, WaitError};
+use kasmina_types::Operation;
+
+use super::config::PersistentConfig;
+use super::error::{Fault, FaultCause, PersistentError};
+use super::program::Program;
+use super::statistics::Counters;
+use super::table::Places;
+use crate::driver::launchers::manifold::{Resident, SharedWords};
+use crate::error::Error;
+
+/// What the host attaches to an item.
+pub(super) struct Item {
+    pub(super) program: Program,
+    pub(super) submitted: Instant,
+    pub(super) deadline: Duration,
+}
+
+/// Whether the kernel is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Presence {
+    /// Not there; the next item launches it.
+    Away = 0,
+    /// There.
+    Running = 1,
+    /// Told to leave. The watchdog launches it again if there are items by then.
+    Leaving = 2,
+    /// Failed, or stopped for good.
+    Ended = 3,
+}
+
+pub(super) struct Shared {
+    pub(super) config: PersistentConfig,
+    pub(super) rings: Rings<SharedWords, Item>,
+    /// Blocks of each group.
+    pub(super) groups: Vec<u32>,
+    resident: Mutex<Resident>,
+    presence: AtomicU8,
+    places: Mutex<Places>,
+    pub(super) counters: Counters,
+    pub(super) made: Instant,
+    fault: OnceLock<Arc<Fault>>,
+    pub(super) unfinished: Mutex<Vec<Unfinished<Item>>>,
+    /// Whether the watchdog is to end, and how it is told.
+    pub(super) quits: Mutex<bool>,
+    pub(super) wakes_watchdog: Condvar,
+}
+
+impl Shared {
+    pub(super) fn new(
+        config: PersistentConfig,
+        rings: Rings<SharedWords, Item>,
+        groups: Vec<u32>,
+        resident: Resident,
+    ) -> Self {
+        let places = Mutex::new(Places::new(config.operations));
+        Self {
+            config,
+            rings,
+            groups,
+            resident: Mutex::new(resident),
+            presence: AtomicU8::new(Presence::Away as u8),
+            places,
+            counters: Counters::new(),
+            made: Instant::now(),
+            fault: OnceLock::new(),
+            unfinished: Mutex::default(),
+            quits: Mutex::new(false),
+            wakes_watchdog: Condvar::new(),
+        }
+    }
+
+    pub(super) fn presence(&self) -> Presence {
+        match self.presence.load(Ordering::Acquire) {
+            0 => Presence::Away,
+            1 => Presence::Running,
+            2 => Presence::Leaving,
+            _ => Presence::Ended,
+        }
+    }
+
+    /// Changes under the lock of the kernel alone.
+    pub(super) fn set_presence(&self, _resident: &Resident, presence: Presence) {
+        self.presence.store(presence as u8, Ordering::Release);
+    }
+
+    pub(super) fn resident(&self) -> MutexGuard<'_, Resident> {
+        self.resident.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees to it that an item which was pushed is carried out.
+    ///
+    /// A kernel that leaves may not have seen it. Whoever makes the kernel leave looks at the rings after it has left,
+    /// under the lock; so an item that was pushed before is seen, and for one pushed after this finds it away.
+    pub(super) fn wake(&self) {
+        if self.presence() == Presence::Running {
+            return;
+        }
+        let mut resident = self.resident();
+        if self.presence() == Presence::Away {
+            if let Err(why) = resident.launch() {
+                self.fail(&mut resident, FaultCause::Launch { message: why.to_string() }, None);
+                return;
+            }
+            self.set_presence(&resident, Presence::Running);
+        }
+        self.wakes_watchdog.notify_one();
+    }
+
+    /// Items that are out.
+    pub(super) fn outstanding(&self) -> u64 {
+        self.rings.depths().sum()
+    }
+
+    /// Takes what is complete out of the rings.
+    pub(super) fn reap(&self) -> usize {
+        self.rings.reap(|completed| self.finish(completed))
+    }
+
+    /// What is to be done with an item that is complete.
+    pub(super) fn finish(&self, completed: Completed<Item>) {
+        let Item { program, submitted, .. } = completed.payload;
+        self.counters.complete(submitted.elapsed(), completed.outcome.is_err());
+        // Last: whoever waits for the buffers finds the item counted.
+        program.inner.buffers.end();
+    }
+
+    /// Closes the rings: waiters wake, items that are not complete come to `unfinished`.
+    pub(super) fn close(&self, reason: CloseReason) -> usize {
+        let unfinished = self.rings.close(reason, |completed| self.finish(completed));
+        for item in &unfinished {
+            item.payload.program.inner.buffers.end();
+        }
+        let count = unfinished.len();
+        self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).extend(unfinished);
+        count
+    }
+
+    /// The kernel has stalled or failed: everybody learns of it, and it is destroyed. `item` is its ring and number.
+    pub(super) fn fail(
+        &self,
+        resident: &mut Resident,
+        cause: FaultCause,
+        item: Option<kasmina_ring::Ticket>,
+    ) {
+        let mut in_work = None;
+        self.rings.outstanding(|outstanding| {
+            if Some(outstanding.ticket) == item {
+                in_work = Some(super::FaultItem {
+                    program: outstanding.payload.program.name().to_owned(),
+                    ring: outstanding.ticket.ring(),
+                    sequence: outstanding.ticket.sequence(),
+                    descriptor: *outstanding.descriptor,
+                });
+            }
+        });
+        let unfinished = self.outstanding() as usize;
+        let fault = Arc::new(Fault { cause, item: in_work, unfinished });
+        tracing::error!(%fault, "persistent execution");
+        let fault = Arc::clone(self.fault.get_or_init(|| fault));
+        self.set_presence(resident, Presence::Ended);
+        self.close(CloseReason::failed((*fault).clone()));
+        // The buffers' memory was given back above only in the books: the kernel ends before anything of it is used again.
+        if let Err(why) = resident.destroy() {
+            tracing::error!(%why, "the failed kernel's context could not be destroyed");
+        }
+    }
+
+    /// Why nothing can be submitted or waited for any more.
+    pub(super) fn closed_error(&self) -> PersistentError {
+        match self.fault.get() {
+            Some(fault) => PersistentError::Fault(Arc::clone(fault)),
+            None => PersistentError::Stopped,
+        }
+    }
+
+    pub(super) fn fault(&self) -> Option<Arc<Fault>> {
+        self.fault.get().cloned()
+    }
+
+    /// A wait's error as the executor's own.
+    pub(super) fn wait_error(&self, why: WaitError, waited: Duration) -> PersistentError {
+        match why {
+            WaitError::DeadlinePassed => PersistentError::TimedOut(waited),
+            WaitError::Closed(_) => self.closed_error(),
+            other => PersistentError::Item { reason: other.to_string() },
+        }
+    }
+
+    /// Puts a program's operations into the table; answers the first one's place.
+    pub(super) fn put_operations(
+        &self,
+        program: &str,
+        operations: &[Operation],
+    ) -> Result<u32, Error> {
+        let needed = operations.len();
+        let taken = self.places().take(needed);
+        let first = taken.map_err(|free| PersistentError::TableFull {
+            program: program.to_owned(),
+            needed,
+            free,
+        })?;
+        let written = self.resident().write_operations(first, operations);
+        if let Err(why) = written {
+            self.free_operations(first as u32, needed);
+            return Err(why);
+        }
+        Ok(first as u32)
+    }
+
+    pub(super) fn free_operations(&self, first: u32, count: usize) {
+        self.places().give(first as usize, count);
+    }
+
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

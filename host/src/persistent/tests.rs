@@ -1,0 +1,390 @@
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kasmina_simt::Executor;
+use kasmina_types::Operation;
+use kasmina_types::tiles::manifold::operation;
+
+use super::*;
+use crate::buffer::Buffer;
+use crate::device::Device;
+use crate::error::Error;
+use crate::information::{axpby, velocity};
+
+/// The executor without its checks of races, which only kernels' tests need.
+fn device() -> Device {
+    Device::Simt(Executor::new().checks(false))
+}
+
+fn executor(device: &Device) -> PersistentExecutor {
+    executor_with(device, PersistentConfig::default())
+}
+
+fn executor_with(device: &Device, config: PersistentConfig) -> PersistentExecutor {
+    let config = PersistentConfig { ring_capacity: 8, share: 1.0, ..config };
+    PersistentExecutor::new(device, config).unwrap()
+}
+
+/// An item of one operation without parameters.
+fn bare(name: &str, code: u32) -> Program {
+    let operation = Operation { code, blocks: 1, ..bytemuck::Zeroable::zeroed() };
+    Program::of_operations(name, vec![operation], 1, Arc::default())
+}
+
+fn persistent(why: Error) -> PersistentError {
+    match why {
+        Error::Persistent(why) => *why,
+        other => panic!("{other}"),
+    }
+}
+
+fn fault(why: Error) -> Arc<Fault> {
+    match persistent(why) {
+        PersistentError::Fault(fault) => fault,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn items_of_a_lane_are_carried_out_in_their_order() {
+    let device = device();
+    let executor = executor(&device);
+    let mut a = Buffer::from_slice(&device, &[1.0_f32; 300]).unwrap();
+    let mut b = Buffer::zeroed(&device, 300).unwrap();
+    let forth = executor.record("forth", || axpby(&device, 2.0, &a, 0.0, &a, &mut b)).unwrap();
+    let back = executor.record("back", || axpby(&device, 1.5, &b, 0.0, &b, &mut a)).unwrap();
+    let both = executor
+        .record("both", || {
+            axpby(&device, 2.0, &a, 0.0, &a, &mut b)?;
+            axpby(&device, 1.5, &b, 0.0, &b, &mut a)
+        })
+        .unwrap();
+    assert_eq!((both.len(), both.blocks()), (2, 1));
+    // More than the ring holds.
+    for _ in 0..15 {
+        executor.submit(&forth).unwrap();
+        executor.submit(&back).unwrap();
+    }
+    for _ in 0..5 {
+        executor.submit(&both).unwrap();
+    }
+    // Waits by itself.
+    assert_eq!(a.to_vec().unwrap(), [3.0_f32.powi(20); 300]);
+    let statistics = executor.statistics();
+    assert_eq!((statistics.submitted, statistics.completed, statistics.failed), (35, 35, 0));
+    assert_eq!((statistics.launches, statistics.latencies.count()), (1, 35));
+    assert!(statistics.peak_outstanding >= 2 && statistics.queue_depths.iter().all(|&d| d == 0));
+}
+
+#[test]
+fn plain_calls_and_items_wait_for_each_other() {
+    let device = device();
+    let executor = executor(&device);
+    let x = Buffer::from_slice(&device, &[1.0_f32; 8]).unwrap();
+    let mut y = Buffer::zeroed(&device, 8).unwrap();
+    let program = executor.record("y", || axpby(&device, 3.0, &x, 0.0, &x, &mut y)).unwrap();
+    let mut z = Buffer::zeroed(&device, 8).unwrap();
+    for _ in 0..10 {
+        y.copy_from_slice(&[0.0; 8]).unwrap();
+        executor.submit(&program).unwrap();
+        axpby(&device, 2.0, &y, 0.0, &y, &mut z).unwrap();
+        assert_eq!(z.to_vec().unwrap(), [6.0; 8]);
+    }
+    assert!(y.as_host_slice().is_none());
+    let refused = axpby(&Device::Cpu, 2.0, &y, 0.0, &y, &mut z).unwrap_err();
+    assert!(matches!(refused, Error::InUse { buffer: "x", .. }), "{refused}");
+    // Memory stays as long as the program.
+    drop((x, y));
+    executor.submit(&program).unwrap().wait().unwrap();
+}
+
+#[test]
+fn lanes_wait_for_what_they_are_told_to() {
+    let device = device();
+    let executor = executor(&device);
+    assert_eq!(executor.groups(), [1, 1, 1, 1]);
+    let values = vec![1.0_f64; 5000];
+    let x = Buffer::from_slice(&device, &values).unwrap();
+    let mut y = Buffer::zeroed(&device, 5000).unwrap();
+    let mut z = Buffer::zeroed(&device, 5000).unwrap();
+    let first = executor.record("y", || axpby(&device, 2.0, &x, 0.0, &x, &mut y)).unwrap();
+    let then = executor.record("z", || axpby(&device, 1.0, &x, 1.0, &y, &mut z)).unwrap();
+    for round in 0..20 {
+        let made = executor.submit_with(&first, &ItemOptions { lane: 0, ..Default::default() });
+        let made = made.unwrap();
+        let priority = if round % 2 == 0 { ItemPriority::High } else { ItemPriority::Normal };
+        let options = ItemOptions { lane: 1, after: &[&made], priority, ..Default::default() };
+        let last = executor.submit_with(&then, &options).unwrap();
+        assert_ne!(made.ring() / 2, last.ring() / 2);
+        last.wait().unwrap();
+        assert!(made.poll().unwrap());
+        assert_eq!(z.to_vec().unwrap(), vec![3.0; 5000]);
+    }
+    let other = executor_with(&device, PersistentConfig::default());
+    let ticket = executor.submit(&first).unwrap();
+    let options = ItemOptions { after: &[&ticket], ..Default::default() };
+    let refused = persistent(other.submit_with(&then, &options).unwrap_err());
+    assert_eq!(refused, PersistentError::Foreign { what: "ticket" });
+}
+
+#[test]
+fn several_blocks_share_an_item() {
+    let device = device();
+    let config = PersistentConfig { small_groups: 1, ..Default::default() };
+    let executor = executor_with(&device, config);
+    assert_eq!(executor.groups(), [1, 3]);
+    let n = 10_000;
+    let x = Buffer::from_slice(&device, &(0..n).map(|i| i as f32).collect::<Vec<_>>()).unwrap();
+    let mut y = Buffer::zeroed(&device, n).unwrap();
+    let mut z = Buffer::zeroed(&device, n).unwrap();
+    let program = executor
+        .record("two", || {
+            axpby(&device, 2.0, &x, 0.0, &x, &mut y)?;
+            axpby(&device, 1.0, &x, 1.0, &y, &mut z)
+        })
+        .unwrap();
+    assert_eq!(program.blocks(), 3);
+    for _ in 0..10 {
+        z.fill_bytes(0).unwrap();
+        executor.submit(&program).unwrap().wait().unwrap();
+        assert!(z.to_vec().unwrap().iter().enumerate().all(|(i, &z)| z == 3.0 * i as f32));
+    }
+    // A lane's order holds between groups.
+    let mut a = Buffer::from_slice(&device, &[1.0_f32]).unwrap();
+    let mut b = Buffer::zeroed(&device, n).unwrap();
+    let small = executor.record("a", || {
+        let x = x_of(&device)?;
+        axpby(&device, 1.0, &x, 0.0, &x, &mut a)
+    });
+    assert!(matches!(small, Err(Error::Recording { .. })), "a buffer made while recording");
+    let large = executor.record("b", || axpby(&device, 1.0, &x, 0.0, &x, &mut b)).unwrap();
+    let empty = bare("empty", operation::EMPTY);
+    let tickets = [&large, &empty, &large].map(|program| executor.submit(program).unwrap());
+    tickets[2].wait().unwrap();
+    assert!(tickets[1].poll().unwrap() && tickets[0].poll().unwrap());
+}
+
+fn x_of(device: &Device) -> Result<Buffer<f32>, Error> {
+    Buffer::from_slice(device, &[1.0])
+}
+
+#[test]
+fn a_kernel_that_never_answers_is_found_and_replaced() {
+    let device = device();
+    let config = PersistentConfig { deadline: Duration::from_millis(200), ..Default::default() };
+    let executor = executor_with(&device, config);
+    let x = Buffer::from_slice(&device, &[1.0_f32]).unwrap();
+    let mut y = Buffer::zeroed(&device, 1).unwrap();
+    let good = executor.record("good", || axpby(&device, 2.0, &x, 0.0, &x, &mut y)).unwrap();
+    executor.submit(&good).unwrap().wait().unwrap();
+    let begun = Instant::now();
+    let stuck = executor.submit(&bare("stuck", operation::HANG)).unwrap();
+    let behind = executor.submit(&good).unwrap();
+    let found = fault(stuck.wait().unwrap_err());
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(matches!(found.cause, FaultCause::Stalled { after } if after.as_millis() >= 200));
+    let item = found.item.as_ref().unwrap();
+    assert_eq!((item.program.as_str(), item.ring, item.sequence), ("stuck", 1, 2));
+    assert_eq!((item.descriptor.count, found.unfinished), (1, 2));
+    assert!(found.to_string().contains("program `stuck`"), "{found}");
+    assert_eq!(*fault(behind.wait().unwrap_err()), *found);
+    assert_eq!(*fault(executor.submit(&good).unwrap_err()), *found);
+    assert_eq!(*executor.fault().unwrap(), *found);
+
+    let (executor, unfinished) = executor.recover().unwrap();
+    let names: Vec<_> = unfinished.iter().map(|item| item.program.name()).collect();
+    assert_eq!(names, ["stuck", "good"]);
+    // What was complete is there, and the executor goes on.
+    assert_eq!(y.to_vec().unwrap(), [2.0]);
+    y.copy_from_slice(&[0.0]).unwrap();
+    executor.submit(&unfinished[1].program).unwrap().wait().unwrap();
+    assert_eq!(y.to_vec().unwrap(), [2.0]);
+}
+
+#[test]
+fn a_kernel_that_traps_is_found_and_replaced() {
+    let device = device();
+    let executor = executor(&device);
+    let ticket = executor.submit(&bare("trap", operation::TRAP)).unwrap();
+    let found = fault(ticket.wait_for(Duration::from_secs(20)).unwrap_err());
+    assert!(matches!(&found.cause, FaultCause::Failed { message } if message.contains("trap")));
+    assert_eq!(found.item.as_ref().unwrap().program, "trap");
+    let (executor, unfinished) = executor.recover().unwrap();
+    assert_eq!(unfinished.len(), 1);
+    executor.submit(&bare("empty", operation::EMPTY)).unwrap().wait().unwrap();
+}
+
+#[test]
+fn items_that_mean_nothing_are_refused_by_the_device() {
+    let device = device();
+    let executor = executor(&device);
+    let unknown = executor.submit(&bare("unknown", 12345)).unwrap();
+    let refused = persistent(unknown.wait().unwrap_err());
+    assert!(
+        matches!(&refused, PersistentError::Item { reason } if reason.contains("UnknownOperation"))
+    );
+    let out_of_range = executor.push_descriptor(u32::MAX, 2, 1);
+    let refused = persistent(out_of_range.wait().unwrap_err());
+    assert!(matches!(&refused, PersistentError::Item { reason } if reason.contains("OutOfRange")));
+    let too_wide = executor.push_descriptor(0, 1, 9);
+    assert!(persistent(too_wide.wait().unwrap_err()).to_string().contains("OutOfRange"));
+    // The kernel goes on.
+    executor.submit(&bare("empty", operation::EMPTY)).unwrap().wait().unwrap();
+    assert_eq!(executor.statistics().failed, 3);
+}
+
+#[test]
+fn what_is_no_program_is_refused() {
+    let device = device();
+    let executor = executor_with(
+        &device,
+        PersistentConfig { domains: Domains::Linear, operations: 4, ..Default::default() },
+    );
+    let x = Buffer::from_slice(&device, &[1.0_f32; 4]).unwrap();
+    let mut y = Buffer::zeroed(&device, 4).unwrap();
+    let why = persistent(executor.record("nothing", || Ok(())).unwrap_err());
+    assert!(matches!(why, PersistentError::Empty { .. }));
+    let why = executor.record("copy", || y.copy_from_slice(&[0.0; 4])).unwrap_err();
+    assert!(matches!(why, Error::Recording { .. }), "{why}");
+    let five = executor
+        .record("five", || (0..5).try_for_each(|_| axpby(&device, 1.0, &x, 0.0, &x, &mut y)));
+    let why = persistent(executor.submit(&five.unwrap()).unwrap_err());
+    assert!(matches!(why, PersistentError::TableFull { needed: 5, free: 4, .. }), "{why}");
+    let mut out = Buffer::zeroed(&device, 4).unwrap();
+    let why = executor.record("velocity", || velocity(&device, &x, &y, 0.5, &mut out));
+    let why = persistent(why.unwrap_err());
+    assert!(matches!(why, PersistentError::Operation { kernel: "velocity_f32", .. }), "{why}");
+    let why = PersistentExecutor::new(&Device::Cpu, PersistentConfig::default()).unwrap_err();
+    assert!(matches!(persistent(why), PersistentError::NoKernels { .. }));
+    // Nothing is left of a recording that failed.
+    axpby(&device, 1.0, &x, 0.0, &x, &mut y).unwrap();
+    assert_eq!(y.to_vec().unwrap(), [1.0; 4]);
+}
+
+#[test]
+fn a_full_ring_pushes_back() {
+    let device = device();
+    let config = PersistentConfig { deadline: Duration::from_millis(400), ..Default::default() };
+    let executor = executor_with(&device, config);
+    executor.submit(&bare("stuck", operation::HANG)).unwrap();
+    let empty = bare("empty", operation::EMPTY);
+    for _ in 1..8 {
+        executor.submit(&empty).unwrap();
+    }
+    let patience = Duration::from_millis(20);
+    let options = ItemOptions { patience: Some(patience), ..Default::default() };
+    let why = persistent(executor.submit_with(&empty, &options).unwrap_err());
+    assert_eq!(why, PersistentError::TimedOut(patience));
+    // A push that waits learns of the fault.
+    assert_eq!(fault(executor.submit(&empty).unwrap_err()).unfinished, 8);
+}
+
+#[test]
+fn stopping_gives_back_what_was_not_begun() {
+    let device = device();
+    let config = PersistentConfig { deadline: Duration::from_millis(300), ..Default::default() };
+    let executor = executor_with(&device, config);
+    let long = executor.submit(&bare("stuck", operation::HANG)).unwrap();
+    let behind = executor.submit(&bare("empty", operation::EMPTY)).unwrap();
+    let begun = Instant::now();
+    let unfinished = executor.stop();
+    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert_eq!(unfinished.len(), 2);
+    assert_eq!((unfinished[1].ring, unfinished[1].sequence), (behind.ring(), behind.sequence()));
+    for ticket in [long, behind] {
+        assert!(matches!(
+            persistent(ticket.wait().unwrap_err()),
+            PersistentError::Stopped | PersistentError::Fault(_)
+        ));
+    }
+}
+
+#[test]
+fn dropping_never_hangs() {
+    let device = device();
+    let config = PersistentConfig { deadline: Duration::from_millis(100), ..Default::default() };
+    let begun = Instant::now();
+    drop(executor_with(&device, config.clone()));
+    let executor = executor_with(&device, config);
+    executor.submit(&bare("stuck", operation::HANG)).unwrap();
+    drop(executor);
+    assert!(begun.elapsed() < Duration::from_secs(3));
+}
+
+#[test]
+fn an_idle_kernel_leaves_and_comes_back() {
+    let device = device();
+    let config = PersistentConfig { idle_limit: Duration::from_millis(30), ..Default::default() };
+    let executor = executor_with(&device, config);
+    let empty = bare("empty", operation::EMPTY);
+    for round in 1..=3 {
+        executor.submit(&empty).unwrap().wait().unwrap();
+        assert_eq!(executor.statistics().launches, round);
+        thread::sleep(Duration::from_millis(200));
+    }
+    // Also where the item comes while the kernel leaves.
+    for round in 0..40 {
+        thread::sleep(Duration::from_millis(30 + round % 7));
+        executor.submit(&empty).unwrap().wait_for(Duration::from_secs(20)).unwrap();
+    }
+}
+
+#[test]
+fn a_host_that_shows_no_life_is_left_and_found_again() {
+    let device = device();
+    let config = PersistentConfig { host_limit: Duration::from_millis(20), ..Default::default() };
+    let executor = executor_with(&device, config);
+    let empty = bare("empty", operation::EMPTY);
+    executor.submit(&empty).unwrap().wait().unwrap();
+    {
+        // The watchdog waits for this lock: no heartbeat.
+        let _held = executor.shared.resident();
+        thread::sleep(Duration::from_millis(200));
+    }
+    executor.submit(&empty).unwrap().wait_for(Duration::from_secs(20)).unwrap();
+    assert_eq!(executor.statistics().launches, 2);
+}
+
+#[test]
+fn futures_are_woken() {
+    struct Unpark(thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let device = device();
+    let executor = executor(&device);
+    let empty = bare("empty", operation::EMPTY);
+    let waker = Arc::new(Unpark(thread::current())).into();
+    for _ in 0..20 {
+        let mut future = Box::pin(executor.submit(&empty).unwrap().into_future());
+        let mut context = Context::from_waker(&waker);
+        while let Poll::Pending = future.as_mut().poll(&mut context) {
+            thread::park_timeout(Duration::from_secs(10));
+        }
+    }
+    executor.drain().unwrap();
+}
+
+#[test]
+fn many_threads_submit() {
+    let device = device();
+    let executor = executor(&device);
+    let empty = bare("empty", operation::EMPTY);
+    thread::scope(|scope| {
+        for lane in 0..4 {
+            let (executor, empty) = (&executor, &empty);
+            scope.spawn(move || {
+                let options = ItemOptions { lane, ..Default::default() };
+                for _ in 0..200 {
+                    executor.submit_with(empty, &options).unwrap();
+                }
+            });
+        }
+    });
+    executor.drain().unwrap();
+    assert_eq!(executor.statistics().completed, 800);
+}
