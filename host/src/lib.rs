@@ -37,6 +37,7 @@ mod buffer;
 pub mod cli;
 mod device;
 mod digits;
+pub mod dispatch;
 pub mod driver;
 mod error;
 pub mod fusion;

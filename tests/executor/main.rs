@@ -15,6 +15,7 @@ mod layer;
 mod linear;
 mod linear_hopper;
 mod linear_sample;
+mod persistent;
 mod reduce;
 mod state_update;
 mod telemetry_reduce;

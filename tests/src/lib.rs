@@ -6,6 +6,7 @@ pub mod information;
 pub mod kasmina;
 pub mod linear;
 pub mod normalization;
+pub mod persistent;
 pub mod reduction;
 
 use half::{bf16, f16};

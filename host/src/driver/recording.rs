@@ -21,6 +21,7 @@ pub(crate) struct Recording {
 }
 
 /// A launch as it would have been.
+#[derive(Clone)]
 pub(crate) struct RecordedLaunch {
     pub(crate) kernel: &'static str,
     pub(crate) grid: u32,
@@ -28,6 +29,16 @@ pub(crate) struct RecordedLaunch {
     pub(crate) cooperative: bool,
     /// The parameters; code and blocks are to be set.
     pub(crate) operation: Operation,
+}
+
+impl RecordedLaunch {
+    /// Whether both would do the same.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.kernel == other.kernel
+            && self.grid == other.grid
+            && self.cooperative == other.cooperative
+            && self.operation.parameters == other.operation.parameters
+    }
 }
 
 thread_local! {

@@ -18,7 +18,7 @@ use super::ticket::Ticket;
 use super::watchdog;
 use crate::device::Device;
 use crate::driver::launchers::manifold::{Resident, instance, most_blocks};
-use crate::driver::recording;
+use crate::driver::recording::{self, Recording};
 use crate::error::Error;
 
 /// A resident kernel, and the rings that feed it.
@@ -115,7 +115,11 @@ impl PersistentExecutor {
         name: &str,
         work: impl FnOnce() -> Result<(), Error>,
     ) -> Result<Program, Error> {
-        let recording = recording::record(work)?;
+        self.program(name, recording::record(work)?)
+    }
+
+    /// A program of a recording.
+    pub(crate) fn program(&self, name: &str, recording: Recording) -> Result<Program, Error> {
         let largest = self.shared.groups.iter().copied().max().unwrap_or(1);
         let names = || format!("{:?}", self.shared.config.domains);
         Ok(Program::new(name, recording, self.domains, names, largest)?)

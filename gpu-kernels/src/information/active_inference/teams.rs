@@ -66,6 +66,13 @@ impl<
     const CAPACITY: usize = Self::TEAM_THREADS * L * P;
     const TEAMS: usize = WARPS / TEAM;
 
+    /// Turns that a team goes through, of which it has `count`. Teams of several warps all go through as many, the last
+    /// one with rows of weight 0 if need be: a race checker does not follow named barriers that are met unequally often.
+    #[inline(always)]
+    fn rounds(share: &Share, count: u32) -> u32 {
+        if TEAM > 1 { turns(share, Self::TEAMS, 0) } else { count }
+    }
+
     /// The thread's team, and its place there.
     #[inline(always)]
     fn place() -> (usize, usize) {
@@ -133,7 +140,7 @@ impl<
                 }
             });
         }
-        if pass.first || count > WINDOW as u32 {
+        if pass.first || Self::rounds(share, count) > WINDOW as u32 {
             // SAFETY: as above.
             held.numbers = unsafe { numbers(p, share, pass, Self::TEAMS, team, 0) };
         }
@@ -156,6 +163,7 @@ impl<
         let capacity = Self::CAPACITY;
         let (team, t) = Self::place();
         let count = turns(share, Self::TEAMS, team);
+        let rounds = Self::rounds(share, count);
 
         let staged = DynamicShared::<f64>::whole();
         // SAFETY: the caller's contract; the launch has room for both vectors.
@@ -165,10 +173,10 @@ impl<
         let mut sums = [[0.0_f64; L]; P];
         let (mut misfit, mut parity) = (0.0, 0);
         let (mut k, mut window) = (0_u32, 0_u32);
-        while k < count {
+        while k < rounds {
             unroll_4!(g in DEPTH / GROUP => {
                 // The same for the whole team.
-                if k + ((g * GROUP) as u32) < count {
+                if k + ((g * GROUP) as u32) < rounds {
                     let mut dots = [0.0_f64; GROUP];
                     // Beside them, for chains of half the length.
                     let mut odds = [0.0_f64; GROUP];
@@ -253,7 +261,7 @@ impl<
                 }
             });
             k += DEPTH as u32;
-            if k - window == WINDOW as u32 && k < count {
+            if k - window == WINDOW as u32 && k < rounds {
                 window = k;
                 // SAFETY: the caller's contract.
                 held.numbers = unsafe { numbers(p, share, pass, teams, team, k) };
