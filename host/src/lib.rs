@@ -72,6 +72,8 @@ mod documents {
     mod tuning {}
     #[doc = include_str!("../../docs/integration.md")]
     mod integration {}
+    #[doc = include_str!("../../docs/persistent.md")]
+    mod persistent {}
     #[doc = include_str!("../../docs/transfer-entropy.md")]
     mod transfer_entropy {}
 }

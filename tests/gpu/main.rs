@@ -2,6 +2,7 @@
 //! reported as ignored; with `KASMINA_REQUIRE_GPU=1` they fail instead.
 
 mod linear;
+mod persistent;
 
 use half::{bf16, f16};
 use kasmina::driver::Graph;
@@ -30,6 +31,9 @@ use kasmina_tests::reduction::reduce::{self, Cut};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 fn main() {
+    if persistent::child() {
+        return;
+    }
     let arguments = Arguments::from_args();
     let required = std::env::var("KASMINA_REQUIRE_GPU").is_ok_and(|value| value == "1");
     let absent = Device::cuda(0).is_err();
@@ -44,6 +48,19 @@ fn main() {
         .with_ignored_flag(ignored)
     };
     let trials = vec![
+        trial("persistent::operations", persistent::operations),
+        trial("persistent::sequence", persistent::sequence),
+        trial("persistent::stream", persistent::stream),
+        trial("persistent::soak", persistent::soak),
+        trial("persistent::fault_hang", |device| persistent::scenario("hang", device)),
+        trial("persistent::fault_trap", |device| persistent::scenario("trap", device)),
+        trial("persistent::fault_refused", |device| persistent::scenario("refused", device)),
+        trial("persistent::fault_full", |device| persistent::scenario("full", device)),
+        trial("persistent::fault_stop", |device| persistent::scenario("stop", device)),
+        trial("persistent::fault_idle", |device| persistent::scenario("idle", device)),
+        trial("persistent::fault_drop", |device| persistent::scenario("drop", device)),
+        trial("persistent::fault_killed", persistent::killed),
+        trial("persistent::fault_frozen", persistent::frozen),
         trial("blend_forward::ragged_shapes", blend_ragged_shapes),
         trial("blend_forward::chunk_sizes_at_the_edges", blend_chunk_sizes),
         trial("blend_forward::large", blend_large),

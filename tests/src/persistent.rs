@@ -9,10 +9,12 @@ use kasmina::linear::{Gemv, GemvShape};
 use kasmina::persistent::{
     Domains, ItemOptions, PersistentConfig, PersistentExecutor, Program, Ticket,
 };
+use kasmina::types::BlueprintType;
 use kasmina::{Buffer, Device, Error};
 
 use crate::Numbers;
 use crate::information::active_inference::{Case, model};
+use crate::kasmina::layer::{blueprint, graft};
 
 /// An executor with small rings, that gives up late.
 pub fn executor(device: &Device, domains: Domains) -> PersistentExecutor {
@@ -111,13 +113,15 @@ pub fn check_layer(device: &Device, domains: Domains, shapes: &[(usize, usize, u
     let executor = executor(device, domains);
     for &(batch, seeds, chunk) in shapes {
         let mut layers = [0, 1].map(|_| {
+            let mut numbers = Numbers::new(11);
             let builder = KasminaLayer::<f32>::builder(seeds, seeds * chunk);
             let mut layer = builder.enable_tma(false).build(device).expect("a layer");
-            for seed in 0..seeds {
-                layer.germinate(seed, 1 + (seed % 4) as u16).expect("a seed");
-                for _ in 0..seed % 7 {
-                    layer.advance(seed).expect("a step");
-                }
+            let ids = BlueprintType::ALL.map(|kind| {
+                let blueprint = blueprint(kind, chunk, &mut numbers);
+                layer.load_blueprint(&blueprint).expect("room").id
+            });
+            for seed in (0..seeds).filter(|seed| seed % 3 != 1) {
+                graft(&mut layer, seed, ids[seed % ids.len()], 0.25 + 0.5 * (seed % 2) as f32);
             }
             layer
         });

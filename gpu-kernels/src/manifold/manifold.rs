@@ -24,7 +24,7 @@
 //!
 //! # Source
 //! Original. A persistent kernel fed by the host: K. Gupta, J. Stuart, J. Owens, "A study of persistent threads style GPU
-//! programming", 2012.
+//! programming", 2012. References: those of the operations, `kasmina_reference::kasmina::blend_forward` and others.
 
 use kasmina_device::atomic::{self, Order, Scope};
 use kasmina_device::global::Load;

@@ -210,6 +210,8 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
         "fused_kl_complexity" => Some("complexity of a Gaussian belief".into()),
         "fused_accuracy_pipeline" => Some("residuals and accuracies of a Gaussian belief".into()),
         "fused_belief_update" => Some("one belief step from residuals".into()),
+        "manifold" => Some("a resident kernel: carries out items from its rings".into()),
+        "manifold_echo" => Some("a resident thread that answers a word".into()),
         "gemv" if tile.entry.contains("transposed") => Some("α·Aᵀ·x + β·y".into()),
         "gemv" => Some("α·A·x + β·y".into()),
         "fusion" => of_chain(tile),

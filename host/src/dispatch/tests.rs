@@ -1,3 +1,5 @@
+//! Ways of dispatch without a GPU.
+
 use std::sync::Arc;
 
 use super::*;

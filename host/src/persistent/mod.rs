@@ -39,7 +39,7 @@ pub use config::{Domains, PersistentConfig};
 pub use error::{Fault, FaultCause, FaultItem, PersistentError};
 pub use executor::{ItemOptions, PersistentExecutor, UnfinishedItem};
 pub use kasmina_types::ItemPriority;
-pub use program::Program;
+pub use program::{Program, Provoke};
 pub use statistics::{LatencyHistogram, PersistentStatistics};
 pub use ticket::{Completion, Ticket};
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use kasmina_types::Operation;
 use kasmina_types::manifold::MAX_OPERATIONS;
-use kasmina_types::tiles::manifold::MANIFOLD_OPERATIONS;
+use kasmina_types::tiles::manifold::{MANIFOLD_OPERATIONS, operation};
 
 use super::error::PersistentError;
 use super::shared::Shared;
@@ -36,6 +36,19 @@ struct Place {
     of: Weak<Shared>,
     first: u32,
     count: usize,
+}
+
+/// How a program makes its kernel fail, or its item be refused: for tests of what comes then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provoke {
+    /// The item never ends.
+    Hang,
+    /// The kernel traps.
+    Trap,
+    /// The item has an operation that the kernel lacks.
+    UnknownOperation,
+    /// The item's descriptor names more blocks than any group has.
+    OutOfRange,
 }
 
 /// A launch of so many blocks is a single block's work, if its blocks do not wait for each other: they would meet at
@@ -108,6 +121,18 @@ impl Program {
         let name = name.to_owned();
         let inner = Inner { name, operations, blocks, buffers, place: Mutex::default() };
         Self { inner: Arc::new(inner) }
+    }
+
+    /// A program that provokes a failure, for tests of an application's recovery.
+    pub fn provoking(provoke: Provoke) -> Self {
+        let (name, code, blocks) = match provoke {
+            Provoke::Hang => ("hang", operation::HANG, 1),
+            Provoke::Trap => ("trap", operation::TRAP, 1),
+            Provoke::UnknownOperation => ("unknown operation", u32::MAX, 1),
+            Provoke::OutOfRange => ("out of range", operation::EMPTY, u16::MAX.into()),
+        };
+        let operation = Operation { code, blocks: 1, ..bytemuck::Zeroable::zeroed() };
+        Self::of_operations(name, vec![operation], blocks, Arc::default())
     }
 
     /// The name it was recorded under.

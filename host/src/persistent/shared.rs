@@ -201,6 +201,9 @@ impl Shared {
         operations: &[Operation],
     ) -> Result<u32, Error> {
         let needed = operations.len();
+        if needed == 0 {
+            return Ok(0);
+        }
         let taken = self.places().take(needed);
         let first = taken.map_err(|free| PersistentError::TableFull {
             program: program.to_owned(),
@@ -216,7 +219,9 @@ impl Shared {
     }
 
     pub(super) fn free_operations(&self, first: u32, count: usize) {
-        self.places().give(first as usize, count);
+        if count > 0 {
+            self.places().give(first as usize, count);
+        }
     }
 
     fn places(&self) -> MutexGuard<'_, Places> {

@@ -1,11 +1,11 @@
+//! Items, order, failures and recovery, under the executor.
+
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use kasmina_simt::Executor;
-use kasmina_types::Operation;
-use kasmina_types::tiles::manifold::operation;
 
 use super::*;
 use crate::buffer::Buffer;
@@ -27,10 +27,9 @@ fn executor_with(device: &Device, config: PersistentConfig) -> PersistentExecuto
     PersistentExecutor::new(device, config).unwrap()
 }
 
-/// An item of one operation without parameters.
-fn bare(name: &str, code: u32) -> Program {
-    let operation = Operation { code, blocks: 1, ..bytemuck::Zeroable::zeroed() };
-    Program::of_operations(name, vec![operation], 1, Arc::default())
+/// An item that does nothing.
+fn empty() -> Program {
+    Program::of_operations("empty", Vec::new(), 1, Arc::default())
 }
 
 fn persistent(why: Error) -> PersistentError {
@@ -160,7 +159,7 @@ fn several_blocks_share_an_item() {
     });
     assert!(matches!(small, Err(Error::Recording { .. })), "a buffer made while recording");
     let large = executor.record("b", || axpby(&device, 1.0, &x, 0.0, &x, &mut b)).unwrap();
-    let empty = bare("empty", operation::EMPTY);
+    let empty = empty();
     let tickets = [&large, &empty, &large].map(|program| executor.submit(program).unwrap());
     tickets[2].wait().unwrap();
     assert!(tickets[1].poll().unwrap() && tickets[0].poll().unwrap());
@@ -180,22 +179,22 @@ fn a_kernel_that_never_answers_is_found_and_replaced() {
     let good = executor.record("good", || axpby(&device, 2.0, &x, 0.0, &x, &mut y)).unwrap();
     executor.submit(&good).unwrap().wait().unwrap();
     let begun = Instant::now();
-    let stuck = executor.submit(&bare("stuck", operation::HANG)).unwrap();
+    let stuck = executor.submit(&Program::provoking(Provoke::Hang)).unwrap();
     let behind = executor.submit(&good).unwrap();
     let found = fault(stuck.wait().unwrap_err());
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     assert!(matches!(found.cause, FaultCause::Stalled { after } if after.as_millis() >= 200));
     let item = found.item.as_ref().unwrap();
-    assert_eq!((item.program.as_str(), item.ring, item.sequence), ("stuck", 1, 2));
+    assert_eq!((item.program.as_str(), item.ring, item.sequence), ("hang", 1, 2));
     assert_eq!((item.descriptor.count, found.unfinished), (1, 2));
-    assert!(found.to_string().contains("program `stuck`"), "{found}");
+    assert!(found.to_string().contains("program `hang`"), "{found}");
     assert_eq!(*fault(behind.wait().unwrap_err()), *found);
     assert_eq!(*fault(executor.submit(&good).unwrap_err()), *found);
     assert_eq!(*executor.fault().unwrap(), *found);
 
     let (executor, unfinished) = executor.recover().unwrap();
     let names: Vec<_> = unfinished.iter().map(|item| item.program.name()).collect();
-    assert_eq!(names, ["stuck", "good"]);
+    assert_eq!(names, ["hang", "good"]);
     // What was complete is there, and the executor goes on.
     assert_eq!(y.to_vec().unwrap(), [2.0]);
     y.copy_from_slice(&[0.0]).unwrap();
@@ -207,20 +206,20 @@ fn a_kernel_that_never_answers_is_found_and_replaced() {
 fn a_kernel_that_traps_is_found_and_replaced() {
     let device = device();
     let executor = executor(&device);
-    let ticket = executor.submit(&bare("trap", operation::TRAP)).unwrap();
+    let ticket = executor.submit(&Program::provoking(Provoke::Trap)).unwrap();
     let found = fault(ticket.wait_for(Duration::from_secs(20)).unwrap_err());
     assert!(matches!(&found.cause, FaultCause::Failed { message } if message.contains("trap")));
     assert_eq!(found.item.as_ref().unwrap().program, "trap");
     let (executor, unfinished) = executor.recover().unwrap();
     assert_eq!(unfinished.len(), 1);
-    executor.submit(&bare("empty", operation::EMPTY)).unwrap().wait().unwrap();
+    executor.submit(&empty()).unwrap().wait().unwrap();
 }
 
 #[test]
 fn items_that_mean_nothing_are_refused_by_the_device() {
     let device = device();
     let executor = executor(&device);
-    let unknown = executor.submit(&bare("unknown", 12345)).unwrap();
+    let unknown = executor.submit(&Program::provoking(Provoke::UnknownOperation)).unwrap();
     let refused = persistent(unknown.wait().unwrap_err());
     assert!(
         matches!(&refused, PersistentError::Item { reason } if reason.contains("UnknownOperation"))
@@ -228,10 +227,10 @@ fn items_that_mean_nothing_are_refused_by_the_device() {
     let out_of_range = executor.push_descriptor(u32::MAX, 2, 1);
     let refused = persistent(out_of_range.wait().unwrap_err());
     assert!(matches!(&refused, PersistentError::Item { reason } if reason.contains("OutOfRange")));
-    let too_wide = executor.push_descriptor(0, 1, 9);
+    let too_wide = executor.submit(&Program::provoking(Provoke::OutOfRange)).unwrap();
     assert!(persistent(too_wide.wait().unwrap_err()).to_string().contains("OutOfRange"));
     // The kernel goes on.
-    executor.submit(&bare("empty", operation::EMPTY)).unwrap().wait().unwrap();
+    executor.submit(&empty()).unwrap().wait().unwrap();
     assert_eq!(executor.statistics().failed, 3);
 }
 
@@ -268,8 +267,8 @@ fn a_full_ring_pushes_back() {
     let device = device();
     let config = PersistentConfig { deadline: Duration::from_millis(400), ..Default::default() };
     let executor = executor_with(&device, config);
-    executor.submit(&bare("stuck", operation::HANG)).unwrap();
-    let empty = bare("empty", operation::EMPTY);
+    executor.submit(&Program::provoking(Provoke::Hang)).unwrap();
+    let empty = empty();
     for _ in 1..8 {
         executor.submit(&empty).unwrap();
     }
@@ -286,8 +285,8 @@ fn stopping_gives_back_what_was_not_begun() {
     let device = device();
     let config = PersistentConfig { deadline: Duration::from_millis(300), ..Default::default() };
     let executor = executor_with(&device, config);
-    let long = executor.submit(&bare("stuck", operation::HANG)).unwrap();
-    let behind = executor.submit(&bare("empty", operation::EMPTY)).unwrap();
+    let long = executor.submit(&Program::provoking(Provoke::Hang)).unwrap();
+    let behind = executor.submit(&empty()).unwrap();
     let begun = Instant::now();
     let unfinished = executor.stop();
     assert!(begun.elapsed() < Duration::from_secs(3));
@@ -308,7 +307,7 @@ fn dropping_never_hangs() {
     let begun = Instant::now();
     drop(executor_with(&device, config.clone()));
     let executor = executor_with(&device, config);
-    executor.submit(&bare("stuck", operation::HANG)).unwrap();
+    executor.submit(&Program::provoking(Provoke::Hang)).unwrap();
     drop(executor);
     assert!(begun.elapsed() < Duration::from_secs(3));
 }
@@ -318,7 +317,7 @@ fn an_idle_kernel_leaves_and_comes_back() {
     let device = device();
     let config = PersistentConfig { idle_limit: Duration::from_millis(30), ..Default::default() };
     let executor = executor_with(&device, config);
-    let empty = bare("empty", operation::EMPTY);
+    let empty = empty();
     for round in 1..=3 {
         executor.submit(&empty).unwrap().wait().unwrap();
         assert_eq!(executor.statistics().launches, round);
@@ -336,7 +335,7 @@ fn a_host_that_shows_no_life_is_left_and_found_again() {
     let device = device();
     let config = PersistentConfig { host_limit: Duration::from_millis(20), ..Default::default() };
     let executor = executor_with(&device, config);
-    let empty = bare("empty", operation::EMPTY);
+    let empty = empty();
     executor.submit(&empty).unwrap().wait().unwrap();
     {
         // The watchdog waits for this lock: no heartbeat.
@@ -357,7 +356,7 @@ fn futures_are_woken() {
     }
     let device = device();
     let executor = executor(&device);
-    let empty = bare("empty", operation::EMPTY);
+    let empty = empty();
     let waker = Arc::new(Unpark(thread::current())).into();
     for _ in 0..20 {
         let mut future = Box::pin(executor.submit(&empty).unwrap().into_future());
@@ -373,7 +372,7 @@ fn futures_are_woken() {
 fn many_threads_submit() {
     let device = device();
     let executor = executor(&device);
-    let empty = bare("empty", operation::EMPTY);
+    let empty = empty();
     thread::scope(|scope| {
         for lane in 0..4 {
             let (executor, empty) = (&executor, &empty);
