@@ -104,6 +104,12 @@ pub fn check_belief_steps(device: &Device, domains: Domains, states: &[usize]) {
         assert_eq!(got.expect("a read"), expected.expect("a read"), "{states} states");
         let (got, expected) = (item.last_free_energies(), launched.last_free_energies());
         assert_eq!(got.expect("a read"), expected.expect("a read"), "{states} states");
+        if states <= 64 {
+            launched.queue_inference(Some(1e-3), 30).expect("a launch");
+            run(&executor, || item.queue_inference(Some(1e-3), 30));
+            let read = |inference: &ActiveInference| inference.inferred().expect("a read");
+            assert_eq!(format!("{:?}", read(&item)), format!("{:?}", read(&launched)));
+        }
     }
 }
 

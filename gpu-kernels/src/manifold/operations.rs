@@ -10,7 +10,7 @@ use kasmina_types::tiles::manifold::{domain, operation};
 use kasmina_types::{Manifold, Operation, Out};
 
 use super::manifold::{Item, meet};
-use crate::information::active_inference::columns::STEP;
+use crate::information::active_inference::columns::{INFER, STEP};
 use crate::information::active_inference::infer;
 use crate::information::active_inference::teams::Teams;
 use crate::information::axpby;
@@ -66,7 +66,7 @@ fn is_known<const DOMAINS: u32>(code: u32) -> bool {
     let domains = match code {
         operation::EMPTY..=operation::AXPBY_F64 => return true,
         operation::BLEND_FORWARD_F32 => domain::LAYER,
-        operation::BELIEF_STEP_C64 | operation::BELIEF_STEP_C256 => domain::INFORMATION,
+        operation::BELIEF_STEP_C64..=operation::INFER_C64 => domain::INFORMATION,
         operation::GEMV_F32 | operation::GEMV_F64 => domain::LINEAR,
         _ => 0,
     };
@@ -111,6 +111,10 @@ unsafe fn one<const DOMAINS: u32, const THREADS: u32>(
             operation::BELIEF_STEP_C256 if DOMAINS & domain::INFORMATION != 0 => {
                 type Sweep = Teams<f64, 2, 4, 1, 2, 2>;
                 infer::run::<Sweep, STEP, true>(parameters(p, at), place);
+            }
+            operation::INFER_C64 if DOMAINS & domain::INFORMATION != 0 => {
+                type Sweep = Teams<f64, 2, 1, 1, 4, 4>;
+                infer::run::<Sweep, INFER, true>(parameters(p, at), place);
             }
             operation::GEMV_F32 if DOMAINS & domain::LINEAR != 0 => {
                 if is_of_first::<THREADS>(GEMV_BLOCK_THREADS) {
