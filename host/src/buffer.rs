@@ -76,6 +76,20 @@ impl<T: Pod> Buffer<T> {
         Ok(Self::new(storage, values.len()))
     }
 
+    /// `len` elements of zero bytes that a GPU reaches over the bus, in page-locked memory of the host: for small results,
+    /// which are then read without a copy of the driver's, and which are still there when the GPU's context is lost to a
+    /// [failed kernel](crate::persistent). On other devices an ordinary buffer.
+    ///
+    /// # Errors
+    /// As [`Self::zeroed`].
+    pub fn mapped(device: &Device, len: usize) -> Result<Self, Error> {
+        let Device::Cuda(gpu) = device else { return Self::zeroed(device, len) };
+        check_limit::<T>(len)?;
+        recording::refuse("a new buffer")?;
+        let buffer = CudaBuffer::mapped(gpu.stream(), len)?;
+        Ok(Self::new(Storage::Cuda(Arc::clone(gpu), buffer), len))
+    }
+
     fn new(storage: Storage<T>, len: usize) -> Self {
         Self { storage, users: Users::default(), _counted: Counted::new::<T>(len) }
     }

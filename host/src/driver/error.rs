@@ -71,6 +71,14 @@ pub enum DriverError {
         /// The GPU's name.
         device: String,
     },
+    /// A context that the driver does not destroy while a kernel runs in it.
+    #[error(
+        "the driver does not end the kernel that runs on {device}; end this process, and the driver will"
+    )]
+    Unending {
+        /// The GPU's name.
+        device: String,
+    },
     /// Device memory exhausted.
     #[error(
         "{requested_bytes} bytes were asked for, but {free_bytes} of {total_bytes} bytes of GPU memory are free; \

@@ -15,6 +15,7 @@ use bytemuck::Pod;
 use super::device::CudaDevice;
 use super::error::DriverError;
 use super::event::Event;
+use super::mapped::MappedBuffer;
 use super::pinned::{PinnedBuffer, byte_len};
 use super::pool::PoolMemory;
 use super::raw::driver_call;
@@ -56,6 +57,19 @@ impl<T: Pod> CudaBuffer<T> {
         let mut buffer = Self::uninit(stream, values.len())?;
         buffer.copy_from_slice(values, stream)?;
         Ok(buffer)
+    }
+
+    /// `len` elements of zero bytes in page-locked host memory that the GPU reaches over the bus. They are copied out
+    /// without a call of the driver, also after the context is gone.
+    ///
+    /// # Errors
+    /// Exhausted memory, or a failed call.
+    pub fn mapped(stream: &Stream, len: usize) -> Result<Self, DriverError> {
+        let bytes = byte_len::<T>(len)?;
+        let host = MappedBuffer::zeroed(stream.device(), bytes.div_ceil(size_of::<u32>()))?;
+        let (address, home) = (host.device_address(), stream.clone());
+        let allocation = Allocation { address, bytes, home, pool: None, host: Some(host) };
+        Ok(Self::from_allocation(allocation, len))
     }
 
     /// Elements.
@@ -202,6 +216,9 @@ impl<T: Pod> CudaBuffer<T> {
     ) -> Result<(), DriverError> {
         let offset = self.check_range("copy from a range to a slice", start, values.len())?;
         stream.refuse_capture("a copy to a slice")?;
+        if let Some(host) = &self.allocation.host {
+            return self.read_mapped(host, offset as usize, values, stream);
+        }
         let queued = self.queue(stream, |address, _| {
             // SAFETY: as in `copy_range_from_slice`, with source and destination exchanged; `Pod` takes any bytes.
             unsafe {
@@ -226,6 +243,9 @@ impl<T: Pod> CudaBuffer<T> {
     pub fn copy_to_slice(&self, values: &mut [T], stream: &Stream) -> Result<(), DriverError> {
         same_len("copy to a slice", values.len(), self.len)?;
         stream.refuse_capture("a copy to a slice")?;
+        if let Some(host) = &self.allocation.host {
+            return self.read_mapped(host, 0, values, stream);
+        }
         let queued = self.queue(stream, |address, bytes| {
             // SAFETY: source and destination hold `bytes` bytes; the destination is borrowed until the wait below, and
             // `Pod` takes any bytes.
@@ -242,6 +262,30 @@ impl<T: Pod> CudaBuffer<T> {
         // Also where the call failed: what it queued must not outlive the borrow.
         let waited = stream.synchronize();
         queued.and(waited)
+    }
+
+    /// Copies from byte `offset` of mapped memory, once the work before is done. When the context is gone, nothing works.
+    fn read_mapped(
+        &self,
+        host: &MappedBuffer<u32>,
+        offset: usize,
+        values: &mut [T],
+        stream: &Stream,
+    ) -> Result<(), DriverError> {
+        match self.allocation.acquire(stream).and_then(|()| stream.synchronize()) {
+            Ok(()) | Err(DriverError::ContextLost { .. }) => {}
+            Err(why) => return Err(why),
+        }
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
+        let mut word = (0, [0; 4]);
+        for (at, byte) in (offset..).zip(bytes) {
+            let index = at / 4;
+            if at % 4 == 0 || word.0 != index {
+                word = (index, host.read(index).to_ne_bytes());
+            }
+            *byte = word.1[at % 4];
+        }
+        Ok(())
     }
 
     /// The elements as a vector; complete on return.
@@ -476,12 +520,14 @@ pub(super) struct Allocation {
     pub(super) home: Stream,
     /// The pool to give it back to; the driver where there is none.
     pub(super) pool: Option<Arc<PoolMemory>>,
+    /// The memory, where it is the host's.
+    pub(super) host: Option<MappedBuffer<u32>>,
 }
 
 impl Allocation {
     fn direct(home: &Stream, bytes: usize) -> Result<Self, DriverError> {
         let address = if bytes == 0 { 0 } else { driver_allocate(home.device(), bytes)? };
-        Ok(Self { address, bytes, home: home.clone(), pool: None })
+        Ok(Self { address, bytes, home: home.clone(), pool: None, host: None })
     }
 
     /// See [`CudaBuffer::acquire`].
@@ -510,6 +556,13 @@ impl fmt::Debug for Allocation {
 impl Drop for Allocation {
     fn drop(&mut self) {
         if self.address == 0 {
+            return;
+        }
+        if let Some(host) = self.host.take() {
+            // As below; the driver has nothing to be given back.
+            if self.home.synchronize().is_err() {
+                self.home.device().after_all_work(move |_| drop(host));
+            }
             return;
         }
         match &self.pool {

@@ -71,7 +71,7 @@ impl MemoryPool {
         let address = if bytes == 0 { 0 } else { self.memory.lock().take(bytes, stream.id())? };
         let pool = Some(Arc::clone(&self.memory));
         Ok(CudaBuffer::from_allocation(
-            Allocation { address, bytes, home: stream.clone(), pool },
+            Allocation { address, bytes, home: stream.clone(), pool, host: None },
             len,
         ))
     }

@@ -132,15 +132,15 @@ impl Shared {
         program.inner.buffers.end();
     }
 
-    /// Closes the rings: waiters wake, items that are not complete come to `unfinished`.
-    pub(super) fn close(&self, reason: CloseReason) -> usize {
+    /// Closes the rings, and waiters wake; then `end`, after which nothing works on the items that are not complete. They
+    /// come to `unfinished`.
+    pub(super) fn close(&self, reason: CloseReason, end: impl FnOnce()) {
         let unfinished = self.rings.close(reason, |completed| self.finish(completed));
+        end();
         for item in &unfinished {
             item.payload.program.inner.buffers.end();
         }
-        let count = unfinished.len();
         self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).extend(unfinished);
-        count
     }
 
     /// The kernel has stalled or failed: everybody learns of it, and it is destroyed. `item` is its ring and number.
@@ -166,11 +166,11 @@ impl Shared {
         tracing::error!(%fault, "persistent execution");
         let fault = Arc::clone(self.fault.get_or_init(|| fault));
         self.set_presence(resident, Presence::Ended);
-        self.close(CloseReason::failed((*fault).clone()));
-        // The buffers' memory was given back above only in the books: the kernel ends before anything of it is used again.
-        if let Err(why) = resident.destroy() {
-            tracing::error!(%why, "the failed kernel's context could not be destroyed");
-        }
+        self.close(CloseReason::failed((*fault).clone()), || {
+            if let Err(why) = resident.destroy() {
+                tracing::error!(%why, "the failed kernel could not be ended");
+            }
+        });
     }
 
     /// Why nothing can be submitted or waited for any more.

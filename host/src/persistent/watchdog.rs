@@ -186,10 +186,11 @@ fn leave(shared: &Arc<Shared>) {
         resident.beat();
         match resident.condition() {
             Condition::Running if begun.elapsed() > shared.config.deadline => {
-                shared.close(kasmina_ring::CloseReason::ShutDown);
-                if let Err(why) = resident.destroy() {
-                    tracing::error!(%why, "a kernel that did not leave could not be destroyed");
-                }
+                shared.close(kasmina_ring::CloseReason::ShutDown, || {
+                    if let Err(why) = resident.destroy() {
+                        tracing::error!(%why, "a kernel that did not leave could not be ended");
+                    }
+                });
             }
             Condition::Running => std::thread::sleep(BUSY_INTERVAL),
             Condition::Away | Condition::Ended => {}
@@ -199,5 +200,5 @@ fn leave(shared: &Arc<Shared>) {
         }
     }
     // What was complete before the kernel left is not unfinished.
-    shared.close(kasmina_ring::CloseReason::ShutDown);
+    shared.close(kasmina_ring::CloseReason::ShutDown, || {});
 }

@@ -1,7 +1,7 @@
 //! Launcher of the resident kernels, and the memory that they share with the host.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::KernelDevice;
 use crate::buffer::Buffer;
 use crate::device::{Device, Gpu};
 use crate::driver::launch::{LaunchConfig, launch};
-use crate::driver::{DriverError, MappedBuffer, Stream, recording};
+use crate::driver::{CudaDevice, DriverError, MappedBuffer, Stream, recording};
 use crate::error::Error;
 
 /// Words of an operation in the table.
@@ -338,10 +338,20 @@ impl Resident {
 
     /// Ends the launch whatever it does. Under the executor it is asked to leave what never ends; on a GPU its context
     /// goes, and with it everything that was made in it.
+    ///
+    /// # Errors
+    /// A failed call, or a driver that does not come back: the memory is then left to the kernel.
     pub(crate) fn destroy(&mut self) -> Result<(), Error> {
         match self.run.take() {
             None => Ok(()),
-            Some(Run::Cuda(stream)) => Ok(stream.device().destroy_context()?),
+            Some(Run::Cuda(stream)) => {
+                let destroyed = destroy_in_time(stream.device().clone());
+                if destroyed.is_err() {
+                    let shared = [&self.lines, &self.completions, &self.control, &self.reports];
+                    shared.into_iter().cloned().for_each(std::mem::forget);
+                }
+                Ok(destroyed?)
+            }
             Some(Run::Simt(thread)) => {
                 self.command(Command::Abandon);
                 drop(thread.join());
@@ -350,6 +360,21 @@ impl Resident {
         }
     }
 }
+
+/// Destroys a context on a thread of its own: nobody waits for a driver that waits for the kernel.
+fn destroy_in_time(device: CudaDevice) -> Result<(), DriverError> {
+    let (done, comes) = mpsc::channel();
+    let name = device.info().name.clone();
+    let spawned = std::thread::Builder::new().spawn(move || {
+        // Whoever waited may be gone.
+        drop(done.send(device.destroy_context()));
+    });
+    let in_time = spawned.ok().and_then(|_| comes.recv_timeout(DESTRUCTION_LIMIT).ok());
+    in_time.unwrap_or(Err(DriverError::Unending { device: name }))
+}
+
+/// How long the driver may take to destroy a context.
+const DESTRUCTION_LIMIT: Duration = Duration::from_secs(10);
 
 impl Drop for Resident {
     fn drop(&mut self) {
