@@ -83,7 +83,7 @@
 //!
 //! # What is checked
 //!
-//! `tests/model.rs` explores all states of a small host and device that follow this protocol; `tests/loom.rs` explores
+//! `tests/model/` explores all states of a small host and device that follow this protocol; `tests/loom.rs` explores
 //! the interleavings of this crate's own threads; `tests/rings.rs` has its behaviour, and a device that is a thread.
 
 mod error;

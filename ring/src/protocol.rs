@@ -1,5 +1,5 @@
 //! The rules of the protocol as functions without state: what [`Rings`](crate::Rings) calls, what a device that is a
-//! thread can call, and what `tests/model.rs` explores.
+//! thread can call, and what `tests/model/` explores.
 
 use kasmina_types::manifold::{
     DESCRIPTOR_WORDS, ItemDescriptor, LINE_WORDS, NEEDS, NO_RING, Need, data_of, has_reached,
