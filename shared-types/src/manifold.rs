@@ -43,7 +43,7 @@ pub const REPORT_WORDS: usize = 8;
 pub mod report {
     /// The group's clock in nanoseconds when it last looked for work.
     pub const BEAT: usize = 0;
-    /// The item that was taken last: ring in the upper half, sequence number in the lower.
+    /// The item that was taken last while both rings had one: ring in the upper half, sequence number in the lower.
     pub const TAKEN: usize = 1;
     /// Nanoseconds of work, brought up to date while there is none.
     pub const BUSY_NS: usize = 2;

@@ -99,7 +99,11 @@ unsafe fn lead<const DOMAINS: u32, const THREADS: u32>(p: &Manifold, group: u32,
                 let words = match found {
                     Found::Leave(state) => [state as u32, 0, 0, LEAVES],
                     Found::Item(item, status) => {
-                        say(report::TAKEN, tagged(watch.sequence, watch.ring));
+                        // Where one ring alone had an item the host knows which. What is on the bus when the item is
+                        // completed has to be waited for.
+                        if watch.is_contested {
+                            say(report::TAKEN, tagged(watch.sequence, watch.ring));
+                        }
                         [item.first, item.count, item.blocks, status as u32]
                     }
                 };

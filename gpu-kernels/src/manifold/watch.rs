@@ -30,9 +30,10 @@ pub(super) enum Found {
 pub(super) struct Watch {
     /// The number of the next item of the ring of this lane's half.
     next: u32,
-    /// The item that was found last, in every lane.
+    /// The item that was found last, in every lane, and whether the other ring had one as well.
     pub(super) ring: u32,
     pub(super) sequence: u32,
+    pub(super) is_contested: bool,
     /// The host's heartbeat as it was last seen to change, in its lane, and when.
     beat: u64,
     beat_at: u64,
@@ -56,6 +57,7 @@ impl Watch {
             next: done.wrapping_add(1),
             ring: 0,
             sequence: 0,
+            is_contested: false,
             beat: 0,
             beat_at: now,
             taken_at: now,
@@ -110,6 +112,7 @@ impl Watch {
                 let item = Item { first: word(0), count: word(1), blocks: word(2) };
                 self.ring = group * GROUP_RINGS as u32 + taken;
                 self.sequence = warp::shuffle(warp::FULL_MASK, self.next, taken * HALF);
+                self.is_contested = of(whole, 1 - taken);
                 if half == taken {
                     self.next = self.next.wrapping_add(1);
                 }

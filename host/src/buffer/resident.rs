@@ -6,7 +6,7 @@
 
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 /// One program's use of its buffers.
 #[derive(Default)]
@@ -71,29 +71,23 @@ impl ResidentUse {
     }
 }
 
-/// The programs that use a buffer.
+/// The programs that use a buffer. Most have none, and pay no lock.
 #[derive(Default)]
-pub(super) struct Users {
-    /// Whether there ever was one: the others pay no lock.
-    any: AtomicBool,
-    users: Mutex<Vec<Weak<ResidentUse>>>,
-}
+pub(super) struct Users(OnceLock<Box<Mutex<Vec<Weak<ResidentUse>>>>>);
 
 impl Users {
     /// Adds a program, once.
     pub(super) fn add(&self, user: &Arc<ResidentUse>) {
-        let mut users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let users = self.0.get_or_init(Box::default);
+        let mut users = users.lock().unwrap_or_else(PoisonError::into_inner);
         users.retain(|other| other.strong_count() > 0 && !other.ptr_eq(&Arc::downgrade(user)));
         users.push(Arc::downgrade(user));
-        self.any.store(true, Ordering::Release);
     }
 
     /// Those that are left.
     fn live(&self) -> Vec<Arc<ResidentUse>> {
-        if !self.any.load(Ordering::Acquire) {
-            return Vec::new();
-        }
-        let users = self.users.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(users) = self.0.get() else { return Vec::new() };
+        let users = users.lock().unwrap_or_else(PoisonError::into_inner);
         users.iter().filter_map(Weak::upgrade).collect()
     }
 

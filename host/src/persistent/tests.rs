@@ -1,7 +1,7 @@
 //! Items, order, failures and recovery, under the executor.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake};
+use std::task::{Context, Wake};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -361,7 +361,7 @@ fn futures_are_woken() {
     for _ in 0..20 {
         let mut future = Box::pin(executor.submit(&empty).unwrap().into_future());
         let mut context = Context::from_waker(&waker);
-        while let Poll::Pending = future.as_mut().poll(&mut context) {
+        while future.as_mut().poll(&mut context).is_pending() {
             thread::park_timeout(Duration::from_secs(10));
         }
     }

@@ -107,16 +107,36 @@ fn deserted(resident: &Resident) -> bool {
     resident.reports().any(|group| group.state == kasmina_types::manifold::GroupState::Deserted)
 }
 
-/// Of each group the item in work, if one is.
+/// Of each group the item in work, or that would be next.
+///
+/// A ring's items are complete in their order: the one in work is the oldest of its ring. A group says which it took where both
+/// rings had one; else it took what had been pushed before the other came.
 fn in_work<'a>(
     shared: &'a Shared,
     resident: &'a Resident,
 ) -> impl Iterator<Item = Option<Ticket>> + 'a {
-    resident.reports().map(|report| {
+    resident.reports().enumerate().map(|(group, report)| {
+        let first = (group * GROUP_RINGS) as u32;
+        let heads = [first, first + 1].map(|ring| shared.rings.oldest(ring));
         let (ring, sequence) = report.taken;
-        let oldest = shared.rings.oldest(ring)?;
-        // A ring's items are complete in their order: one that was taken and is not complete is the oldest.
-        (oldest.sequence() as u32 == sequence && sequence != 0).then_some(oldest)
+        let is_taken = |head: &Ticket| head.ring() == ring && head.sequence() as u32 == sequence;
+        match heads {
+            [None, head] | [head, None] => head,
+            [Some(high), Some(normal)] if is_taken(&high) || is_taken(&normal) => {
+                Some(if is_taken(&high) { high } else { normal })
+            }
+            [Some(high), Some(normal)] => {
+                let mut pushed_first = normal;
+                let mut is_first = true;
+                shared.rings.outstanding(|outstanding| {
+                    let head = [high, normal].into_iter().find(|head| *head == outstanding.ticket);
+                    if let (Some(head), true) = (head, is_first) {
+                        (pushed_first, is_first) = (head, false);
+                    }
+                });
+                Some(pushed_first)
+            }
+        }
     })
 }
 
@@ -124,10 +144,8 @@ fn in_work<'a>(
 fn check_deadlines(shared: &Arc<Shared>, resident: &mut Resident, seen: &mut [Option<Seen>]) {
     let now = Instant::now();
     let at_work: Vec<_> = in_work(shared, resident).collect();
-    for (group, (seen, at_work)) in seen.iter_mut().zip(at_work).enumerate() {
-        let rings = (group * GROUP_RINGS..(group + 1) * GROUP_RINGS).map(|ring| ring as u32);
-        let Some(item) = at_work.or_else(|| rings.clone().find_map(|r| shared.rings.oldest(r)))
-        else {
+    for (seen, at_work) in seen.iter_mut().zip(at_work) {
+        let Some(item) = at_work else {
             *seen = None;
             continue;
         };
@@ -142,7 +160,7 @@ fn check_deadlines(shared: &Arc<Shared>, resident: &mut Resident, seen: &mut [Op
             continue;
         }
         // An item that waits for another group's is not late; that group's is, if any.
-        if at_work.is_none() && needs.iter().any(|need| is_out(shared, need)) {
+        if needs.iter().any(|need| is_out(shared, need)) {
             *seen = Some(Seen { item, since: now });
             continue;
         }
