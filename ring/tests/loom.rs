@@ -1,7 +1,7 @@
 //! The interleavings of the crate's own threads, explored by loom: `cargo test --release -p kasmina-ring --features loom
 //! --test loom`.
 //!
-//! Every model is bounded to [`PREEMPTIONS`] involuntary switches of thread. Of a line's words the first and the last
+//! Every model is bounded to [`PREEMPTIONS`] involuntary switches of thread. Of a line's words the first and the third
 //! are loom's, so that a device can see a line in part; the others are std's, with nothing to explore. loom looks for
 //! deadlocks, so a lost wake-up ends a model with an error.
 
@@ -28,7 +28,10 @@ const BRANCHES: usize = 10_000;
 /// Lines of each ring.
 const CAPACITY: usize = 2;
 
-/// The first and last word of each line are explored; `stride` is 1 where every word is.
+/// Words of a line that are explored: `first` and `blocks`, which differ from what was there before.
+const EXPLORED: [usize; 2] = [0, 2];
+
+/// Words some of which are loom's; all of them where `stride`, the words of a line, is 1.
 struct Memory {
     explored: Vec<AtomicU64>,
     plain: Vec<PlainU64>,
@@ -46,14 +49,14 @@ impl Memory {
     }
 
     fn is_explored(index: usize, stride: usize) -> bool {
-        stride == 1 || [0, stride - 1].contains(&(index % stride))
+        stride == 1 || EXPLORED.contains(&(index % stride))
     }
 
     fn explored(&self, index: usize) -> Option<&AtomicU64> {
         let before = if self.stride == 1 {
             index
         } else {
-            index / self.stride * 2 + usize::from(index % self.stride != 0)
+            index / self.stride * 2 + usize::from(!index.is_multiple_of(self.stride))
         };
         Self::is_explored(index, self.stride).then(|| &self.explored[before])
     }
@@ -260,11 +263,10 @@ fn a_waiter_is_woken() {
             let host = host.clone();
             thread::spawn(move || host.wait(ticket, None, |_| unreachable!("it does not look")))
         });
-        for _ in 0..2 {
+        // One comes back before the other's item is carried out: it is not woken by that one's completion.
+        for waiter in waiters {
             work(&mut device, 1);
             reap(&host, 1);
-        }
-        for waiter in waiters {
             waiter.join().expect("no panic").expect("done");
         }
     });

@@ -3,7 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash, Hasher};
 
-use crate::system::{Bounds, Broken, State, Step};
+use crate::system::{Bounds, Broken, State};
 
 /// What a search found.
 pub(crate) struct Found {
