@@ -73,18 +73,20 @@ impl BlockPlace {
     }
 }
 
-/// What the count of a [`barrier`] flips each time that all have come.
-const PHASE: u32 = 1 << 31;
+/// What is added to the count of a [`barrier`] each time that all have come: above it a number of the meeting, so that one
+/// who looks late, when others have met again without him, still sees that his is over.
+const MEETING: u32 = 1 << MEETING_SHIFT;
+const MEETING_SHIFT: u32 = 12;
 
-/// Waits until all `blocks` blocks of a group have come, and makes what each stored before visible to all after. One
-/// block of the group is its `leader`. The count needs no reset: it is ready for the next barrier, of this launch or
-/// of the next.
+/// Waits until all `blocks` blocks of a group, 4095 at most, have come, and makes what each stored before visible to all
+/// after. One block of the group is its `leader`. The count needs no reset: it is ready for the next barrier, of this
+/// launch or of the next, and of these or of other blocks of the group.
 ///
 /// The first barrier of the block orders every thread's stores before thread 0, whose arrival releases them; its
 /// acquisition, and the second, order them before every thread.
 ///
 /// # Safety
-/// Every thread of each of the `blocks` blocks calls it, from the same place and equally often; `blocks` is 1 or more;
+/// Every thread of each of the `blocks` blocks calls it, equally often and with one leader; `blocks` is 1 or more;
 /// all of them are resident at once, as a cooperative launch sees to; `index < counts.len()`, the count is the group's
 /// alone and was zero before its first barrier.
 #[inline(always)]
@@ -93,12 +95,14 @@ pub unsafe fn barrier(counts: &Out<u32>, index: usize, blocks: u32, leader: bool
     thread::sync_threads();
     // A group of one has met. A condition around the barriers would have a compiler duplicate them.
     if blocks > 1 && thread::thread_idx_x() == 0 {
-        // Together the arrivals add the phase's bit, and nothing below it.
-        let arrival = if leader { PHASE - (blocks - 1) } else { 1 };
+        // Together the arrivals add one meeting, and nothing below it.
+        let arrival = if leader { MEETING - (blocks - 1) } else { 1 };
         // SAFETY: the caller's contract.
         unsafe {
             let before = atomic::fetch_add(counts, index, arrival, Order::AcqRel, Scope::Device);
-            while (atomic::load(counts, index, Order::Acquire, Scope::Device) ^ before) & PHASE == 0
+            while (atomic::load(counts, index, Order::Acquire, Scope::Device) ^ before)
+                >> MEETING_SHIFT
+                == 0
             {
                 thread::spin_wait(0);
             }

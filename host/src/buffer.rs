@@ -303,7 +303,11 @@ impl<T: Pod> Buffer<T> {
     pub(crate) fn access(&self) -> Access {
         match recording::current_use() {
             Some(user) => {
-                self.users.add(&user);
+                let home = match &self.storage {
+                    Storage::Cuda(_, buffer) => Some(buffer.home()),
+                    Storage::Host(_) => None,
+                };
+                self.users.add(&user, home);
                 Access::none()
             }
             None => self.users.access(),

@@ -24,13 +24,15 @@ pub struct Out<T> {
 crate::assert_layout!(In<f32>, size = 16, align = 16, { pointer: 0, length: 8 });
 crate::assert_layout!(Out<f32>, size = 16, align = 16, { pointer: 0, length: 8 });
 
-impl<T, const COHERENT: bool> In<T, COHERENT> {
+impl<T> In<T> {
     /// A view of `length` elements from `pointer`.
     #[inline(always)]
     pub const fn new(pointer: *const T, length: usize) -> Self {
         Self { pointer, length: length as u64 }
     }
+}
 
+impl<T, const COHERENT: bool> In<T, COHERENT> {
     /// The address of the first element.
     #[inline(always)]
     pub const fn as_ptr(&self) -> *const T {
@@ -54,7 +56,7 @@ impl<T, const COHERENT: bool> In<T, COHERENT> {
     #[inline(always)]
     pub const fn cast<U>(&self) -> In<U, COHERENT> {
         let bytes = self.length as usize * size_of::<T>();
-        In::new(self.pointer.cast(), bytes / size_of::<U>())
+        In { pointer: self.pointer.cast(), length: (bytes / size_of::<U>()) as u64 }
     }
 }
 

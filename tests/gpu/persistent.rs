@@ -162,7 +162,7 @@ fn recovers(device: &Device, provoke: Provoke) {
         | (Provoke::Trap, FaultCause::Failed { .. }) => {}
         (_, cause) => panic!("{cause:?}"),
     }
-    let item = fault.item.as_ref().expect("the item in work");
+    let [item] = &fault.items[..] else { panic!("{fault}") };
     assert_eq!((item.ring, item.sequence), (bad.ring(), bad.sequence()));
     assert!(matches!(
         persistent(behind.wait().expect_err("not complete")),

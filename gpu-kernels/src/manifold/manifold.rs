@@ -180,11 +180,12 @@ unsafe fn follow<const DOMAINS: u32, const THREADS: u32>(p: &Manifold, group: u3
                     warp::shuffle(warp::FULL_MASK, call, 1),
                 );
                 if first == second && first != last {
+                    // The same in every lane, whichever word it read itself.
+                    last = first;
                     break word;
                 }
                 thread::spin_wait(0);
             };
-            last = tag_of(word);
             if lane < CALL_WORDS as u32 {
                 // SAFETY: the word is this lane's until the barrier.
                 unsafe { desk.write(lane as usize, data_of(word)) };

@@ -5,7 +5,7 @@ use kasmina_device::{thread, warp};
 use kasmina_types::Manifold;
 use kasmina_types::manifold::{
     Command, DESCRIPTOR_WORDS, GROUP_RINGS, GroupState, ItemPriority, ItemStatus, LINE_WORDS,
-    NO_RING, data_of, has_reached, report, ring_of, tag_of, tagged,
+    NO_RING, REPORT_WORDS, data_of, has_reached, report, ring_of, tag_of, tagged,
 };
 
 use super::manifold::Item;
@@ -76,19 +76,19 @@ impl Watch {
         let (lane, ring) = (thread::lane_idx(), own_ring(group));
         let (place, half) = (lane % HALF, lane / HALF);
         loop {
-            // SAFETY: the words are inside their arrays; the host writes them by atomics.
-            let word = unsafe {
-                if place < DESCRIPTOR_WORDS as u32 {
-                    let line = ring * (p.capacity_mask + 1) + (self.next & p.capacity_mask);
-                    let at = line as usize * LINE_WORDS + place as usize;
-                    atomic::load(&p.lines, at, Order::Acquire, Scope::System)
-                } else if lane == COMMAND_LANE || lane == BEAT_LANE {
-                    let at = usize::from(lane == BEAT_LANE);
-                    atomic::load(&p.control, at, Order::Relaxed, Scope::System)
-                } else {
-                    0
-                }
+            // One load for all lanes: a second would be a second trip over the bus.
+            let line = ring * (p.capacity_mask + 1) + (self.next & p.capacity_mask);
+            let (words, at) = if lane == COMMAND_LANE || lane == BEAT_LANE {
+                (p.control, usize::from(lane == BEAT_LANE))
+            } else {
+                (p.lines, line as usize * LINE_WORDS + place as usize)
             };
+            // SAFETY: the word is inside its array; the host writes it by atomics.
+            let word = unsafe { atomic::load(&words, at, Order::Acquire, Scope::System) };
+            let command = warp::shuffle(warp::FULL_MASK, data_of(word), COMMAND_LANE);
+            if command == Command::Stop as u32 || command == Command::Abandon as u32 {
+                return Found::Leave(GroupState::Left);
+            }
             let came = place >= DESCRIPTOR_WORDS as u32 || tag_of(word) == self.next;
             // Every second word from the third on is a need's ring, the next one the number there.
             let data = data_of(word);
@@ -126,12 +126,8 @@ impl Watch {
                 let status = if fits { ItemStatus::Done } else { ItemStatus::OutOfRange };
                 return Found::Item(item, status);
             }
-            let command = warp::shuffle(warp::FULL_MASK, data, COMMAND_LANE);
             let nothing_came = !of(whole, 0) && !of(whole, 1);
-            if command == Command::Stop as u32
-                || command == Command::Abandon as u32
-                || command == Command::Drain as u32 && nothing_came
-            {
+            if command == Command::Drain as u32 && nothing_came {
                 return Found::Leave(GroupState::Left);
             }
             let now = thread::clock_ns();
@@ -142,15 +138,23 @@ impl Watch {
             if warp::any(warp::FULL_MASK, silent) {
                 return Found::Leave(GroupState::Deserted);
             }
-            if lane == 0 && now - self.reported_at > REPORT_NS {
-                self.reported_at = now;
+            self.report_sometimes(p, group, now);
+            thread::spin_wait(0);
+        }
+    }
+
+    /// Says so once in a while, in one lane.
+    #[inline(always)]
+    fn report_sometimes(&mut self, p: &Manifold, group: u32, now: u64) {
+        if now - self.reported_at > REPORT_NS {
+            self.reported_at = now;
+            if thread::lane_idx() == 0 {
                 self.report_time(&|place: usize, value: u64| {
-                    let at = group as usize * kasmina_types::manifold::REPORT_WORDS + place;
+                    let at = group as usize * REPORT_WORDS + place;
                     // SAFETY: one thread writes the group's report; the host reads it as it comes.
                     unsafe { atomic::store(&p.reports, at, value, Order::Relaxed, Scope::System) };
                 });
             }
-            thread::spin_wait(0);
         }
     }
 
@@ -180,7 +184,10 @@ impl Watch {
                 atomic::store(&p.completions, at, word, Order::Relaxed, Scope::System);
             }
         }
-        self.busy_ns += thread::clock_ns() - self.taken_at;
+        let now = thread::clock_ns();
+        self.busy_ns += now - self.taken_at;
+        // A group that always has work says so here.
+        self.report_sometimes(p, self.ring / GROUP_RINGS as u32, now);
     }
 }
 

@@ -8,13 +8,21 @@ use std::any::Any;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use crate::driver::Stream;
+use crate::error::Error;
+
 /// One program's use of its buffers.
-#[derive(Default)]
 pub(crate) struct ResidentUse {
     state: Mutex<State>,
     changed: Condvar,
-    /// Whether something was queued on one of the buffers since the last item.
+    /// Whether something may be queued on one of the buffers that no item has waited for.
     touched: AtomicBool,
+    /// The streams that the buffers are at home on.
+    homes: Mutex<Vec<Stream>>,
+    /// The executor, once the program is one's.
+    owner: OnceLock<u64>,
+    /// Other programs that use one of the buffers.
+    others: Mutex<Vec<Weak<ResidentUse>>>,
 }
 
 #[derive(Default)]
@@ -27,17 +35,53 @@ struct State {
     kept: Vec<Box<dyn Any + Send + Sync>>,
 }
 
+impl Default for ResidentUse {
+    fn default() -> Self {
+        Self {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            touched: AtomicBool::new(true),
+            homes: Mutex::default(),
+            owner: OnceLock::new(),
+            others: Mutex::default(),
+        }
+    }
+}
+
 impl ResidentUse {
-    /// An item goes out, once nobody accesses the buffers. Answers whether something was queued on one of them since the
-    /// last item, which must then be waited for.
-    pub(crate) fn begin(&self) -> bool {
+    /// An item goes out, once nobody accesses the buffers and what is queued on their streams is done.
+    ///
+    /// # Errors
+    /// What the queued work ran into; the item then is not out.
+    pub(crate) fn begin(&self) -> Result<(), Error> {
         let mut state = self.lock();
         while state.accesses > 0 {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.out += 1;
         drop(state);
-        self.touched.swap(false, Ordering::AcqRel)
+        // While an item is out there is no access that could touch them anew.
+        if self.touched.load(Ordering::Acquire) {
+            let homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Err(why) = homes.iter().try_for_each(Stream::synchronize) {
+                self.end();
+                return Err(why.into());
+            }
+            self.touched.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Makes the program one of the executor `owner`'s.
+    ///
+    /// # Errors
+    /// Whether it, or another program that uses one of its buffers, is another executor's: two kernels know nothing of
+    /// each other.
+    pub(crate) fn own(&self, owner: u64) -> Result<(), ()> {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let owner_of = |other: &Weak<Self>| other.upgrade().and_then(|o| o.owner.get().copied());
+        let foreign = others.iter().filter_map(owner_of).any(|other| other != owner);
+        if foreign || *self.owner.get_or_init(|| owner) != owner { Err(()) } else { Ok(()) }
     }
 
     /// An item is complete, or will never be carried out.
@@ -76,12 +120,20 @@ impl ResidentUse {
 pub(super) struct Users(OnceLock<Box<Mutex<Vec<Weak<ResidentUse>>>>>);
 
 impl Users {
-    /// Adds a program, once.
-    pub(super) fn add(&self, user: &Arc<ResidentUse>) {
+    /// Adds a program, once; `home` is the buffer's stream.
+    pub(super) fn add(&self, user: &Arc<ResidentUse>, home: Option<&Stream>) {
         let users = self.0.get_or_init(Box::default);
         let mut users = users.lock().unwrap_or_else(PoisonError::into_inner);
         users.retain(|other| other.strong_count() > 0 && !other.ptr_eq(&Arc::downgrade(user)));
+        let mut others = user.others.lock().unwrap_or_else(PoisonError::into_inner);
+        others.extend(users.iter().cloned());
         users.push(Arc::downgrade(user));
+        let mut homes = user.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(home) = home
+            && !homes.contains(home)
+        {
+            homes.push(home.clone());
+        }
     }
 
     /// Those that are left.
@@ -143,9 +195,9 @@ mod tests {
     fn accesses_and_items_exclude_each_other() {
         let (user, users) = (Arc::new(ResidentUse::default()), Users::default());
         drop(users.access());
-        users.add(&user);
-        users.add(&user);
-        assert!(!user.begin(), "nothing was queued");
+        users.add(&user, None);
+        users.add(&user, None);
+        user.begin().expect("nothing is queued");
         let order = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             let waiter = scope.spawn(|| {
@@ -161,7 +213,7 @@ mod tests {
             while order.load(Ordering::SeqCst) < 2 {
                 std::thread::yield_now();
             }
-            assert!(user.begin(), "the access may have queued something");
+            user.begin().expect("nothing is queued");
             assert_eq!(order.fetch_add(1, Ordering::SeqCst), 3);
             waiter.join().expect("no panic");
         });
@@ -171,12 +223,28 @@ mod tests {
     }
 
     #[test]
+    fn a_buffer_is_one_executors() {
+        let (users, programs) =
+            (Users::default(), [(); 3].map(|()| Arc::new(ResidentUse::default())));
+        for (program, (owner, fits)) in programs.iter().zip([(1, true), (1, true), (2, false)]) {
+            users.add(program, None);
+            assert_eq!(program.own(owner).is_ok(), fits);
+        }
+        assert_eq!((programs[0].own(1), programs[0].own(2)), (Ok(()), Err(())));
+        let [first, second, _] = programs;
+        drop((first, second));
+        let program = Arc::new(ResidentUse::default());
+        users.add(&program, None);
+        assert_eq!(program.own(2), Ok(()));
+    }
+
+    #[test]
     fn memory_lives_as_long_as_its_users() {
         let (user, users) = (Arc::new(ResidentUse::default()), Users::default());
         let memory = Arc::new(1);
         users.bequeath(|| Box::new(Arc::clone(&memory)));
         assert_eq!(Arc::strong_count(&memory), 1);
-        users.add(&user);
+        users.add(&user, None);
         users.bequeath(|| Box::new(Arc::clone(&memory)));
         assert_eq!(Arc::strong_count(&memory), 2);
         drop(user);

@@ -59,17 +59,20 @@ pub struct Dispatcher {
     executor: Option<Arc<PersistentExecutor>>,
     choice: Option<Choice>,
     last: Option<Last>,
+    /// The last item, which what follows another way comes after.
+    ticket: Option<Ticket>,
 }
 
 /// The last sequence, ready to be run again.
 struct Last {
-    launches: Vec<RecordedLaunch>,
+    /// None where the sequence could not be recorded: then it counts as changed each time.
+    launches: Option<Vec<RecordedLaunch>>,
     ready: Ready,
 }
 
 enum Ready {
     Graph(GraphExec),
-    Item(Program, Option<Ticket>),
+    Item(Program),
 }
 
 impl Dispatcher {
@@ -86,7 +89,7 @@ impl Dispatcher {
             _ => {}
         }
         let device = device.clone();
-        Ok(Self { device, dispatch, executor: None, choice: None, last: None })
+        Ok(Self { device, dispatch, executor: None, choice: None, last: None, ticket: None })
     }
 
     /// The same dispatcher with an executor of the caller's for items; else it makes one of default settings when it
@@ -97,7 +100,8 @@ impl Dispatcher {
     }
 
     /// Queues the operations that `work` calls. Where it is not launched as it is called, `work` is called to record it,
-    /// and makes no buffers, copies nothing and waits for nothing.
+    /// and makes no buffers, copies nothing and waits for nothing; it may be called a second time to capture a graph.
+    /// By [`Dispatch::Auto`] what cannot be recorded is launched.
     ///
     /// # Errors
     /// What `work` answers, what cannot be recorded or captured, or a failed call.
@@ -117,21 +121,58 @@ impl Dispatcher {
             }
             return work();
         }
-        let recording = recording::record(&mut work)?;
-        if let Some(last) = &mut self.last
-            && same(&last.launches, &recording.launches)
+        let recording = match recording::record(&mut work) {
+            Ok(recording) => recording,
+            Err(why) => return self.run_unrecorded(why, work),
+        };
+        if let Some(Last { launches: Some(launches), .. }) = &self.last
+            && same(launches, &recording.launches)
         {
-            return replay(&self.device, self.executor.as_deref(), &mut last.ready);
+            return self.replay();
         }
-        let way = self.way_for(&recording)?;
-        match way {
-            Way::Launches => {
-                self.last = None;
-                work()
+        match self.way_for(&recording)? {
+            Way::Launches => self.run_launches(work),
+            Way::Graph => self.run_graph(Some(recording.launches), work),
+            Way::Persistent => match self.run_item(recording) {
+                Err(Error::Persistent(why)) if self.is_for_launches(&why) => {
+                    self.choose(Way::Launches, None, Vec::new(), format!("no item: {why}"));
+                    self.run_launches(work)
+                }
+                done => done,
+            },
+        }
+    }
+
+    /// Runs a sequence that cannot be recorded, for the reason that is given.
+    fn run_unrecorded(
+        &mut self,
+        why: Error,
+        work: impl FnMut() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        match (self.dispatch, &why) {
+            // What it refuses a graph may take.
+            (Dispatch::Graph, Error::Recording { .. } | Error::NotResident { .. }) => {
+                self.choose(Way::Graph, None, Vec::new(), "asked for".to_owned());
+                self.run_graph(None, work)
             }
-            Way::Graph => self.run_graph(recording, work),
-            Way::Persistent => self.run_item(recording),
+            (Dispatch::Auto, Error::Recording { .. } | Error::NotResident { .. }) => {
+                let reason = format!("it cannot be recorded: {why}");
+                self.choose(Way::Launches, None, Vec::new(), reason);
+                self.run_launches(work)
+            }
+            _ => Err(why),
         }
+    }
+
+    /// Whether what no item can be is to be launched.
+    fn is_for_launches(&self, why: &PersistentError) -> bool {
+        let of_the_program = matches!(
+            why,
+            PersistentError::Blocks { .. }
+                | PersistentError::Operation { .. }
+                | PersistentError::TableFull { .. }
+        );
+        self.dispatch == Dispatch::Auto && of_the_program
     }
 
     /// Waits until everything that was queued is done.
@@ -139,7 +180,7 @@ impl Dispatcher {
     /// # Errors
     /// What it ran into.
     pub fn synchronize(&self) -> Result<(), Error> {
-        if let Some(Last { ready: Ready::Item(_, Some(ticket)), .. }) = &self.last {
+        if let Some(ticket) = &self.ticket {
             ticket.wait()?;
         }
         self.device.synchronize()
@@ -205,15 +246,20 @@ impl Dispatcher {
         Ok(way)
     }
 
+    fn run_launches(&mut self, mut work: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
+        self.last = None;
+        // Each launch waits for the items that use its buffers.
+        work()
+    }
+
     fn run_graph(
         &mut self,
-        recording: Recording,
-        work: impl FnMut() -> Result<(), Error>,
+        launches: Option<Vec<RecordedLaunch>>,
+        mut work: impl FnMut() -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Device::Cuda(gpu) = &self.device else {
             return Err(PersistentError::NoKernels { device: self.device.to_string() }.into());
         };
-        let mut work = work;
         let captured = Graph::capture::<Error>(gpu.stream(), |_| work())?;
         let updated = match self.last.take() {
             // One whose kernels are the same takes over the new parameters.
@@ -226,9 +272,8 @@ impl Dispatcher {
             Some(exec) => exec,
             None => captured.instantiate()?,
         };
-        exec.launch(gpu.stream())?;
-        self.last = Some(Last { launches: recording.launches, ready: Ready::Graph(exec) });
-        Ok(())
+        self.last = Some(Last { launches, ready: Ready::Graph(exec) });
+        self.replay()
     }
 
     fn run_item(&mut self, recording: Recording) -> Result<(), Error> {
@@ -239,9 +284,29 @@ impl Dispatcher {
         self.executor = Some(Arc::clone(&executor));
         let launches = recording.launches.clone();
         let program = executor.program("dispatched", recording)?;
-        let ticket = Some(executor.submit(&program)?);
-        self.last = Some(Last { launches, ready: Ready::Item(program, ticket) });
-        Ok(())
+        if !matches!(&self.last, Some(Last { ready: Ready::Item(_), .. })) {
+            // Replays of a graph say nothing to the buffers.
+            self.device.synchronize()?;
+        }
+        self.last = Some(Last { launches: Some(launches), ready: Ready::Item(program) });
+        self.replay()
+    }
+
+    /// Queues the last sequence.
+    fn replay(&mut self) -> Result<(), Error> {
+        match (&self.last, &self.device, &self.executor) {
+            (Some(Last { ready: Ready::Graph(exec), .. }), Device::Cuda(gpu), _) => {
+                if let Some(ticket) = self.ticket.take() {
+                    ticket.wait()?;
+                }
+                Ok(exec.launch(gpu.stream())?)
+            }
+            (Some(Last { ready: Ready::Item(program), .. }), _, Some(executor)) => {
+                self.ticket = Some(executor.submit(program)?);
+                Ok(())
+            }
+            _ => unreachable!("graphs are a GPU's, and items an executor's"),
+        }
     }
 }
 
@@ -254,21 +319,6 @@ fn is_operation(launch: &RecordedLaunch) -> bool {
 
 fn same(a: &[RecordedLaunch], b: &[RecordedLaunch]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.is_same(b))
-}
-
-fn replay(
-    device: &Device,
-    executor: Option<&PersistentExecutor>,
-    ready: &mut Ready,
-) -> Result<(), Error> {
-    match (ready, device, executor) {
-        (Ready::Graph(exec), Device::Cuda(gpu), _) => Ok(exec.launch(gpu.stream())?),
-        (Ready::Item(program, ticket), _, Some(executor)) => {
-            *ticket = Some(executor.submit(program)?);
-            Ok(())
-        }
-        _ => unreachable!("graphs are a GPU's, and items an executor's"),
-    }
 }
 
 impl fmt::Display for Way {

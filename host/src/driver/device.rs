@@ -5,6 +5,7 @@ use std::ffi::{c_char, c_int};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use cust::context::{Context, CurrentContext};
 use cust::device::Device;
@@ -98,9 +99,14 @@ struct Inner {
     info: DeviceInfo,
     driver_version: DriverVersion,
     quiet: Quiet,
-    /// Set when the context is destroyed: its handles must not reach the driver any more.
+    /// Set before the context is destroyed: its handles must not reach the driver any more.
     is_lost: AtomicBool,
+    /// Set after it was: nothing of it runs any more.
+    is_destroyed: AtomicBool,
 }
+
+/// How long the driver may take to destroy a context.
+pub(super) const DESTRUCTION_LIMIT: Duration = Duration::from_secs(10);
 
 /// One for each GPU of the process, as the primary context is one: they share the count of captures.
 static OPEN: Mutex<BTreeMap<u32, Weak<Inner>>> = Mutex::new(BTreeMap::new());
@@ -131,14 +137,30 @@ impl CudaDevice {
             let (device, got) = (info.name, info.compute_capability);
             return Err(DriverError::TooOld { device, required: OLDEST_SUPPORTED, got });
         }
-        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(inner) = open.get(&ordinal).and_then(Weak::upgrade) {
-            return Ok(Self { inner });
-        }
+        let begun = Instant::now();
+        let mut open = loop {
+            let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+            match open.get(&ordinal).and_then(Weak::upgrade) {
+                None => break open,
+                Some(inner) if !inner.is_lost.load(Ordering::Acquire) => return Ok(Self { inner }),
+                // Another thread destroys it: what is made before it has done so would go as well.
+                Some(_) if begun.elapsed() > DESTRUCTION_LIMIT => {
+                    return Err(DriverError::Unending { device: info.name });
+                }
+                Some(_) => drop(open),
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
         let context = check_cust("cuDevicePrimaryCtxRetain", Context::new(device))?;
         let driver_version = driver_version()?;
-        let (quiet, is_lost) = (Quiet::default(), AtomicBool::new(false));
-        let inner = Arc::new(Inner { context, info, driver_version, quiet, is_lost });
+        let inner = Arc::new(Inner {
+            context,
+            info,
+            driver_version,
+            quiet: Quiet::default(),
+            is_lost: AtomicBool::new(false),
+            is_destroyed: AtomicBool::new(false),
+        });
         open.insert(ordinal, Arc::downgrade(&inner));
         Ok(Self { inner })
     }
@@ -216,9 +238,17 @@ impl CudaDevice {
             return Ok(());
         }
         let ordinal = self.inner.info.ordinal;
+        // SAFETY: the ordinal is that of a device. Every call binds first, so that none begins any more with a handle of the
+        // context; one that another thread is in ends with the driver's error.
+        unsafe { driver_call!(cuDevicePrimaryCtxReset_v2(ordinal as c_int)) }?;
+        self.inner.is_destroyed.store(true, Ordering::Release);
         OPEN.lock().unwrap_or_else(PoisonError::into_inner).remove(&ordinal);
-        // SAFETY: the ordinal is that of a device; no handle of the context is used any more, for every call binds first.
-        unsafe { driver_call!(cuDevicePrimaryCtxReset_v2(ordinal as c_int)) }
+        Ok(())
+    }
+
+    /// Whether the context was destroyed, so that nothing of it runs any more.
+    pub(super) fn is_destroyed(&self) -> bool {
+        self.inner.is_destroyed.load(Ordering::Acquire)
     }
 
     /// The gate between captures and waits for the whole context.

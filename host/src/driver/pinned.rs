@@ -124,7 +124,7 @@ impl Drop for HostMemory {
             // SAFETY: this is the owner, which registered the memory.
             Ok(()) => unsafe { driver_call!(cuMemHostUnregister(self.pointer.as_ptr())) },
             // The context's end was the registration's.
-            Err(DriverError::ContextLost { .. }) => Ok(()),
+            Err(DriverError::ContextLost { .. }) if self.device.is_destroyed() => Ok(()),
             Err(why) => Err(why),
         };
         // What the GPU may still write stays.

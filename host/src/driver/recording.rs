@@ -10,12 +10,22 @@ use std::sync::Arc;
 use kasmina_types::Operation;
 use kasmina_types::manifold::OPERATION_PARAMETER_BYTES;
 
+use super::device::CudaDevice;
 use crate::buffer::ResidentUse;
 use crate::error::Error;
+
+/// Whose memory a recording names.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum RecordedOn {
+    Cuda(CudaDevice),
+    Host,
+}
 
 /// What was recorded.
 pub(crate) struct Recording {
     pub(crate) launches: Vec<RecordedLaunch>,
+    /// None without launches.
+    pub(crate) on: Option<RecordedOn>,
     /// The buffers' side of it.
     pub(crate) buffers: Arc<ResidentUse>,
 }
@@ -60,7 +70,8 @@ pub(crate) fn record(work: impl FnOnce() -> Result<(), Error>) -> Result<Recordi
     if is_on() {
         return Err(Error::Recording { what: "a recording inside another" });
     }
-    CURRENT.set(Some(Recording { launches: Vec::new(), buffers: Arc::default() }));
+    let (launches, buffers) = (Vec::new(), Arc::default());
+    CURRENT.set(Some(Recording { launches, on: None, buffers }));
     let _ended = End;
     work()?;
     Ok(CURRENT.take().expect("the recording that was begun above"))
@@ -84,8 +95,9 @@ pub(crate) fn refuse(what: &'static str) -> Result<(), Error> {
 /// Records a launch, if the calling thread records.
 ///
 /// # Errors
-/// Parameters that an operation has no room for.
+/// Parameters that an operation has no room for, or a second device.
 pub(super) fn take_launch<P: Copy>(
+    on: impl FnOnce() -> RecordedOn,
     kernel: &'static str,
     grid: u32,
     cooperative: bool,
@@ -95,6 +107,10 @@ pub(super) fn take_launch<P: Copy>(
         let recording = recording.as_mut()?;
         if size_of::<P>() > OPERATION_PARAMETER_BYTES || align_of::<P>() > 16 {
             return Some(Err(Error::NotResident { kernel }));
+        }
+        let on = on();
+        if *recording.on.get_or_insert_with(|| on.clone()) != on {
+            return Some(Err(Error::Recording { what: "a second device" }));
         }
         let mut operation = <Operation as bytemuck::Zeroable>::zeroed();
         // SAFETY: both are valid for the struct's bytes, and apart. Parameter structs have no implicit padding: all of their

@@ -76,8 +76,8 @@ pub enum PersistentError {
         /// The longest run of free places.
         free: usize,
     },
-    /// A program or a ticket of another executor.
-    #[error("the {what} is another executor's; each keeps its own")]
+    /// A program, a ticket or a buffer of another executor, or of another device.
+    #[error("the {what} is another executor's, or of another device; record it here")]
     Foreign {
         /// What it is.
         what: &'static str,
@@ -110,8 +110,9 @@ pub enum PersistentError {
 pub struct Fault {
     /// What happened.
     pub cause: FaultCause,
-    /// The item in work, if one was.
-    pub item: Option<FaultItem>,
+    /// The item that stalled. Where the kernel failed, the item that each group had in work, if it had one: one of them
+    /// is to blame.
+    pub items: Vec<FaultItem>,
     /// Items that were not complete.
     pub unfinished: usize,
 }
@@ -160,8 +161,7 @@ impl fmt::Display for Fault {
                 write!(f, "the resident kernel could not be launched: {message}")?;
             }
         }
-        if let Some(item) = &self.item {
-            let FaultItem { program, ring, sequence, descriptor } = item;
+        for FaultItem { program, ring, sequence, descriptor } in &self.items {
             write!(
                 f,
                 "; in work was item {sequence} of ring {ring}, program `{program}` (operations {} to {} on {} blocks)",

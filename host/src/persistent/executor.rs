@@ -1,22 +1,24 @@
 //! The executor.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use kasmina_ring::{Refusal, Rings};
+use kasmina_ring::{PushError, Refusal, Rings};
 use kasmina_types::manifold::{GROUP_RINGS, NEEDS, Need, ring_of};
 use kasmina_types::{ItemDescriptor, ItemPriority};
 
 use super::config::PersistentConfig;
 use super::error::{Fault, PersistentError};
 use super::program::Program;
-use super::shared::{Item, Shared};
+use super::shared::{Item, Presence, Shared, nanoseconds};
 use super::statistics::PersistentStatistics;
 use super::ticket::Ticket;
 use super::watchdog;
 use crate::device::Device;
+use crate::driver::launchers::KernelDevice;
 use crate::driver::launchers::manifold::{Resident, instance, most_blocks};
 use crate::driver::recording::{self, Recording};
 use crate::error::Error;
@@ -24,7 +26,8 @@ use crate::error::Error;
 /// A resident kernel, and the rings that feed it.
 ///
 /// The kernel is launched when the first item comes, and leaves when none has come for a while. Any number of threads may
-/// submit. Dropping the executor ends the kernel after the items in work; it never waits longer than an item's deadline.
+/// submit. Dropping the executor ends the kernel after the items in work. Where it does not leave within an item's deadline
+/// it is destroyed, for which the driver is given ten seconds.
 pub struct PersistentExecutor {
     device: Device,
     pub(super) shared: Arc<Shared>,
@@ -69,6 +72,17 @@ impl PersistentExecutor {
     /// # Errors
     /// A device without kernels, a GPU without cooperative launches, settings that mean nothing, or exhausted memory.
     pub fn new(device: &Device, config: PersistentConfig) -> Result<Self, Error> {
+        static EXECUTORS: AtomicU64 = AtomicU64::new(0);
+        Self::of_owner(EXECUTORS.fetch_add(1, Ordering::Relaxed), device, config, 1)
+    }
+
+    /// Its rings' items are numbered from `first` on.
+    pub(super) fn of_owner(
+        owner: u64,
+        device: &Device,
+        config: PersistentConfig,
+        first: u64,
+    ) -> Result<Self, Error> {
         config.check()?;
         if matches!(device, Device::Cpu) {
             return Err(PersistentError::NoKernels { device: device.to_string() }.into());
@@ -77,13 +91,14 @@ impl PersistentExecutor {
         let instance = instance(domains);
         let groups = config.groups(most_blocks(device, &instance)?)?;
         let (capacity, operations) = (config.ring_capacity, config.operations);
-        let resident =
+        let mut resident =
             Resident::new(device, instance, &groups, capacity, operations, config.host_limit)?;
         let (lines, completions) = (resident.lines.clone(), resident.completions.clone());
         let count = groups.len() * GROUP_RINGS;
-        let rings = Rings::new(lines, completions, count, capacity, &vec![1; count])
+        resident.begin_at(first)?;
+        let rings = Rings::new(lines, completions, count, capacity, &vec![first; count])
             .expect("memory of the rings' size");
-        let shared = Arc::new(Shared::new(config, rings, groups, resident));
+        let shared = Arc::new(Shared::new(owner, config, rings, groups, resident));
         let watched = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("kasmina-watchdog".into());
         let watchdog = thread
@@ -120,6 +135,13 @@ impl PersistentExecutor {
 
     /// A program of a recording.
     pub(crate) fn program(&self, name: &str, recording: Recording) -> Result<Program, Error> {
+        let own = KernelDevice::of(&self.device).map(KernelDevice::recorded_on);
+        if recording.on.is_some() && recording.on != own {
+            return Err(PersistentError::Foreign { what: "program" }.into());
+        }
+        if recording.buffers.own(self.shared.owner).is_err() {
+            return Err(PersistentError::Foreign { what: "buffer" }.into());
+        }
         let largest = self.shared.groups.iter().copied().max().unwrap_or(1);
         let names = || format!("{:?}", self.shared.config.domains);
         Ok(Program::new(name, recording, self.domains, names, largest)?)
@@ -146,16 +168,12 @@ impl PersistentExecutor {
     ) -> Result<Ticket, Error> {
         recording::refuse("a submission")?;
         let shared = &self.shared;
-        if shared.rings.close_reason().is_some() {
+        if shared.presence() == Presence::Ended || shared.rings.close_reason().is_some() {
             return Err(shared.closed_error().into());
         }
         let first = program.place_in(shared)?;
-        let touched = program.inner.buffers.begin();
-        let submitted = match touched {
-            true => self.device.synchronize(),
-            false => Ok(()),
-        }
-        .and_then(|()| self.push(program, first, options));
+        program.inner.buffers.begin()?;
+        let submitted = self.push(program, first, options);
         if submitted.is_err() {
             program.inner.buffers.end();
         }
@@ -180,37 +198,38 @@ impl PersistentExecutor {
         let count = program.len() as u32;
         let blocks = program.blocks();
         let descriptor = ItemDescriptor { first, count, blocks, needs: [Need::NONE; NEEDS] };
-        let item = Item {
-            program: program.clone(),
-            submitted: Instant::now(),
-            deadline: options.deadline.unwrap_or(shared.config.deadline),
-        };
-        let deadline = options.patience.map(|patience| Instant::now() + patience);
-        // Held, so that a lane's items are pushed in the order of their submission.
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let deadline = options.deadline.unwrap_or(shared.config.deadline);
+        shared.least_deadline_ns.fetch_min(nanoseconds(deadline), Ordering::Relaxed);
+        let submitted = Instant::now();
+        let mut item = Item { program: program.clone(), submitted, deadline };
         let lane = options.lane as usize % MOST_LANES;
-        if lanes.len() <= lane {
-            lanes.resize(lane + 1, None);
-        }
-        // A ring is in order by itself.
-        after.extend(lanes[lane].filter(|last| last.ring() != ring));
-        let pushed = shared.rings.push_after(ring, descriptor, &after, item, deadline);
-        let item = match pushed {
-            Ok(item) => item,
-            Err(error) => {
-                return Err(match error.refusal {
-                    Refusal::Closed(_) => shared.closed_error(),
-                    Refusal::TooManyNeeds => PersistentError::TooManyNeeds { most: NEEDS - 1 },
-                    Refusal::DeadlinePassed => {
-                        PersistentError::TimedOut(options.patience.unwrap_or_default())
-                    }
-                    _ => PersistentError::Foreign { what: "ticket" },
+        let item = loop {
+            let refusal = match self.try_push(ring, descriptor, &after, lane, item) {
+                Ok(item) => break item,
+                Err(error) => {
+                    item = error.payload;
+                    error.refusal
                 }
-                .into());
+            };
+            match refusal {
+                Refusal::Full if options.patience.is_none_or(|most| submitted.elapsed() < most) => {
+                    // Room comes with a completion that somebody takes.
+                    if shared.rings.reap_ring(ring, |completed| shared.finish(completed)) == 0 {
+                        std::thread::sleep(FULL_INTERVAL);
+                    }
+                }
+                Refusal::Full => {
+                    return Err(
+                        PersistentError::TimedOut(options.patience.unwrap_or_default()).into()
+                    );
+                }
+                Refusal::Closed(_) => return Err(shared.closed_error().into()),
+                Refusal::TooManyNeeds => {
+                    return Err(PersistentError::TooManyNeeds { most: NEEDS - 1 }.into());
+                }
+                _ => return Err(PersistentError::Foreign { what: "ticket" }.into()),
             }
         };
-        lanes[lane] = Some(item);
-        drop(lanes);
         shared.counters.submit();
         shared.wake();
         Ok(Ticket { shared: Arc::clone(shared), item })
@@ -220,7 +239,7 @@ impl PersistentExecutor {
     #[cfg(test)]
     pub(super) fn push_descriptor(&self, first: u32, count: u32, blocks: u32) -> Ticket {
         let program = Program::of_operations("raw", Vec::new(), 1, Arc::default());
-        program.inner.buffers.begin();
+        program.inner.buffers.begin().expect("it has no buffers");
         let descriptor = ItemDescriptor { first, count, blocks, needs: [Need::NONE; NEEDS] };
         let (submitted, deadline) = (Instant::now(), Duration::from_secs(10));
         let item = Item { program, submitted, deadline };
@@ -228,6 +247,28 @@ impl PersistentExecutor {
         self.shared.counters.submit();
         self.shared.wake();
         Ticket { shared: Arc::clone(&self.shared), item }
+    }
+
+    /// Pushes an item behind the last one of its lane.
+    fn try_push(
+        &self,
+        ring: u32,
+        descriptor: ItemDescriptor,
+        after: &[kasmina_ring::Ticket],
+        lane: usize,
+        item: Item,
+    ) -> Result<kasmina_ring::Ticket, PushError<Item>> {
+        // Held, so that a lane's items are pushed in the order of their submission, but not while a ring is full.
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        if lanes.len() <= lane {
+            lanes.resize(lane + 1, None);
+        }
+        // A ring is in order by itself.
+        let before = lanes[lane].filter(|last| last.ring() != ring);
+        let after: Vec<_> = after.iter().copied().chain(before).collect();
+        let item = self.shared.rings.try_push_after(ring, descriptor, &after, item)?;
+        lanes[lane] = Some(item);
+        Ok(item)
     }
 
     /// The group for a program's items of a lane.
@@ -245,10 +286,12 @@ impl PersistentExecutor {
         let shared = &self.shared;
         loop {
             shared.reap();
+            let outstanding = shared.outstanding();
+            // Closed rings have nothing out.
             if shared.rings.close_reason().is_some() {
                 return Err(shared.closed_error().into());
             }
-            if shared.outstanding() == 0 {
+            if outstanding == 0 {
                 return Ok(());
             }
             std::thread::yield_now();
@@ -284,12 +327,13 @@ impl PersistentExecutor {
             Device::Cuda(gpu) => Device::cuda(gpu.device().info().ordinal)?,
             other => other.clone(),
         };
-        Ok((Self::new(&device, self.shared.config.clone())?, unfinished))
+        let config = self.shared.config.clone();
+        Ok((Self::of_owner(self.shared.owner, &device, config, 1)?, unfinished))
     }
 
     /// What the executor has done, and how it stands.
     pub fn statistics(&self) -> PersistentStatistics {
-        use std::sync::atomic::Ordering::Relaxed;
+        use Ordering::Relaxed;
         let shared = &self.shared;
         let counters = &shared.counters;
         let elapsed = shared.made.elapsed().as_nanos() as f64;
@@ -303,6 +347,7 @@ impl PersistentExecutor {
             queue_depths: shared.rings.depths().collect(),
             peak_outstanding: counters.peak_outstanding.load(Relaxed),
             idle_shares: resident.reports().map(|group| idle(group.busy_ns)).collect(),
+            beats_ns: resident.reports().map(|group| group.beat_ns).collect(),
             latencies: counters.latencies(),
         }
     }
@@ -323,13 +368,19 @@ impl PersistentExecutor {
     /// Has the watchdog end the kernel, and waits for it.
     fn end(&mut self) {
         let Some(watchdog) = self.watchdog.take() else { return };
-        *self.shared.quits.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.shared.wakes_watchdog.notify_all();
+        self.shared.order_the_end();
+        // Dropped by a waker, that is by the watchdog itself, which ends when it is through.
+        if watchdog.thread().id() == std::thread::current().id() {
+            return;
+        }
         if watchdog.join().is_err() {
             tracing::error!("the watchdog of a resident kernel panicked");
         }
     }
 }
+
+/// From one try to the next where a ring is full.
+const FULL_INTERVAL: Duration = Duration::from_micros(20);
 
 /// Lanes that keep an order of their own.
 const MOST_LANES: usize = 1024;

@@ -64,7 +64,7 @@ impl Program {
         domain_names: impl Fn() -> String,
         largest: u32,
     ) -> Result<Self, PersistentError> {
-        let Recording { launches, buffers } = recording;
+        let Recording { launches, buffers, .. } = recording;
         let program = || name.to_owned();
         if launches.is_empty() {
             return Err(PersistentError::Empty { program: program() });
@@ -156,13 +156,20 @@ impl Program {
     }
 
     /// The first operation's place in the executor's table, which gets them if it has not.
+    ///
+    /// # Errors
+    /// A program of another executor, or no room.
     pub(super) fn place_in(&self, shared: &Arc<Shared>) -> Result<u32, crate::Error> {
+        if self.inner.buffers.own(shared.owner).is_err() {
+            return Err(PersistentError::Foreign { what: "program" }.into());
+        }
         let mut place = self.inner.place();
         if let Some(place) = &*place
             && Weak::ptr_eq(&place.of, &Arc::downgrade(shared))
         {
             return Ok(place.first);
         }
+        // An executor in the place of one that failed: nothing of that is out any more.
         let first = shared.put_operations(&self.inner.name, &self.inner.operations)?;
         let of = Arc::downgrade(shared);
         if let Some(old) = place.replace(Place { of, first, count: self.inner.operations.len() }) {

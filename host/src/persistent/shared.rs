@@ -1,6 +1,6 @@
 //! What the executor, its tickets, its programs and its watchdog share.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,8 @@ pub(super) enum Presence {
 }
 
 pub(super) struct Shared {
+    /// Names this executor, and those that took its place.
+    pub(super) owner: u64,
     pub(super) config: PersistentConfig,
     pub(super) rings: Rings<SharedWords, Item>,
     /// Blocks of each group.
@@ -48,20 +50,33 @@ pub(super) struct Shared {
     pub(super) made: Instant,
     fault: OnceLock<Arc<Fault>>,
     pub(super) unfinished: Mutex<Vec<Unfinished<Item>>>,
-    /// Whether the watchdog is to end, and how it is told.
-    pub(super) quits: Mutex<bool>,
-    pub(super) wakes_watchdog: Condvar,
+    /// The shortest deadline that an item had, in nanoseconds.
+    pub(super) least_deadline_ns: AtomicU64,
+    orders: Mutex<Orders>,
+    ordered: Condvar,
+}
+
+/// What the watchdog is told.
+#[derive(Default)]
+struct Orders {
+    /// To end.
+    quits: bool,
+    /// To look at once.
+    looks: bool,
 }
 
 impl Shared {
     pub(super) fn new(
+        owner: u64,
         config: PersistentConfig,
         rings: Rings<SharedWords, Item>,
         groups: Vec<u32>,
         resident: Resident,
     ) -> Self {
         let places = Mutex::new(Places::new(config.operations));
+        let deadline_ns = nanoseconds(config.deadline);
         Self {
+            owner,
             config,
             rings,
             groups,
@@ -72,8 +87,9 @@ impl Shared {
             made: Instant::now(),
             fault: OnceLock::new(),
             unfinished: Mutex::default(),
-            quits: Mutex::new(false),
-            wakes_watchdog: Condvar::new(),
+            least_deadline_ns: AtomicU64::new(deadline_ns),
+            orders: Mutex::default(),
+            ordered: Condvar::new(),
         }
     }
 
@@ -100,18 +116,55 @@ impl Shared {
     /// A kernel that leaves may not have seen it. Whoever makes the kernel leave looks at the rings after it has left,
     /// under the lock; so an item that was pushed before is seen, and for one pushed after this finds it away.
     pub(super) fn wake(&self) {
+        // The item before the look at who is there, as `watchdog` has them the other way round.
+        fence(Ordering::SeqCst);
         if self.presence() == Presence::Running {
             return;
         }
-        let mut resident = self.resident();
-        if self.presence() == Presence::Away {
-            if let Err(why) = resident.launch() {
-                self.fail(&mut resident, FaultCause::Launch { message: why.to_string() }, None);
-                return;
+        {
+            let mut resident = self.resident();
+            if self.presence() == Presence::Away {
+                self.launch(&mut resident);
             }
-            self.set_presence(&resident, Presence::Running);
         }
-        self.wakes_watchdog.notify_one();
+        self.order_a_look();
+    }
+
+    /// Launches the kernel, which is away.
+    pub(super) fn launch(&self, resident: &mut Resident) {
+        match resident.launch() {
+            Ok(()) => self.set_presence(resident, Presence::Running),
+            Err(why) => {
+                self.fail(resident, FaultCause::Launch { message: why.to_string() }, &[]);
+            }
+        }
+    }
+
+    /// Has the watchdog look at once.
+    pub(super) fn order_a_look(&self) {
+        self.orders().looks = true;
+        self.ordered.notify_one();
+    }
+
+    /// Has the watchdog end.
+    pub(super) fn order_the_end(&self) {
+        self.orders().quits = true;
+        self.ordered.notify_one();
+    }
+
+    /// The watchdog waits for an order, for the interval at most. Answers whether it is to end.
+    pub(super) fn await_orders(&self, interval: Duration) -> bool {
+        let mut orders = self.orders();
+        if !orders.quits && !orders.looks {
+            let waited = self.ordered.wait_timeout(orders, interval);
+            orders = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        orders.looks = false;
+        orders.quits
+    }
+
+    fn orders(&self) -> MutexGuard<'_, Orders> {
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Items that are out.
@@ -132,28 +185,33 @@ impl Shared {
         program.inner.buffers.end();
     }
 
-    /// Closes the rings, and waiters wake; then `end`, after which nothing works on the items that are not complete. They
-    /// come to `unfinished`.
-    pub(super) fn close(&self, reason: CloseReason, end: impl FnOnce()) {
+    /// Closes the rings when the kernel is gone: waiters wake, items that are not complete come to `unfinished`.
+    pub(super) fn close(&self, reason: CloseReason) {
         let unfinished = self.rings.close(reason, |completed| self.finish(completed));
-        end();
         for item in &unfinished {
             item.payload.program.inner.buffers.end();
         }
         self.unfinished.lock().unwrap_or_else(PoisonError::into_inner).extend(unfinished);
     }
 
-    /// The kernel has stalled or failed: everybody learns of it, and it is destroyed. `item` is its ring and number.
+    /// The kernel has stalled or failed: it is destroyed, and everybody learns of it. `items` are those that it may have
+    /// been working on.
     pub(super) fn fail(
         &self,
         resident: &mut Resident,
         cause: FaultCause,
-        item: Option<kasmina_ring::Ticket>,
+        items: &[kasmina_ring::Ticket],
     ) {
-        let mut in_work = None;
+        self.set_presence(resident, Presence::Ended);
+        // First: groups that are well go on until then, and what they complete counts.
+        if let Err(why) = resident.destroy() {
+            tracing::error!(%why, "the failed kernel could not be ended");
+        }
+        self.reap();
+        let mut at_work = Vec::new();
         self.rings.outstanding(|outstanding| {
-            if Some(outstanding.ticket) == item {
-                in_work = Some(super::FaultItem {
+            if items.contains(&outstanding.ticket) {
+                at_work.push(super::FaultItem {
                     program: outstanding.payload.program.name().to_owned(),
                     ring: outstanding.ticket.ring(),
                     sequence: outstanding.ticket.sequence(),
@@ -162,15 +220,10 @@ impl Shared {
             }
         });
         let unfinished = self.outstanding() as usize;
-        let fault = Arc::new(Fault { cause, item: in_work, unfinished });
+        let fault = Arc::new(Fault { cause, items: at_work, unfinished });
         tracing::error!(%fault, "persistent execution");
         let fault = Arc::clone(self.fault.get_or_init(|| fault));
-        self.set_presence(resident, Presence::Ended);
-        self.close(CloseReason::failed((*fault).clone()), || {
-            if let Err(why) = resident.destroy() {
-                tracing::error!(%why, "the failed kernel could not be ended");
-            }
-        });
+        self.close(CloseReason::failed((*fault).clone()));
     }
 
     /// Why nothing can be submitted or waited for any more.
@@ -227,4 +280,9 @@ impl Shared {
     fn places(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// As a count that an atomic holds.
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

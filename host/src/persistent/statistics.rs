@@ -72,6 +72,9 @@ pub struct PersistentStatistics {
     pub peak_outstanding: u64,
     /// The share of the time since the executor was made in which each group had no item in work, as the device last said.
     pub idle_shares: Vec<f64>,
+    /// The device's clock in nanoseconds when each group last said that it looks for work or finishes it, about once a
+    /// millisecond; 0 before.
+    pub beats_ns: Vec<u64>,
     /// From submission to completion, as the host saw it.
     pub latencies: LatencyHistogram,
 }

@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kasmina_simt::Executor;
+use kasmina_types::Operation;
 
 use super::*;
 use crate::buffer::Buffer;
@@ -184,7 +185,7 @@ fn a_kernel_that_never_answers_is_found_and_replaced() {
     let found = fault(stuck.wait().unwrap_err());
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     assert!(matches!(found.cause, FaultCause::Stalled { after } if after.as_millis() >= 200));
-    let item = found.item.as_ref().unwrap();
+    let [item] = &found.items[..] else { panic!("{found}") };
     assert_eq!((item.program.as_str(), item.ring, item.sequence), ("hang", 1, 2));
     assert_eq!((item.descriptor.count, found.unfinished), (1, 2));
     assert!(found.to_string().contains("program `hang`"), "{found}");
@@ -209,7 +210,7 @@ fn a_kernel_that_traps_is_found_and_replaced() {
     let ticket = executor.submit(&Program::provoking(Provoke::Trap)).unwrap();
     let found = fault(ticket.wait_for(Duration::from_secs(20)).unwrap_err());
     assert!(matches!(&found.cause, FaultCause::Failed { message } if message.contains("trap")));
-    assert_eq!(found.item.as_ref().unwrap().program, "trap");
+    assert_eq!(found.items.iter().map(|item| &item.program[..]).collect::<Vec<_>>(), ["trap"]);
     let (executor, unfinished) = executor.recover().unwrap();
     assert_eq!(unfinished.len(), 1);
     executor.submit(&empty()).unwrap().wait().unwrap();
@@ -298,6 +299,132 @@ fn stopping_gives_back_what_was_not_begun() {
             PersistentError::Stopped | PersistentError::Fault(_)
         ));
     }
+}
+
+/// Adds 1 to a count each time that it is carried out.
+struct Counter {
+    count: Buffer<f64>,
+    _other: Buffer<f64>,
+    program: Program,
+}
+
+impl Counter {
+    fn new(device: &Device, executor: &PersistentExecutor) -> Self {
+        let one = Buffer::from_slice(device, &[1.0]).unwrap();
+        let mut count = Buffer::zeroed(device, 1).unwrap();
+        let mut other = Buffer::zeroed(device, 1).unwrap();
+        let program = executor.record("count", || {
+            axpby(device, 1.0, &one, 1.0, &count, &mut other)?;
+            axpby(device, 1.0, &other, 0.0, &one, &mut count)
+        });
+        Self { count, _other: other, program: program.unwrap() }
+    }
+
+    fn read(&self) -> f64 {
+        self.count.to_vec().unwrap()[0]
+    }
+}
+
+#[test]
+fn a_stop_carries_out_nothing_more() {
+    let device = device();
+    for _ in 0..10 {
+        let executor = executor(&device);
+        let counter = Counter::new(&device, &executor);
+        let tickets: Vec<_> = (0..8).map(|_| executor.submit(&counter.program).unwrap()).collect();
+        let unfinished = executor.stop();
+        let done = tickets.iter().filter(|ticket| ticket.wait().is_ok()).count();
+        assert_eq!((done + unfinished.len(), counter.read()), (8, done as f64));
+    }
+}
+
+#[test]
+fn unfinished_items_were_not_carried_out() {
+    let device = device();
+    let config = PersistentConfig { deadline: Duration::from_millis(100), ..Default::default() };
+    let executor = executor_with(&device, config);
+    let counter = Counter::new(&device, &executor);
+    executor.submit(&counter.program).unwrap();
+    executor.submit(&Program::provoking(Provoke::Hang)).unwrap();
+    let behind = [(); 3].map(|()| executor.submit(&counter.program).unwrap());
+    fault(behind[2].wait().unwrap_err());
+    let (executor, unfinished) = executor.recover().unwrap();
+    assert_eq!((unfinished.len(), counter.read()), (4, 1.0));
+    for item in &unfinished[1..] {
+        executor.submit(&item.program).unwrap();
+    }
+    assert_eq!(counter.read(), 4.0);
+}
+
+#[test]
+fn items_of_any_width_follow_each_other() {
+    let device = device();
+    let config = PersistentConfig { small_groups: 1, ..Default::default() };
+    let executor = executor_with(&device, config);
+    let x = Buffer::from_slice(&device, &vec![1.0_f32; 10_000]).unwrap();
+    let mut y = Buffer::zeroed(&device, 10_000).unwrap();
+    let work = || (0..3).try_for_each(|_| axpby(&device, 2.0, &x, 1.0, &x, &mut y));
+    let three = executor.record("three", work).unwrap();
+    assert_eq!((three.blocks(), executor.groups()), (3, &[1, 3][..]));
+    let narrow = three.inner.operations.iter().map(|op| Operation { blocks: 2, ..*op }).collect();
+    let two = Program::of_operations("two", narrow, 2, Arc::clone(&three.inner.buffers));
+    for _ in 0..30 {
+        for program in [&three, &two, &two, &three] {
+            executor.submit(program).unwrap();
+        }
+    }
+    executor.drain().unwrap();
+    assert_eq!(y.to_vec().unwrap(), vec![3.0; 10_000]);
+}
+
+#[test]
+fn programs_and_buffers_are_one_executors() {
+    let device = device();
+    let (first, second) = (executor(&device), executor(&device));
+    let counter = Counter::new(&device, &first);
+    first.submit(&counter.program).unwrap();
+    let why = persistent(second.submit(&counter.program).unwrap_err());
+    assert_eq!(why, PersistentError::Foreign { what: "program" });
+    let mut copy = Buffer::zeroed(&device, 1).unwrap();
+    let work = || axpby(&device, 1.0, &counter.count, 0.0, &counter.count, &mut copy);
+    let why = persistent(second.record("copy", work).unwrap_err());
+    assert_eq!(why, PersistentError::Foreign { what: "buffer" });
+    assert_eq!(counter.read(), 1.0);
+}
+
+#[test]
+fn numbers_wrap_around() {
+    let device = device();
+    let config = PersistentConfig { ring_capacity: 4, ..Default::default() };
+    let first = (1 << 32) - 6;
+    let executor = PersistentExecutor::of_owner(u64::MAX, &device, config, first).unwrap();
+    let counter = Counter::new(&device, &executor);
+    let mut last = None;
+    for _ in 0..20 {
+        let after: Vec<_> = last.iter().collect();
+        let options = ItemOptions { lane: 1, after: &after, ..Default::default() };
+        let ticket = executor.submit_with(&counter.program, &options).unwrap();
+        last = Some(ticket);
+    }
+    assert_eq!(last.unwrap().sequence(), first + 19);
+    assert_eq!(counter.read(), 20.0);
+}
+
+#[test]
+fn many_threads_submit_one_program() {
+    let device = device();
+    let executor = executor(&device);
+    let counter = Counter::new(&device, &executor);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    executor.submit(&counter.program).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(counter.read(), 200.0);
 }
 
 #[test]

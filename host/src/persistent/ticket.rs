@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use kasmina_ring::WaitError;
+
 use super::error::PersistentError;
 use super::shared::{Item, Shared};
 use crate::driver::launchers::manifold::SharedWords;
@@ -61,12 +63,24 @@ impl Ticket {
 
     fn wait_until(&self, limit: Option<Duration>) -> Result<(), Error> {
         let shared = &self.shared;
-        let deadline = limit.map(|limit| Instant::now() + limit);
-        let finished = |completed| shared.finish(completed);
-        let waited = shared.rings.wait(self.item, deadline, finished);
-        Ok(waited.map_err(|why| shared.wait_error(why, limit.unwrap_or_default()))?)
+        // A limit past the end of time is none.
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        loop {
+            // It looks for a while and then sleeps; nobody needs to wake it, for it comes back by itself.
+            let slice = Instant::now() + SLICE;
+            let until = deadline.map_or(slice, |deadline| deadline.min(slice));
+            let finished = |completed| shared.finish(completed);
+            match shared.rings.wait(self.item, Some(until), finished) {
+                Err(WaitError::DeadlinePassed) if deadline.is_none_or(|d| Instant::now() < d) => {}
+                Err(why) => return Err(shared.wait_error(why, limit.unwrap_or_default()).into()),
+                Ok(()) => return Ok(()),
+            }
+        }
     }
 }
+
+/// How long a waiter sleeps between looks of its own.
+const SLICE: Duration = Duration::from_micros(30);
 
 impl IntoFuture for Ticket {
     type Output = Result<(), Error>;
@@ -74,7 +88,8 @@ impl IntoFuture for Ticket {
 
     fn into_future(self) -> Completion {
         let rings = RingsOf(Arc::clone(&self.shared));
-        Completion { inner: kasmina_ring::Completion::new(rings, self.item), shared: self.shared }
+        let inner = kasmina_ring::Completion::new(rings, self.item);
+        Completion { inner, shared: self.shared, was_pending: false }
     }
 }
 
@@ -90,11 +105,12 @@ impl std::ops::Deref for RingsOf {
 }
 
 /// The future of an item, for any runtime: ready when it is complete, with what [`Ticket::wait`] would answer. The
-/// executor's watchdog wakes it, within some 50 µs of the completion.
+/// executor's watchdog wakes it: it looks every 50 µs, and what its timer adds.
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Completion {
     inner: kasmina_ring::Completion<RingsOf, SharedWords, Item>,
     shared: Arc<Shared>,
+    was_pending: bool,
 }
 
 impl Future for Completion {
@@ -103,6 +119,10 @@ impl Future for Completion {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.inner).poll(context);
+        if outcome.is_pending() && !this.was_pending {
+            this.was_pending = true;
+            this.shared.order_a_look();
+        }
         outcome.map_err(|why| this.shared.wait_error(why, Duration::ZERO).into())
     }
 }

@@ -1,121 +1,125 @@
 //! The thread that watches over a resident kernel.
 
-use std::sync::{Arc, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
-use kasmina_ring::Ticket;
-use kasmina_types::manifold::{Command, GROUP_RINGS, NO_RING, Need};
+use kasmina_ring::{CloseReason, Ticket};
+use kasmina_types::manifold::{Command, GROUP_RINGS, GroupState, NO_RING, Need, has_reached};
 
 use super::error::FaultCause;
-use super::shared::{Presence, Shared};
-use crate::driver::launchers::manifold::{Condition, Resident};
+use super::shared::{Presence, Shared, nanoseconds};
+use crate::driver::launchers::manifold::{Condition, GroupReport, Resident};
 
 /// From one look to the next, while items are out.
 const BUSY_INTERVAL: Duration = Duration::from_micros(50);
 /// While none is.
 const IDLE_INTERVAL: Duration = Duration::from_millis(2);
+/// While there is no kernel.
+const AWAY_INTERVAL: Duration = Duration::from_secs(1);
+/// After a pause of this length this process did not run: nothing is late because of it.
+const FROZEN: Duration = Duration::from_millis(500);
+/// How long a launch may wait for room on the device.
+const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
 
-/// What the watchdog remembers of a group.
-#[derive(Clone, Copy)]
-struct Seen {
-    /// The item at work, or waiting at the head.
-    item: Ticket,
-    since: Instant,
+/// What the watchdog remembers.
+struct Memory {
+    /// Of each group the item in work, or at the head, and since when.
+    items: Vec<Option<(Ticket, Instant)>>,
+    last_busy: Instant,
+    last_look: Instant,
+    /// Since when a launch has had no group.
+    absent_since: Option<Instant>,
 }
 
 /// Watches until it is told to quit: completions, heartbeat, deadlines, idleness, failures.
 pub(super) fn watch(shared: &Arc<Shared>) {
-    let mut seen = vec![None; shared.groups.len()];
-    let mut last_busy = Instant::now();
+    let now = Instant::now();
+    let items = vec![None; shared.groups.len()];
+    let mut memory = Memory { items, last_busy: now, last_look: now, absent_since: None };
     loop {
-        shared.reap();
-        let outstanding = shared.outstanding();
-        let now = Instant::now();
-        if outstanding > 0 {
-            last_busy = now;
+        // A waker may be anybody's code.
+        let looked = catch_unwind(AssertUnwindSafe(|| {
+            shared.reap();
+            look(shared, &mut shared.resident(), &mut memory);
+        }));
+        if looked.is_err() {
+            let message = "a panic on the watchdog's thread, in a waker perhaps".to_owned();
+            shared.fail(&mut shared.resident(), FaultCause::Failed { message }, &[]);
         }
-        let presence = {
-            let mut resident = shared.resident();
-            resident.beat();
-            look(shared, &mut resident, &mut seen, last_busy);
-            shared.presence()
-        };
-        let quits = shared.quits.lock().unwrap_or_else(PoisonError::into_inner);
-        if *quits {
-            break;
-        }
-        let interval = match (presence, outstanding) {
-            (Presence::Ended, _) => Duration::MAX,
-            (Presence::Away, 0) => Duration::MAX,
+        let interval = match (shared.presence(), shared.outstanding()) {
+            (Presence::Ended | Presence::Away, _) => AWAY_INTERVAL,
             (_, 0) => IDLE_INTERVAL,
             _ => BUSY_INTERVAL,
         };
-        // Whoever launches the kernel, or ends this, notifies.
-        let limit = interval.min(Duration::from_secs(3600));
-        drop(shared.wakes_watchdog.wait_timeout(quits, limit));
+        if shared.await_orders(interval) {
+            break;
+        }
     }
     leave(shared);
 }
 
 /// One look at the kernel.
-fn look(
-    shared: &Arc<Shared>,
-    resident: &mut Resident,
-    seen: &mut [Option<Seen>],
-    last_busy: Instant,
-) {
+fn look(shared: &Arc<Shared>, resident: &mut Resident, memory: &mut Memory) {
+    resident.beat();
+    let now = Instant::now();
+    if now - memory.last_look > FROZEN {
+        memory.items.fill(None);
+        memory.absent_since = None;
+    }
+    memory.last_look = now;
+    if shared.outstanding() > 0 {
+        memory.last_busy = now;
+    }
     match resident.condition() {
+        // An item that came too late for the last launch, if one ever does.
+        Condition::Away if shared.presence() == Presence::Away && shared.outstanding() > 0 => {
+            shared.launch(resident);
+        }
         Condition::Away => {}
-        Condition::Running => {
-            check_deadlines(shared, resident, seen);
-            let idle = shared.outstanding() == 0 && last_busy.elapsed() > shared.config.idle_limit;
-            if idle && shared.presence() == Presence::Running {
-                resident.command(Command::Stop);
-                shared.set_presence(resident, Presence::Leaving);
-            } else if shared.presence() == Presence::Running && deserted(resident) {
-                // A group left that missed the host for a while: the others follow, and all come back.
+        Condition::Running if shared.presence() == Presence::Running => {
+            let reports: Vec<_> = resident.reports().collect();
+            if check_deadlines(shared, resident, &reports, memory) {
+                return;
+            }
+            let idle = now - memory.last_busy > shared.config.idle_limit;
+            // A group that missed the host for a while has left: the others follow, and all come back.
+            let deserted = reports.iter().any(|group| group.state == GroupState::Deserted);
+            if idle || deserted {
                 resident.command(Command::Stop);
                 shared.set_presence(resident, Presence::Leaving);
             }
         }
+        Condition::Running => {}
         Condition::Ended => {
-            seen.fill(None);
+            memory.items.fill(None);
             if shared.presence() == Presence::Ended {
                 return;
             }
             // Under the lock, and after the kernel has left: an item that is not seen here finds it away.
             shared.set_presence(resident, Presence::Away);
-            shared.reap();
+            fence(Ordering::SeqCst);
             if shared.outstanding() > 0 {
-                match resident.launch() {
-                    Ok(()) => shared.set_presence(resident, Presence::Running),
-                    Err(why) => {
-                        let message = why.to_string();
-                        shared.fail(resident, FaultCause::Launch { message }, None);
-                    }
-                }
+                shared.launch(resident);
             }
         }
         Condition::Failed(why) => {
-            let item = in_work(shared, resident).next().flatten();
-            shared.fail(resident, FaultCause::failed(&why), item);
+            let items: Vec<_> = in_work(shared, resident.reports()).flatten().collect();
+            shared.fail(resident, FaultCause::failed(&why), &items);
         }
     }
 }
 
-fn deserted(resident: &Resident) -> bool {
-    resident.reports().any(|group| group.state == kasmina_types::manifold::GroupState::Deserted)
-}
-
 /// Of each group the item in work, or that would be next.
 ///
-/// A ring's items are complete in their order: the one in work is the oldest of its ring. A group says which it took where both
-/// rings had one; else it took what had been pushed before the other came.
-fn in_work<'a>(
-    shared: &'a Shared,
-    resident: &'a Resident,
-) -> impl Iterator<Item = Option<Ticket>> + 'a {
-    resident.reports().enumerate().map(|(group, report)| {
+/// A ring's items are complete in their order: the one in work is the oldest of its ring. A group says which it took where
+/// both rings had one; else it took what had been pushed before the other came.
+fn in_work(
+    shared: &Shared,
+    reports: impl Iterator<Item = GroupReport>,
+) -> impl Iterator<Item = Option<Ticket>> {
+    reports.enumerate().map(|(group, report)| {
         let first = (group * GROUP_RINGS) as u32;
         let heads = [first, first + 1].map(|ring| shared.rings.oldest(ring));
         let (ring, sequence) = report.taken;
@@ -126,47 +130,66 @@ fn in_work<'a>(
                 Some(if is_taken(&high) { high } else { normal })
             }
             [Some(high), Some(normal)] => {
-                let mut pushed_first = normal;
-                let mut is_first = true;
+                let mut pushed_first = None;
                 shared.rings.outstanding(|outstanding| {
-                    let head = [high, normal].into_iter().find(|head| *head == outstanding.ticket);
-                    if let (Some(head), true) = (head, is_first) {
-                        (pushed_first, is_first) = (head, false);
+                    if [high, normal].contains(&outstanding.ticket) {
+                        pushed_first.get_or_insert(outstanding.ticket);
                     }
                 });
-                Some(pushed_first)
+                pushed_first
             }
         }
     })
 }
 
-/// Fails the kernel if a group has had the same item for too long.
-fn check_deadlines(shared: &Arc<Shared>, resident: &mut Resident, seen: &mut [Option<Seen>]) {
+/// Fails the kernel if a group has had the same item for too long. Answers whether it did.
+fn check_deadlines(
+    shared: &Arc<Shared>,
+    resident: &mut Resident,
+    reports: &[GroupReport],
+    memory: &mut Memory,
+) -> bool {
     let now = Instant::now();
-    let at_work: Vec<_> = in_work(shared, resident).collect();
-    for (seen, at_work) in seen.iter_mut().zip(at_work) {
-        let Some(item) = at_work else {
+    if reports.iter().all(|group| group.state == GroupState::Away) {
+        // The device has no room for it yet: nobody is late, but not for ever.
+        let since = *memory.absent_since.get_or_insert(now);
+        if now - since > LAUNCH_LIMIT.max(shared.config.deadline) {
+            let message = format!("the device had no room for it within {:?}", now - since);
+            shared.fail(resident, FaultCause::Launch { message }, &[]);
+            return true;
+        }
+        return false;
+    }
+    memory.absent_since = None;
+    let heads: Vec<_> = in_work(shared, reports.iter().copied()).collect();
+    for ((seen, head), report) in memory.items.iter_mut().zip(heads).zip(reports) {
+        let Some(item) = head.filter(|_| report.state == GroupState::Running) else {
             *seen = None;
             continue;
         };
-        match seen {
-            Some(seen) if seen.item == item => {}
-            _ => *seen = Some(Seen { item, since: now }),
-        }
-        let since = seen.expect("set above").since;
+        let since = match *seen {
+            Some((same, since)) if same == item => since,
+            _ => now,
+        };
+        *seen = Some((item, since));
         let after = now - since;
+        // Looking an item up is not for every look.
+        if nanoseconds(after) <= shared.least_deadline_ns.load(Ordering::Relaxed) {
+            continue;
+        }
         let Some((deadline, needs)) = of_item(shared, item) else { continue };
         if after <= deadline {
             continue;
         }
         // An item that waits for another group's is not late; that group's is, if any.
         if needs.iter().any(|need| is_out(shared, need)) {
-            *seen = Some(Seen { item, since: now });
+            *seen = Some((item, now));
             continue;
         }
-        shared.fail(resident, FaultCause::Stalled { after }, Some(item));
-        return;
+        shared.fail(resident, FaultCause::Stalled { after }, &[item]);
+        return true;
     }
+    false
 }
 
 /// An item's deadline and needs.
@@ -185,10 +208,7 @@ fn of_item(shared: &Shared, item: Ticket) -> Option<(Duration, Vec<Need>)> {
 fn is_out(shared: &Shared, need: &Need) -> bool {
     let oldest = shared.rings.oldest(need.ring);
     oldest.is_some_and(|oldest| {
-        !kasmina_types::manifold::has_reached(
-            (oldest.sequence() as u32).wrapping_sub(1),
-            need.sequence,
-        )
+        !has_reached((oldest.sequence() as u32).wrapping_sub(1), need.sequence)
     })
 }
 
@@ -200,23 +220,24 @@ fn leave(shared: &Arc<Shared>) {
         resident.command(Command::Stop);
         shared.set_presence(&resident, Presence::Ended);
     }
+    let mut limit = shared.config.deadline;
+    shared.rings.outstanding(|outstanding| limit = limit.max(outstanding.payload.deadline));
     while resident.is_launched() {
         resident.beat();
         match resident.condition() {
-            Condition::Running if begun.elapsed() > shared.config.deadline => {
-                shared.close(kasmina_ring::CloseReason::ShutDown, || {
-                    if let Err(why) = resident.destroy() {
-                        tracing::error!(%why, "a kernel that did not leave could not be ended");
-                    }
-                });
+            Condition::Running if begun.elapsed() > limit => {
+                if let Err(why) = resident.destroy() {
+                    tracing::error!(%why, "a kernel that did not leave could not be ended");
+                }
             }
             Condition::Running => std::thread::sleep(BUSY_INTERVAL),
             Condition::Away | Condition::Ended => {}
             Condition::Failed(why) => {
-                tracing::error!(%why, "the kernel failed while it was to leave")
+                let items: Vec<_> = in_work(shared, resident.reports()).flatten().collect();
+                shared.fail(&mut resident, FaultCause::failed(&why), &items);
             }
         }
     }
     // What was complete before the kernel left is not unfinished.
-    shared.close(kasmina_ring::CloseReason::ShutDown, || {});
+    shared.close(CloseReason::ShutDown);
 }

@@ -18,6 +18,7 @@ use kasmina_types::{In, Manifold, Operation, Out};
 use super::KernelDevice;
 use crate::buffer::Buffer;
 use crate::device::{Device, Gpu};
+use crate::driver::device::DESTRUCTION_LIMIT;
 use crate::driver::launch::{LaunchConfig, launch};
 use crate::driver::{CudaDevice, DriverError, MappedBuffer, Stream, recording};
 use crate::error::Error;
@@ -92,6 +93,13 @@ impl DeviceWords {
         })
     }
 
+    fn len(&self) -> usize {
+        match self {
+            Self::Cuda(buffer) => buffer.len(),
+            Self::Host(words) => words.len(),
+        }
+    }
+
     fn view(&mut self) -> Out<u64> {
         match self {
             Self::Cuda(buffer) => buffer.view_mut(),
@@ -99,10 +107,15 @@ impl DeviceWords {
         }
     }
 
-    /// Complete on return. Nobody reads these words meanwhile.
-    fn write(&mut self, start: usize, values: &[u64]) -> Result<(), Error> {
+    /// Complete on return, and behind nothing that is queued. Nobody reads these words meanwhile.
+    fn write(
+        &mut self,
+        start: usize,
+        values: &[u64],
+        beside: Option<&Stream>,
+    ) -> Result<(), Error> {
         match self {
-            Self::Cuda(buffer) => buffer.copy_range_from_slice(start, values)?,
+            Self::Cuda(buffer) => buffer.copy_unused_range_from_slice(start, values, beside)?,
             Self::Host(words) => {
                 for (word, &value) in words[start..].iter().zip(values) {
                     word.store(value, Ordering::Relaxed);
@@ -138,7 +151,11 @@ pub(crate) struct Resident {
     done: DeviceWords,
     calls: DeviceWords,
     barriers: DeviceWords,
+    /// On a GPU, the stream for what the host writes into its memory.
+    beside: Option<Stream>,
     run: Option<Run>,
+    /// Nanoseconds of work of each group in launches that have ended.
+    busy_before: Vec<u64>,
     /// Launches so far.
     pub(crate) launches: u64,
 }
@@ -155,7 +172,10 @@ pub(crate) struct GroupReport {
     pub(crate) state: GroupState,
     /// Ring and number of the item that was taken last.
     pub(crate) taken: (u32, u32),
+    /// Nanoseconds of work, of all launches.
     pub(crate) busy_ns: u64,
+    /// The device's clock in nanoseconds when the group last said so, some time this millisecond while it looks for work.
+    pub(crate) beat_ns: u64,
 }
 
 /// How the launch is.
@@ -186,14 +206,16 @@ impl Resident {
         let rings = groups.len() * GROUP_RINGS;
         let shared = |len| SharedWords::zeroed(device, len);
         let words = |len| DeviceWords::zeroed(device, len);
-        let mut first_block_words = words(first_blocks.len().div_ceil(2))?;
-        let mut packed = vec![0_u64; first_blocks.len().div_ceil(2)];
-        bytemuck::cast_slice_mut::<u64, u32>(&mut packed)[..first_blocks.len()]
-            .copy_from_slice(&first_blocks);
-        first_block_words.write(0, &packed)?;
-        Ok(Self {
+        let first_block_words = words(first_blocks.len().div_ceil(2))?;
+        let beside = match device {
+            Device::Cuda(gpu) => Some(Stream::new(gpu.device())?),
+            Device::Cpu | Device::Simt(_) => None,
+        };
+        let mut made = Self {
             device: device.clone(),
             instance,
+            beside,
+            busy_before: vec![0; groups.len()],
             capacity,
             host_limit,
             lines: shared(rings * capacity * LINE_WORDS)?,
@@ -208,7 +230,21 @@ impl Resident {
             first_blocks,
             run: None,
             launches: 0,
-        })
+        };
+        // The zeros above are queued, and what is written beside comes after them.
+        device.synchronize()?;
+        let mut packed = vec![0_u64; made.first_block_words.len()];
+        bytemuck::cast_slice_mut::<u64, u32>(&mut packed)[..made.first_blocks.len()]
+            .copy_from_slice(&made.first_blocks);
+        made.first_block_words.write(0, &packed, made.beside.as_ref())?;
+        Ok(made)
+    }
+
+    /// Has each ring's next item be `first`. The kernel is not there.
+    pub(crate) fn begin_at(&mut self, first: u64) -> Result<(), Error> {
+        let done = (first as u32).wrapping_sub(1);
+        let word = u64::from(done) | u64::from(done) << 32;
+        self.done.write(0, &vec![word; self.done.len()], self.beside.as_ref())
     }
 
     /// Puts operations into the table from `start` on. No item that is out names these places.
@@ -217,7 +253,8 @@ impl Resident {
         start: usize,
         operations: &[Operation],
     ) -> Result<(), Error> {
-        self.operations.write(start * OPERATION_WORDS, bytemuck::cast_slice(operations))
+        let words = bytemuck::cast_slice(operations);
+        self.operations.write(start * OPERATION_WORDS, words, self.beside.as_ref())
     }
 
     /// Tells all groups.
@@ -236,8 +273,9 @@ impl Resident {
             let of = |place| self.reports.load(group * REPORT_WORDS + place);
             let taken = of(report::TAKEN);
             let state = GroupState::from_u64(of(report::STATE)).unwrap_or(GroupState::Away);
-            let busy_ns = of(report::BUSY_NS);
-            GroupReport { state, taken: (tag_of(taken), taken as u32), busy_ns }
+            let busy_ns = self.busy_before[group] + of(report::BUSY_NS);
+            let beat_ns = of(report::BEAT);
+            GroupReport { state, taken: (tag_of(taken), taken as u32), busy_ns, beat_ns }
         })
     }
 
@@ -253,12 +291,17 @@ impl Resident {
     pub(crate) fn launch(&mut self) -> Result<(), Error> {
         assert!(self.run.is_none(), "the kernel is there");
         self.command(Command::Run);
-        for group in 0..self.first_blocks.len() - 1 {
-            self.reports.store(group * REPORT_WORDS + report::STATE, GroupState::Away as u64);
-        }
         let groups = self.first_blocks.len() - 1;
-        self.calls.write(0, &vec![0; groups * CALL_WORDS])?;
-        self.barriers.write(0, &vec![0; groups.div_ceil(2)])?;
+        self.busy_before = self.reports().map(|report| report.busy_ns).collect();
+        for group in 0..groups {
+            let of = |place: usize| group * REPORT_WORDS + place;
+            self.reports.store(of(report::STATE), GroupState::Away as u64);
+            self.reports.store(of(report::TAKEN), 0);
+            self.reports.store(of(report::BUSY_NS), 0);
+        }
+        let beside = self.beside.as_ref();
+        self.calls.write(0, &vec![0; groups * CALL_WORDS], beside)?;
+        self.barriers.write(0, &vec![0; groups.div_ceil(2)], beside)?;
         let operations = self.operations.view();
         let first_blocks = self.first_block_words.view();
         let params = Manifold {
@@ -279,8 +322,6 @@ impl Resident {
         let kernel = self.instance.kernel;
         self.run = Some(match &self.device {
             Device::Cuda(gpu) => {
-                // What the default stream did to the memory comes first.
-                gpu.stream().synchronize()?;
                 let stream = Stream::new(gpu.device())?;
                 let function = gpu.kernel(kernel.name())?.function;
                 let config = LaunchConfig {
@@ -310,14 +351,14 @@ impl Resident {
         Ok(())
     }
 
-    /// How the launch is; one that has ended is forgotten.
+    /// How the launch is; one that has ended is forgotten, one whose context failed is there until it is destroyed.
     pub(crate) fn condition(&mut self) -> Condition {
         let ended = match &self.run {
             None => return Condition::Away,
             Some(Run::Cuda(stream)) => match stream.is_idle() {
                 Ok(false) => return Condition::Running,
                 Ok(true) => Ok(()),
-                Err(why) => Err(Error::Driver(why)),
+                Err(why) => return Condition::Failed(Error::Driver(why)),
             },
             Some(Run::Simt(thread)) if !thread.is_finished() => return Condition::Running,
             Some(Run::Simt(_)) => {
@@ -325,7 +366,10 @@ impl Resident {
                 match thread.join() {
                     Ok(Ok(_)) => Ok(()),
                     Ok(Err(why)) => Err(Error::Executor(why)),
-                    Err(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => {
+                        let source = std::io::Error::other("the kernel's thread panicked");
+                        Err(Error::Thread { source })
+                    }
                 }
             }
         };
@@ -342,7 +386,14 @@ impl Resident {
     /// # Errors
     /// A failed call, or a driver that does not come back: the memory is then left to the kernel.
     pub(crate) fn destroy(&mut self) -> Result<(), Error> {
-        match self.run.take() {
+        let run = match (self.run.take(), &self.device) {
+            // Nothing is there, but the context may have failed.
+            (None, Device::Cuda(gpu)) if gpu.stream().is_idle().is_err() => {
+                Some(Run::Cuda(gpu.stream().clone()))
+            }
+            (run, _) => run,
+        };
+        match run {
             None => Ok(()),
             Some(Run::Cuda(stream)) => {
                 let destroyed = destroy_in_time(stream.device().clone());
@@ -372,9 +423,6 @@ fn destroy_in_time(device: CudaDevice) -> Result<(), DriverError> {
     let in_time = spawned.ok().and_then(|_| comes.recv_timeout(DESTRUCTION_LIMIT).ok());
     in_time.unwrap_or(Err(DriverError::Unending { device: name }))
 }
-
-/// How long the driver may take to destroy a context.
-const DESTRUCTION_LIMIT: Duration = Duration::from_secs(10);
 
 impl Drop for Resident {
     fn drop(&mut self) {

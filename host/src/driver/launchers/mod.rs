@@ -29,7 +29,7 @@ use kasmina_device::Kernel;
 use kasmina_simt::Executor;
 
 use super::launch::{LaunchConfig, launch};
-use super::recording;
+use super::recording::{self, RecordedOn};
 use crate::device::{Device, Gpu};
 use crate::error::Error;
 
@@ -53,6 +53,14 @@ impl<'a> KernelDevice<'a> {
             Device::Cuda(gpu) => Some(Self::Cuda(gpu)),
             Device::Simt(executor) => Some(Self::Simt(executor)),
             Device::Cpu => None,
+        }
+    }
+
+    /// Whose memory its launches name.
+    pub(crate) fn recorded_on(self) -> RecordedOn {
+        match self {
+            Self::Cuda(gpu) => RecordedOn::Cuda(gpu.device().clone()),
+            Self::Simt(_) => RecordedOn::Host,
         }
     }
 
@@ -195,7 +203,8 @@ impl<'a> KernelDevice<'a> {
         params: P,
     ) -> Result<(), Error> {
         let name = kernel.name();
-        let recorded = recording::take_launch(name, grid, cooperative, &params);
+        let recorded =
+            recording::take_launch(|| self.recorded_on(), name, grid, cooperative, &params);
         if let Some(recorded) = recorded {
             return recorded;
         }
