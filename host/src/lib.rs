@@ -43,6 +43,7 @@ mod error;
 pub mod fusion;
 pub mod information;
 pub mod kasmina;
+mod latency;
 pub mod linear;
 mod macroeconomy;
 pub mod normalization;

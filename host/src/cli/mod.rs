@@ -16,6 +16,7 @@ mod list;
 mod main_job;
 mod output;
 mod plot;
+mod stream;
 mod trace;
 mod transfer_entropy;
 
@@ -56,6 +57,8 @@ enum Command {
     /// Run the layer on files
     #[command(subcommand)]
     Layer(layer::Command),
+    /// Feed batches through the layer at a rate, and say what they take
+    Stream(stream::Arguments),
     /// Multiply matrices in a file, with bias, addition and activation
     Linear(linear::Arguments),
     /// Infer the states of a linear Gaussian model
@@ -83,6 +86,7 @@ pub fn main() -> ExitCode {
         None => main_job::run(&arguments.main_job),
         Some(Command::Check(arguments)) => check::run(&arguments),
         Some(Command::Layer(command)) => layer::run(&command),
+        Some(Command::Stream(arguments)) => stream::run(&arguments),
         Some(Command::Linear(arguments)) => linear::run(&arguments),
         Some(Command::Infer(arguments)) => infer::run(&arguments),
         Some(Command::Doctor(arguments)) => doctor::run(&arguments),

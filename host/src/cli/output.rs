@@ -62,17 +62,26 @@ impl Json {
     }
 }
 
-/// Refuses to write where nothing can be written, over the input, or two results into one file: before anything is
-/// computed.
+/// As [`check_outputs`], of one input and a picture.
 pub(crate) fn check_files(input: &Path, json: &Json, svg: Option<&Path>) -> Result<(), Failure> {
+    check_outputs(&[Some(input)], json, &[("--svg", svg)])
+}
+
+/// Refuses to write where nothing can be written, over an input, or two results into one file: before anything is
+/// computed.
+pub(crate) fn check_outputs(
+    inputs: &[Option<&Path>],
+    json: &Json,
+    outputs: &[(&'static str, Option<&Path>)],
+) -> Result<(), Failure> {
     let json = json.json.as_deref().filter(|path| *path != Path::new("-"));
-    let outputs = [("--json", json), ("--svg", svg)];
-    let named = |(option, path): (&'static str, Option<&Path>)| Some((option, path?.to_owned()));
-    let outputs: Vec<(&str, PathBuf)> = outputs.into_iter().filter_map(named).collect();
+    let named = |&(option, path): &(&'static str, Option<&Path>)| Some((option, path?.to_owned()));
+    let all = [("--json", json)];
+    let all: Vec<(&str, PathBuf)> = all.iter().chain(outputs).filter_map(named).collect();
     let refused = |option: &str, path: &Path, why: &str| {
         Err(Failure::usage(anyhow!("{option} {}: {why}", path.display())))
     };
-    for (option, path) in &outputs {
+    for (position, (option, path)) in all.iter().enumerate() {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         if folder.is_some_and(|folder| !folder.is_dir()) {
             return refused(option, path, "the folder does not exist; make it first");
@@ -80,20 +89,22 @@ pub(crate) fn check_files(input: &Path, json: &Json, svg: Option<&Path>) -> Resu
         if path.is_dir() {
             return refused(option, path, "is a folder; expected a file to write");
         }
-        if same_file(path, input) {
+        if inputs.iter().flatten().any(|input| same_file(path, input)) {
             return refused(
                 option,
                 path,
                 "is the input, which it would replace; name another file",
             );
         }
-    }
-    match &outputs[..] {
-        [(_, json), (option, svg)] if same_file(json, svg) => {
-            refused(option, svg, "is the file of --json, too; name another file")
+        if let Some((other, _)) = all[..position].iter().find(|(_, other)| same_file(other, path)) {
+            return refused(
+                option,
+                path,
+                &format!("is the file of {other}, too; name another file"),
+            );
         }
-        _ => Ok(()),
     }
+    Ok(())
 }
 
 /// Whether two paths lead to one file, which may not be there yet.

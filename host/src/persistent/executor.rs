@@ -32,6 +32,8 @@ pub struct PersistentExecutor {
     device: Device,
     pub(super) shared: Arc<Shared>,
     domains: u32,
+    /// Without operations, and with no place in the table.
+    empty: Program,
     /// The last item of each lane.
     lanes: Mutex<Vec<Option<kasmina_ring::Ticket>>>,
     watchdog: Option<JoinHandle<()>>,
@@ -105,7 +107,8 @@ impl PersistentExecutor {
             .spawn(move || watchdog::watch(&watched))
             .map_err(|source| Error::Thread { source })?;
         let (device, lanes) = (device.clone(), Mutex::default());
-        Ok(Self { device, shared, domains, lanes, watchdog: Some(watchdog) })
+        let empty = Program::of_operations("ping", Vec::new(), 1, Arc::default());
+        Ok(Self { device, shared, domains, empty, lanes, watchdog: Some(watchdog) })
     }
 
     /// The device.
@@ -233,6 +236,26 @@ impl PersistentExecutor {
         shared.counters.submit();
         shared.wake();
         Ok(Ticket { shared: Arc::clone(shared), item })
+    }
+
+    /// Submits an item without operations, in lane 0: what comes back is a round trip to the resident kernel, and that
+    /// everything submitted in the lane before is complete.
+    ///
+    /// # Errors
+    /// As [`Self::submit_with`].
+    pub fn ping(&self) -> Result<Ticket, Error> {
+        recording::refuse("a submission")?;
+        if self.shared.rings.close_reason().is_some() {
+            return Err(self.shared.closed_error().into());
+        }
+        let buffers = &self.empty.inner.buffers;
+        // There are none: nothing is waited for.
+        buffers.begin();
+        let submitted = self.push(&self.empty, 0, &ItemOptions::default());
+        if submitted.is_err() {
+            buffers.end();
+        }
+        submitted
     }
 
     /// An item whose descriptor nobody has checked.

@@ -33,7 +33,7 @@ pub(crate) fn run(command: &Command) -> Result<Status, Failure> {
 const MOST_ROWS: usize = 40;
 
 /// The name of a layer's element type.
-fn dtype_name(dtype: Dtype) -> &'static str {
+pub(super) fn dtype_name(dtype: Dtype) -> &'static str {
     match dtype {
         Dtype::F32 => "f32",
         Dtype::F16 => "f16",

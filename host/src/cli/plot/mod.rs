@@ -2,6 +2,7 @@
 
 mod heatmap;
 mod lines;
+mod steps;
 
 use std::path::Path;
 
@@ -10,6 +11,7 @@ use plotters::style::RGBColor;
 
 pub(crate) use heatmap::Heatmap;
 pub(crate) use lines::{Chart, Line, lines};
+pub(crate) use steps::{StepChart, Steps, steps};
 
 use super::Failure;
 use super::output::write_file;
