@@ -179,7 +179,10 @@ impl Uniformity {
 /// The registers that an instruction writes, and the text of what it reads.
 fn split(instruction: &Instruction) -> (impl Iterator<Item = &str>, &str) {
     let operands = instruction.operands.as_str();
+    let operation = instruction.opcode.split('.').next().unwrap_or_default();
     let end = match operands.as_bytes().first() {
+        // These write nothing: what is first is read.
+        _ if ["bra", "brx", "nanosleep"].contains(&operation) => 0,
         // An address first: a store or the like, which writes no register.
         Some(b'[') | None => 0,
         Some(b'{') => operands.find('}').map_or(operands.len(), |end| end + 1),

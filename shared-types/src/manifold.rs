@@ -187,8 +187,8 @@ pub enum Command {
     Drain = 1,
     /// Leave after the items in work.
     Stop = 2,
-    /// As `Stop`, and leave an item that never ends as well: for the executor, which cannot take its threads back. On a
-    /// GPU the context goes.
+    /// As `Stop`, and trap in an item that never ends: for the executor, which cannot take its threads back. On a GPU the
+    /// context goes.
     Abandon = 3,
 }
 

@@ -79,6 +79,10 @@ fn is_known<const DOMAINS: u32>(code: u32) -> bool {
 /// The parameters at `at` are those of the operation's kernel, for a grid of so many blocks; every thread of the block
 /// calls it.
 #[inline(always)]
+#[allow(
+    clippy::collapsible_match,
+    reason = "as a guard, a condition on the thread makes a branch that threads take differently of the match"
+)]
 unsafe fn one<const DOMAINS: u32, const THREADS: u32>(
     p: &Manifold,
     at: usize,
@@ -94,15 +98,17 @@ unsafe fn one<const DOMAINS: u32, const THREADS: u32>(
                 {
                     thread::spin_wait(1000);
                 }
+                // It never ends: the item is not complete.
+                hint::trap();
             }
             operation::TRAP => hint::trap(),
             operation::AXPBY_F32 => axpby::axpby::<f32, true>(&parameters(p, at), place),
             operation::AXPBY_F64 => axpby::axpby::<f64, true>(&parameters(p, at), place),
-            operation::BLEND_FORWARD_F32
-                if DOMAINS & domain::LAYER != 0 && is_of_first::<THREADS>(BLEND_THREADS as u32) =>
-            {
-                let team = FirstThreads::<THREADS>;
-                blend_forward::<f32, _, 4, 4, false, true>(parameters(p, at), place, team);
+            operation::BLEND_FORWARD_F32 if DOMAINS & domain::LAYER != 0 => {
+                if is_of_first::<THREADS>(BLEND_THREADS as u32) {
+                    let team = FirstThreads::<THREADS>;
+                    blend_forward::<f32, _, 4, 4, false, true>(parameters(p, at), place, team);
+                }
             }
             operation::BELIEF_STEP_C64 if DOMAINS & domain::INFORMATION != 0 => {
                 type Sweep = Teams<f64, 2, 1, 1, 4, 4>;
@@ -116,15 +122,15 @@ unsafe fn one<const DOMAINS: u32, const THREADS: u32>(
                 type Sweep = Teams<f64, 2, 1, 1, 4, 4>;
                 infer::run::<Sweep, INFER, true>(parameters(p, at), place);
             }
-            operation::GEMV_F32
-                if DOMAINS & domain::LINEAR != 0 && is_of_first::<THREADS>(GEMV_BLOCK_THREADS) =>
-            {
-                gemv::gemv::<f32, 4, 2, true>(&parameters(p, at), place);
+            operation::GEMV_F32 if DOMAINS & domain::LINEAR != 0 => {
+                if is_of_first::<THREADS>(GEMV_BLOCK_THREADS) {
+                    gemv::gemv::<f32, 4, 2, true>(&parameters(p, at), place);
+                }
             }
-            operation::GEMV_F64
-                if DOMAINS & domain::LINEAR != 0 && is_of_first::<THREADS>(GEMV_BLOCK_THREADS) =>
-            {
-                gemv::gemv::<f64, 2, 2, true>(&parameters(p, at), place);
+            operation::GEMV_F64 if DOMAINS & domain::LINEAR != 0 => {
+                if is_of_first::<THREADS>(GEMV_BLOCK_THREADS) {
+                    gemv::gemv::<f64, 2, 2, true>(&parameters(p, at), place);
+                }
             }
             _ => {}
         }

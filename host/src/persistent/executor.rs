@@ -244,18 +244,7 @@ impl PersistentExecutor {
     /// # Errors
     /// As [`Self::submit_with`].
     pub fn ping(&self) -> Result<Ticket, Error> {
-        recording::refuse("a submission")?;
-        if self.shared.rings.close_reason().is_some() {
-            return Err(self.shared.closed_error().into());
-        }
-        let buffers = &self.empty.inner.buffers;
-        // There are none: nothing is waited for.
-        buffers.begin();
-        let submitted = self.push(&self.empty, 0, &ItemOptions::default());
-        if submitted.is_err() {
-            buffers.end();
-        }
-        submitted
+        self.submit(&self.empty)
     }
 
     /// An item whose descriptor nobody has checked.

@@ -97,6 +97,21 @@ fn a_value_that_a_divergent_branch_chooses_is_divergent() {
     assert_eq!(lint(&diamond(condition, "bar.sync 0;")).errors.len(), 1);
 }
 
+/// A jump through a table reads its register: that the jump stands where threads have parted does not make it theirs.
+#[test]
+fn a_jump_through_a_table_writes_nothing() {
+    let table = |index: &str| {
+        format!(
+            ".version 8.0\n.visible .entry k(\n.param .u64 k_param_0\n)\n{{\nmov.u32 %r1, %tid.x;\n{index}\n\
+             setp.eq.b32 %p3, %r1, 0;\n@%p3 bra $S;\n$L_brx_0: .branchtargets\n$A,\n$B;\nbrx.idx %r2, \
+             $L_brx_0;\n$A:\nbar.sync 0;\nbra.uni $S;\n$B:\nbar.sync 0;\n$S:\nret;\n}}\n"
+        )
+    };
+    let read = lint(&table("ld.global.b32 %r2, [%rd1];"));
+    assert_eq!((read.errors.len(), read.warnings.len()), (0, 1), "{read:?}");
+    assert_eq!(lint(&table("and.b32 %r2, %r1, 1;")).errors.len(), 1);
+}
+
 #[test]
 fn barriers_in_sequence_or_on_one_side_are_no_duplicates() {
     let ptx = diamond(BY_THREAD, "").replace("$B:\n", "$B:\nbar.sync 0;\nbar.sync 0;\n");
