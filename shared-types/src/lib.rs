@@ -59,7 +59,9 @@ pub use linear::{
 };
 pub use linear_sample::{LINEAR_SAMPLE_SUMS, LinearSample};
 pub use linear_wgmma::{LinearRepack, LinearWgmmaParams};
-pub use manifold::{ItemDescriptor, ItemPriority, ItemStatus, Manifold, Need, Operation};
+pub use manifold::{
+    ItemDescriptor, ItemPriority, ItemStatus, Manifold, ManifoldEcho, Need, Operation,
+};
 pub use normalization::{
     ActivationNorm, ActivationNormBackward, Norm, NormGradientMerge, NormOrder, NormPlan,
 };

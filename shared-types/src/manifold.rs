@@ -257,6 +257,25 @@ crate::assert_layout!(Manifold, size = 160, align = 16, {
     barriers: 128, capacity_mask: 144, groups: 148, host_limit_ns: 152,
 });
 
+/// What `manifold_echo` takes.
+#[repr(C, align(16))]
+#[derive(Clone, Copy)]
+pub struct ManifoldEcho {
+    /// The word to answer, mapped; 0 before the launch.
+    pub bell: Out<u64>,
+    /// The answer, mapped.
+    pub answer: Out<u64>,
+    /// The kernel ends when the word has not changed for so long, in nanoseconds.
+    pub limit_ns: u64,
+    #[doc(hidden)]
+    pub _padding: u64,
+}
+
+crate::assert_layout!(ManifoldEcho, size = 48, align = 16, { bell: 0, answer: 16, limit_ns: 32 });
+
+/// The word that ends `manifold_echo`.
+pub const ECHO_ENDS: u64 = u64::MAX;
+
 #[cfg(test)]
 mod tests {
     use super::*;

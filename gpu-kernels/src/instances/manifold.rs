@@ -1,10 +1,10 @@
 //! The resident kernels' handles.
 
 use kasmina_device::Kernel;
-use kasmina_types::Manifold;
 use kasmina_types::tiles::manifold::domain;
+use kasmina_types::{Manifold, ManifoldEcho};
 
-use crate::manifold::manifold as kernels;
+use crate::manifold::{echo, manifold as kernels};
 
 /// A resident kernel.
 #[derive(Clone, Copy)]
@@ -35,4 +35,9 @@ pub fn manifold(domains: u32) -> ResidentInstance {
     }
     kasmina_types::manifold_tiles!(instance);
     best.expect("one kernel has all domains")
+}
+
+/// The resident thread that answers.
+pub fn manifold_echo() -> &'static Kernel<ManifoldEcho> {
+    echo::manifold_echo::handle()
 }

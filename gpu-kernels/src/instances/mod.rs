@@ -37,7 +37,7 @@ pub use linear::{
     linear_sample, linear_simt, linear_wgmma,
 };
 
-pub use manifold::{ResidentInstance, manifold};
+pub use manifold::{ResidentInstance, manifold, manifold_echo};
 
 /// An instance of one of the layer's passes whose threads load their rows themselves.
 #[derive(Clone, Copy)]

@@ -85,6 +85,7 @@ pub(super) const fn add(table: &mut Table) {
         };
     }
     manifold_tiles!(manifold);
+    table.add("manifold_echo", "manifold_echo", DType::F32, 1, 32, 1);
 }
 
 #[cfg(test)]
