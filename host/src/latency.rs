@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Buckets of a power of two.
 const FINE: u32 = 8;
 const BUCKETS: usize = (64 * FINE) as usize;
@@ -50,11 +52,29 @@ impl LatencyHistogram {
         })
     }
 
+    /// As [`Self::buckets`], for documents.
+    pub(crate) fn records(&self) -> Vec<LatencyBucket> {
+        let us = |end: Duration| end.as_secs_f64() * 1e6;
+        let record = |(from, to, count)| LatencyBucket { from_us: us(from), to_us: us(to), count };
+        self.buckets().map(record).collect()
+    }
+
     /// The buckets that are not empty: lower end, upper end, how many.
     pub fn buckets(&self) -> impl Iterator<Item = (Duration, Duration, u64)> {
         let filled = self.counts.iter().enumerate().filter(|&(_, &items)| items > 0);
         filled.map(|(bucket, &items)| (lower_end(bucket), lower_end(bucket + 1), items))
     }
+}
+
+/// A bucket of a [`LatencyHistogram`], as it stands in documents.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LatencyBucket {
+    /// Its lower end.
+    pub from_us: f64,
+    /// Its upper end.
+    pub to_us: f64,
+    /// How many latencies are in it.
+    pub count: u64,
 }
 
 /// A histogram that threads count in and read at the same time.

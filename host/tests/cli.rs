@@ -165,6 +165,22 @@ fn list_names_every_kernel() {
 }
 
 #[test]
+fn list_names_the_operations_of_resident_kernels() {
+    use kasmina::types::tiles::manifold::MANIFOLD_OPERATIONS;
+    let output = words("list --json -");
+    let list = json(&output);
+    let operations = list["operations"].as_array().unwrap();
+    assert_eq!(operations.len(), MANIFOLD_OPERATIONS.len());
+    let resident = |kernel: &str| {
+        let found = operations.iter().find(|operation| operation["kernel"] == kernel).unwrap();
+        found["resident"].as_array().unwrap().clone()
+    };
+    assert_eq!(resident("gemv_f32"), ["manifold_linear", "manifold_all"]);
+    assert_eq!(resident("axpby_f32").len(), 4);
+    assert!(stderr(&output).contains("resident kernels"), "{}", stderr(&output));
+}
+
+#[test]
 fn inspect_shows_ptx_and_resources() {
     let output = words("inspect blend_forward_f32_v16 --target sm_90a --json -");
     assert_eq!(code(&output), 0, "{}", stderr(&output));

@@ -142,7 +142,7 @@ fn figures_are_of_every_batch() {
     let all = ["p50", "p90", "p99", "p99.9", "max"].map(latency);
     assert!(all[0] > 0.0 && all.is_sorted(), "{all:?}");
     let buckets = report["histogram"].as_array().unwrap();
-    let counted: u64 = buckets.iter().map(|bucket| bucket["batches"].as_u64().unwrap()).sum();
+    let counted: u64 = buckets.iter().map(|bucket| bucket["count"].as_u64().unwrap()).sum();
     assert_eq!(counted, 40);
     let last = buckets.last().unwrap();
     let (from, to) = (last["from_us"].as_f64().unwrap(), last["to_us"].as_f64().unwrap());
@@ -233,12 +233,9 @@ fn an_input_without_rows_is_no_failure() {
         assert!(stderr(&output).contains("no rows came"), "{}", stderr(&output));
     }
     // One that is closed has none either.
-    let command = format!("exec \"$0\" {} <&-", line.replace('@', "/tmp/kasmina-no-such-folder/"));
-    let output = Command::new("sh")
-        .args(["-c", &command.replace("--output /tmp/kasmina-no-such-folder/y --histogram /tmp/kasmina-no-such-folder/svg", "")])
-        .arg(env!("CARGO_BIN_EXE_kasmina"))
-        .output()
-        .unwrap();
+    let closed = "exec \"$0\" stream --input - --seeds 2 --chunk 3 --device cpu --json - <&-";
+    let output =
+        Command::new("sh").args(["-c", closed, env!("CARGO_BIN_EXE_kasmina")]).output().unwrap();
     assert_eq!(report(&output)["rows"], 0);
 }
 

@@ -44,7 +44,7 @@ impl Work {
 }
 
 /// A random model.
-fn model(seed: u64, m: usize, n: usize) -> GaussianModel {
+pub(super) fn model(seed: u64, m: usize, n: usize) -> GaussianModel {
     let mut array = 10 * seed;
     // Drawn of [−0.5, 1.5).
     random_model(m, n, Spectrum::Close, &mut |len, low, high| {

@@ -9,6 +9,7 @@ mod backward;
 mod cases;
 mod copy_rate;
 pub(crate) mod data;
+pub mod dispatch;
 mod environment;
 mod error;
 mod fusion;

@@ -1,7 +1,8 @@
-//! `kasmina list`: the kernels, and the chains of stages that some compute.
+//! `kasmina list`: the kernels, the chains of stages that some compute, and the operations of resident kernels.
 
 use kasmina_types::ReduceOp;
 use kasmina_types::fusion::{Declaration, FUSIONS};
+use kasmina_types::tiles::manifold::{MANIFOLD_OPERATIONS, ManifoldOperation, domain};
 use kasmina_types::tiles::{TILES, Tile};
 use serde::Serialize;
 
@@ -19,6 +20,18 @@ pub(crate) struct Arguments {
 struct List {
     kernels: Vec<Kernel>,
     fusions: Vec<Fusion>,
+    operations: Vec<Operation>,
+}
+
+/// What a resident kernel carries out in the place of a launch.
+#[derive(Serialize)]
+struct Operation {
+    /// The kernel that would be launched.
+    kernel: &'static str,
+    /// Its number.
+    code: u32,
+    /// The resident kernels that have it.
+    resident: Vec<&'static str>,
 }
 
 /// A chain of stages in one kernel.
@@ -83,7 +96,16 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     arguments.json.say(
         "bytes saved: n values of a segment before the stage that contracts them, m after it",
     )?;
-    arguments.json.write(&List { kernels, fusions })?;
+    let operations: Vec<Operation> = MANIFOLD_OPERATIONS.iter().map(Operation::of).collect();
+    let mut table = arguments.json.table(["operation", "number", "resident kernels"]);
+    for Operation { kernel, code, resident } in &operations {
+        table.add_row([*kernel, &code.to_string(), &resident.join(", ")]);
+    }
+    arguments.json.say(table)?;
+    arguments
+        .json
+        .say("operations: the launches that an item of a resident kernel takes the place of")?;
+    arguments.json.write(&List { kernels, fusions, operations })?;
     Ok(Status::Pass)
 }
 
@@ -98,6 +120,22 @@ impl Kernel {
             min_capability: capability(tile),
             computes: computes(tile).unwrap_or_default(),
         }
+    }
+}
+
+impl Operation {
+    fn of(operation: &ManifoldOperation) -> Self {
+        let &ManifoldOperation { entry, code, domains } = operation;
+        let mut resident = Vec::new();
+        macro_rules! instance {
+            ($entry:ident, $domains:ident, $threads:literal, $shared:literal) => {
+                if domains == 0 || domains & domain::$domains != 0 {
+                    resident.push(stringify!($entry));
+                }
+            };
+        }
+        kasmina_types::manifold_tiles!(instance);
+        Self { kernel: entry, code, resident }
     }
 }
 

@@ -5,7 +5,7 @@ use plotters::prelude::*;
 
 use super::{FONT, said};
 use crate::cli::Failure;
-use crate::latency::LatencyHistogram;
+use crate::latency::LatencyBucket;
 
 const SIZE: (u32, u32) = (900, 420);
 
@@ -20,6 +20,9 @@ const COLOURS: [RGBColor; 8] = [
     RGBColor(90, 60, 150),
     RGBColor(0, 0, 0),
 ];
+
+/// How much longer the axis is for the legend, as a share of what the curves take.
+const LEGEND_SHARE: f64 = 0.5;
 
 /// What is drawn of the logarithmic axis, in its unit.
 const LOG_X: std::ops::RangeInclusive<f64> = 1e-6..=1e15;
@@ -41,21 +44,21 @@ pub(crate) struct Steps<'a> {
 
 impl<'a> Steps<'a> {
     /// How many latencies there were, over microseconds.
-    pub(crate) fn of_counts(name: &'a str, latencies: &LatencyHistogram) -> Self {
-        Self::scaled(name, latencies, 1.0)
+    pub(crate) fn counts(name: &'a str, histogram: &[LatencyBucket]) -> Self {
+        Self::scaled(name, histogram, 1.0)
     }
 
     /// What share of the latencies there were, in percent, over microseconds.
-    pub(crate) fn of_shares(name: &'a str, latencies: &LatencyHistogram) -> Self {
-        Self::scaled(name, latencies, 100.0 / latencies.count().max(1) as f64)
+    pub(crate) fn shares(name: &'a str, histogram: &[LatencyBucket]) -> Self {
+        let all: u64 = histogram.iter().map(|bucket| bucket.count).sum();
+        Self::scaled(name, histogram, 100.0 / all.max(1) as f64)
     }
 
-    fn scaled(name: &'a str, latencies: &LatencyHistogram, scale: f64) -> Self {
-        let us = |time: std::time::Duration| time.as_secs_f64() * 1e6;
-        let buckets = latencies
-            .buckets()
+    fn scaled(name: &'a str, histogram: &[LatencyBucket], scale: f64) -> Self {
+        let buckets = histogram
+            .iter()
             // The axis has no 0.
-            .map(|(low, high, count)| (us(low).max(*LOG_X.start()), us(high), count as f64 * scale))
+            .map(|b| (b.from_us.max(*LOG_X.start()), b.to_us, b.count as f64 * scale))
             .filter(|(low, high, _)| low < high && LOG_X.contains(low) && LOG_X.contains(high))
             .collect();
         Self { name, buckets }
@@ -82,13 +85,17 @@ impl<'a> Steps<'a> {
     }
 }
 
-/// The chart as SVG.
-pub(crate) fn steps(chart: &StepChart<'_>) -> Result<String, Failure> {
+/// The charts, one below the other, as SVG.
+pub(crate) fn steps(charts: &[StepChart<'_>]) -> Result<String, Failure> {
     let mut text = String::new();
     {
-        let area = SVGBackend::with_string(&mut text, SIZE).into_drawing_area();
+        let rows = charts.len().max(1);
+        let size = (SIZE.0, SIZE.1 * rows as u32);
+        let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
         area.fill(&WHITE).map_err(said)?;
-        chart.draw(&area)?;
+        for (chart, part) in charts.iter().zip(area.split_evenly((rows, 1))) {
+            chart.draw(&part)?;
+        }
         area.present().map_err(said)?;
     }
     Ok(text)
@@ -102,7 +109,9 @@ impl StepChart<'_> {
         let all = || self.curves.iter().flat_map(|curve| &curve.buckets);
         let left = all().map(|bucket| bucket.0).fold(f64::INFINITY, f64::min);
         let right = all().map(|bucket| bucket.1).fold(f64::NEG_INFINITY, f64::max);
-        let (left, right) = if left < right { (left, right) } else { (1.0, 10.0) };
+        let (left, right) = if left < right { decades(left, right) } else { (1.0, 10.0) };
+        // Room for the legend.
+        let legend = if self.curves.len() > 1 { (right / left).powf(LEGEND_SHARE) } else { 1.0 };
         let top = all().map(|bucket| bucket.2).fold(0.0, f64::max);
         let top = if top > 0.0 { 1.05 * top } else { 1.0 };
         let mut chart = ChartBuilder::on(area)
@@ -110,13 +119,13 @@ impl StepChart<'_> {
             .margin(12)
             .x_label_area_size(36)
             .y_label_area_size(70)
-            .build_cartesian_2d((left / 1.3..right * 1.3).log_scale(), 0.0..top)
+            .build_cartesian_2d((left..right * legend).log_scale(), 0.0..top)
             .map_err(said)?;
         chart
             .configure_mesh()
             .x_desc(self.x_label)
             .y_desc(self.y_label)
-            .x_label_formatter(&|&x| label(x))
+            .x_label_formatter(&|&x| if is_labelled(x) { label(x) } else { String::new() })
             .y_label_formatter(&|&y| label(y))
             .label_style((FONT, 13))
             .max_light_lines(1)
@@ -147,6 +156,18 @@ impl StepChart<'_> {
     }
 }
 
+/// The powers of ten around a range: a logarithmic axis that has less than one of them has no marks.
+fn decades(left: f64, right: f64) -> (f64, f64) {
+    let (low, high) = (left.log10().floor(), right.log10().ceil());
+    (10_f64.powf(low), 10_f64.powf(high.max(low + 1.0)))
+}
+
+/// Whether a mark of the axis is 1, 2 or 5 times a power of ten: more labels would run into each other.
+fn is_labelled(x: f64) -> bool {
+    let leading = x / 10_f64.powf(x.log10().floor());
+    [1.0, 2.0, 5.0, 10.0].iter().any(|digit| (leading - digit).abs() < 1e-6)
+}
+
 /// A label of an axis, short.
 fn label(value: f64) -> String {
     if value == 0.0 {
@@ -164,9 +185,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::latency::LatencyHistogram;
 
-    fn histogram(us: impl IntoIterator<Item = u64>) -> LatencyHistogram {
-        LatencyHistogram::of(us.into_iter().map(Duration::from_micros))
+    fn histogram(us: impl IntoIterator<Item = u64>) -> Vec<LatencyBucket> {
+        LatencyHistogram::of(us.into_iter().map(Duration::from_micros)).records()
     }
 
     #[test]
@@ -189,13 +211,22 @@ mod tests {
     }
 
     #[test]
+    fn axes_are_whole_decades_with_few_labels() {
+        assert_eq!(decades(14.0, 95.0), (10.0, 100.0));
+        assert_eq!(decades(0.5, 20.0), (0.1, 100.0));
+        assert_eq!(decades(10.0, 10.0), (10.0, 100.0));
+        let labelled: Vec<u32> = (1..=100).filter(|&x| is_labelled(x.into())).collect();
+        assert_eq!(labelled, [1, 2, 5, 10, 20, 50, 100]);
+    }
+
+    #[test]
     fn charts_have_title_axes_curves_and_legend() {
         let (few, many) = (histogram([5, 5, 6]), histogram(1..2000));
-        let curves = vec![Steps::of_shares("few of them", &few), Steps::of_shares("many", &many)];
+        let curves = vec![Steps::shares("few of them", &few), Steps::shares("many", &many)];
         let shares: f64 = curves[0].buckets.iter().map(|bucket| bucket.2).sum();
         assert!((shares - 100.0).abs() < 1e-9, "{shares}");
         let text =
-            steps(&StepChart { title: "a title", x_label: "µs", y_label: "%", curves }).unwrap();
+            steps(&[StepChart { title: "a title", x_label: "µs", y_label: "%", curves }]).unwrap();
         for part in
             ["<svg", "a title", "µs", "few of them", "many", "<polyline", "\n100\n", "</svg>"]
         {
@@ -206,9 +237,9 @@ mod tests {
     #[test]
     fn what_cannot_be_shown_is_left_out() {
         for latencies in [histogram([]), histogram([0]), histogram([u64::MAX / 1000])] {
-            let curves = vec![Steps::of_counts("one", &latencies)];
+            let curves = vec![Steps::counts("one", &latencies)];
             let chart = StepChart { title: "t", x_label: "x", y_label: "y", curves };
-            let text = steps(&chart).unwrap();
+            let text = steps(&[chart]).unwrap();
             assert!(!text.contains("NaN") && !text.contains("inf"));
         }
     }

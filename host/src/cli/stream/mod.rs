@@ -30,7 +30,7 @@ use crate::dispatch::{Choice, Dispatch};
 use crate::error::Error;
 use crate::kasmina::files::{Dtype, LayerMatrix, Tensor, TensorFile, encode};
 use crate::kasmina::{LayerElement, SeedStates};
-use crate::latency::LatencyHistogram;
+use crate::latency::{LatencyBucket, LatencyHistogram};
 use crate::persistent::PersistentError;
 
 #[derive(clap::Args)]
@@ -125,7 +125,8 @@ struct Summary<'a> {
     misses: u64,
     /// How passes reached the device.
     dispatch: Option<Choice>,
-    histogram: Vec<Bucket>,
+    /// How many batches took how long.
+    histogram: Vec<LatencyBucket>,
     output: Option<&'a Path>,
 }
 
@@ -139,14 +140,6 @@ struct Latencies {
     #[serde(rename = "p99.9")]
     p999: f64,
     max: f64,
-}
-
-/// Batches whose latencies were between the two.
-#[derive(Serialize)]
-struct Bucket {
-    from_us: f64,
-    to_us: f64,
-    batches: u64,
 }
 
 /// Batches a second that can be told from 0, and from each other.
@@ -188,7 +181,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         return lines(arguments, &device, plan, asked);
     }
     let file = TensorFile::read(&arguments.input).map_err(Failure::usage)?;
-    let columns = file.raw("x").and_then(|(info, _)| info.shape.get(1).copied());
+    let (x, _) = file.tensor("x").map_err(Failure::usage)?;
+    let columns = x.shape.get(1).copied();
     let states = asked.states(Some(&file), columns)?;
     let x = LayerMatrix::read(&file, "x", &states).map_err(Failure::usage)?;
     match x.dtype {
@@ -254,7 +248,6 @@ fn stream<T: LayerElement>(
     let latencies = figures.latencies();
     write(arguments, &fed, shape, dtype, &latencies)?;
     let seconds = fed.took.as_secs_f64();
-    let bucket = |(from, to, batches)| Bucket { from_us: us(from), to_us: us(to), batches };
     let summary = Summary {
         device: device.name(),
         dtype: dtype_name(dtype),
@@ -270,7 +263,7 @@ fn stream<T: LayerElement>(
         latency_us: Latencies::of(&latencies, fed.longest),
         misses: fed.misses,
         dispatch: fed.choice,
-        histogram: latencies.buckets().map(bucket).collect(),
+        histogram: latencies.records(),
         output: arguments.output.as_deref(),
     };
     say(&arguments.json, device, &summary)?;
@@ -297,9 +290,9 @@ fn write(
             title: "Batches by latency, from when they were due",
             x_label: "µs",
             y_label: "batches",
-            curves: vec![Steps::of_counts("batches", latencies)],
+            curves: vec![Steps::counts("batches", &latencies.records())],
         };
-        plot::write(path, &plot::steps(&chart)?)?;
+        plot::write(path, &plot::steps(&[chart])?)?;
     }
     Ok(())
 }

@@ -1,15 +1,20 @@
 //! `kasmina bench`.
 
+mod dispatch;
+
 use std::path::PathBuf;
 
-use super::device::Choice;
-use super::output::{self, Json};
-use super::{Failure, Status};
 use crate::bench::record::{Document, Row, shape_name};
 use crate::bench::{self, BenchError, Options, peers, report};
+use crate::cli::device::Choice;
+use crate::cli::output::{self, Json};
+use crate::cli::{Failure, Status};
 
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Only cases with PATTERN in their name, such as `reduce_sum f32`; may be repeated
     #[arg(long, value_name = "PATTERN")]
     only: Vec<String>,
@@ -32,7 +37,16 @@ pub(crate) struct Arguments {
     json: Json,
 }
 
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Time what it costs to reach the device: launches, a CUDA graph, items of a resident kernel
+    Dispatch(dispatch::Arguments),
+}
+
 pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
+    if let Some(Command::Dispatch(arguments)) = &arguments.command {
+        return dispatch::run(arguments);
+    }
     if let (Some(folder), Some(text)) = (&arguments.report, &arguments.into) {
         let updated = report::update(folder, text).map_err(Failure::usage)?;
         output::write_file(text, updated.as_bytes()).map_err(Failure::usage)?;
