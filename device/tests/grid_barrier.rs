@@ -1,5 +1,6 @@
 //! The barrier of a group of blocks under the executor.
 
+use kasmina_device::atomic::{self, Order, Scope};
 use kasmina_device::global::{Load, Store};
 use kasmina_device::{grid, thread};
 use kasmina_simt::{Executor, Geometry, LaunchError};
@@ -52,8 +53,43 @@ fn blocks_see_what_all_left_before() {
         .expect("the blocks meet");
         let expected: usize = (0..ROUNDS).map(|round| PARTS * (1 + round) + 10).sum();
         assert!(found.iter().all(|&sum| sum as usize == expected), "{found:?}, not {expected}");
-        assert!(counts.iter().all(|count| count & (u32::MAX >> 1) == 0), "{counts:?}");
+        // As many meetings, and nobody on his way.
+        assert!(counts.iter().all(|count| count & 0xfff == 0), "{counts:?}");
     }
+}
+
+/// Some blocks of a group meet again before the others have seen that all had met; these come to the next meeting of all
+/// when the leader calls.
+#[test]
+fn fewer_blocks_meet_between() {
+    const ROUNDS: u32 = 6;
+    let (mut counts, mut call) = (vec![0_u32], vec![0_u32]);
+    let views = (Out::new(counts.as_mut_ptr(), 1), Out::new(call.as_mut_ptr(), 1));
+    for seed in 0..20 {
+        launch(3, seed, || {
+            let ((count, call), block) = (views, thread::block_idx_x());
+            // SAFETY: every thread of the blocks that meet comes, and no block to a meeting before the one that others
+            // are at; the call is the leader's to write.
+            unsafe {
+                for round in 1..=ROUNDS {
+                    if block == 0 && thread::thread_idx_x() == 0 {
+                        atomic::store(&call, 0, round, Order::Release, Scope::Device);
+                    }
+                    while atomic::load(&call, 0, Order::Acquire, Scope::Device) < round {
+                        thread::spin_wait(0);
+                    }
+                    grid::barrier(&count, 0, 3, block == 0);
+                    if block < 2 {
+                        (0..round % 3).for_each(|_| grid::barrier(&count, 0, 2, block == 0));
+                    }
+                }
+            }
+        })
+        .expect("the blocks meet");
+        call[0] = 0;
+    }
+    let meetings = 20 * (1..=ROUNDS).map(|round| 1 + round % 3).sum::<u32>();
+    assert_eq!(counts[0], meetings << 12);
 }
 
 /// A block that does not come is a deadlock, not a wrong result.
