@@ -86,7 +86,8 @@ const MEETING_SHIFT: u32 = 12;
 /// acquisition, and the second, order them before every thread.
 ///
 /// # Safety
-/// Every thread of each of the `blocks` blocks calls it, equally often and with one leader; `blocks` is 1 or more;
+/// Every thread of each of the `blocks` blocks calls it, equally often and with one leader; where other blocks of the group
+/// meet next, they come only after all of these have; `blocks` is 1 or more;
 /// all of them are resident at once, as a cooperative launch sees to; `index < counts.len()`, the count is the group's
 /// alone and was zero before its first barrier.
 #[inline(always)]

@@ -114,6 +114,16 @@ impl<T: Pod> MappedBuffer<T> {
 }
 
 impl MappedBuffer<u32> {
+    /// Copies the bytes from `offset` on, each from its word as it is then.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub(super) fn read_bytes(&self, offset: usize, bytes: &mut [u8]) {
+        for (at, byte) in (offset..).zip(bytes) {
+            *byte = self.read(at / 4).to_ne_bytes()[at % 4];
+        }
+    }
+
     /// Word `index` as an atomic, shared with kernels at system scope.
     ///
     /// # Panics

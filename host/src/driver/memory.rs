@@ -276,15 +276,7 @@ impl<T: Pod> CudaBuffer<T> {
             Ok(()) | Err(DriverError::ContextLost { .. }) => {}
             Err(why) => return Err(why),
         }
-        let bytes: &mut [u8] = bytemuck::cast_slice_mut(values);
-        let mut word = (0, [0; 4]);
-        for (at, byte) in (offset..).zip(bytes) {
-            let index = at / 4;
-            if at % 4 == 0 || word.0 != index {
-                word = (index, host.read(index).to_ne_bytes());
-            }
-            *byte = word.1[at % 4];
-        }
+        host.read_bytes(offset, bytemuck::cast_slice_mut(values));
         Ok(())
     }
 
