@@ -117,6 +117,8 @@ impl StepChart<'_> {
         let mut chart = ChartBuilder::on(area)
             .caption(self.title, (FONT, 18))
             .margin(12)
+            // For the half of the last label that is behind the axis.
+            .margin_right(40)
             .x_label_area_size(36)
             .y_label_area_size(70)
             .build_cartesian_2d((left..right * legend).log_scale(), 0.0..top)
