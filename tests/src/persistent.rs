@@ -205,6 +205,7 @@ pub fn check_sequence(device: &Device, len: usize) {
     let mut sequence = Sequence::new(device, len, 170);
     let program = executor.record("sequence", || sequence.run(device)).expect("a program");
     assert_eq!((program.len(), executor.statistics().launches), (170, 0));
+    let begun = Instant::now();
     for runs in 1..=3 {
         executor.submit(&program).and_then(|t| t.wait()).expect("an item");
         let expected = sequence.expected(runs);
@@ -215,7 +216,9 @@ pub fn check_sequence(device: &Device, len: usize) {
             got[0]
         );
     }
-    assert_eq!(executor.statistics().launches, 1);
+    // It leaves when there is no work for a second.
+    let launches = executor.statistics().launches;
+    assert!(launches == 1 || begun.elapsed() > Duration::from_secs(1), "{launches} launches");
 }
 
 /// What a stream of items came to.

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use kasmina_simt::Executor;
 use kasmina_types::Operation;
+use kasmina_types::manifold::GroupState;
 
+use super::shared::Presence;
 use super::*;
 use crate::buffer::Buffer;
 use crate::device::Device;
@@ -20,7 +22,18 @@ fn device() -> Device {
 }
 
 fn executor(device: &Device) -> PersistentExecutor {
-    executor_with(device, PersistentConfig::default())
+    // Long enough for a machine that is busy.
+    let idle_limit = Duration::from_secs(60);
+    executor_with(device, PersistentConfig { idle_limit, ..Default::default() })
+}
+
+/// Waits for what comes in moments, on a busy machine in seconds.
+fn wait_until(what: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !what() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it does not come");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn executor_with(device: &Device, config: PersistentConfig) -> PersistentExecutor {
@@ -183,7 +196,7 @@ fn a_kernel_that_never_answers_is_found_and_replaced() {
     let stuck = executor.submit(&Program::provoking(Provoke::Hang)).unwrap();
     let behind = executor.submit(&good).unwrap();
     let found = fault(stuck.wait().unwrap_err());
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     assert!(matches!(found.cause, FaultCause::Stalled { after } if after.as_millis() >= 200));
     let [item] = &found.items[..] else { panic!("{found}") };
     assert_eq!((item.program.as_str(), item.ring, item.sequence), ("hang", 1, 2));
@@ -293,7 +306,7 @@ fn stopping_gives_back_what_was_not_begun() {
     let behind = executor.submit(&empty()).unwrap();
     let begun = Instant::now();
     let unfinished = executor.stop();
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(begun.elapsed() < Duration::from_secs(20));
     assert_eq!(unfinished.len(), 2);
     assert_eq!((unfinished[1].ring, unfinished[1].sequence), (behind.ring(), behind.sequence()));
     for ticket in [long, behind] {
@@ -439,7 +452,7 @@ fn dropping_never_hangs() {
     let executor = executor_with(&device, config);
     executor.submit(&Program::provoking(Provoke::Hang)).unwrap();
     drop(executor);
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(begun.elapsed() < Duration::from_secs(20));
 }
 
 #[test]
@@ -448,10 +461,11 @@ fn an_idle_kernel_leaves_and_comes_back() {
     let config = PersistentConfig { idle_limit: Duration::from_millis(30), ..Default::default() };
     let executor = executor_with(&device, config);
     let empty = empty();
-    for round in 1..=3 {
+    for _ in 0..3 {
+        let before = executor.statistics().launches;
         executor.submit(&empty).unwrap().wait().unwrap();
-        assert_eq!(executor.statistics().launches, round);
-        thread::sleep(Duration::from_millis(200));
+        assert!(executor.statistics().launches > before);
+        wait_until(|| executor.shared.presence() == Presence::Away);
     }
     // Also where the item comes while the kernel leaves.
     for round in 0..40 {
@@ -469,11 +483,11 @@ fn a_host_that_shows_no_life_is_left_and_found_again() {
     executor.submit(&empty).unwrap().wait().unwrap();
     {
         // The watchdog waits for this lock: no heartbeat.
-        let _held = executor.shared.resident();
-        thread::sleep(Duration::from_millis(200));
+        let held = executor.shared.resident();
+        wait_until(|| held.reports().all(|group| group.state == GroupState::Deserted));
     }
     executor.submit(&empty).unwrap().wait_for(Duration::from_secs(20)).unwrap();
-    assert_eq!(executor.statistics().launches, 2);
+    assert!(executor.statistics().launches >= 2);
 }
 
 #[test]
