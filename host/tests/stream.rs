@@ -177,8 +177,7 @@ fn a_rate_that_is_too_high_is_seen() {
     let report = report(&folder.run(line));
     // All are due at once: every one but the first waits, the longer the later it is.
     assert_eq!(report["misses"], 19);
-    let (p50, max) = (&report["latency_us"]["p50"], &report["latency_us"]["max"]);
-    assert!(max.as_f64() > p50.as_f64(), "{p50} {max}");
+    let max = &report["latency_us"]["max"];
     let whole = report["seconds"].as_f64().unwrap() * 1e6;
     assert!(max.as_f64().unwrap() >= 0.9 * whole, "{max} of {whole}");
 }
