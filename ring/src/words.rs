@@ -26,20 +26,6 @@ pub trait Words: Send + Sync {
     fn store(&self, index: usize, value: u64);
 }
 
-impl<W: Words + ?Sized> Words for &W {
-    fn len(&self) -> usize {
-        (**self).len()
-    }
-
-    fn load(&self, index: usize) -> u64 {
-        (**self).load(index)
-    }
-
-    fn store(&self, index: usize, value: u64) {
-        (**self).store(index, value);
-    }
-}
-
 impl<W: Words + ?Sized> Words for Arc<W> {
     fn len(&self) -> usize {
         (**self).len()

@@ -1,6 +1,6 @@
 //! What each way costs on the device at hand.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -43,11 +43,10 @@ impl DispatchCosts {
     /// # Errors
     /// A failed call.
     pub fn of(device: &Device) -> Result<Option<Self>, Error> {
-        static KNOWN: Mutex<Option<HashMap<u32, DispatchCosts>>> = Mutex::new(None);
+        static KNOWN: Mutex<BTreeMap<u32, DispatchCosts>> = Mutex::new(BTreeMap::new());
         let Device::Cuda(gpu) = device else { return Ok(None) };
         let ordinal = gpu.device().info().ordinal;
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = known.get_or_insert_default();
         if let Some(costs) = known.get(&ordinal) {
             return Ok(Some(*costs));
         }

@@ -81,12 +81,15 @@ impl Dispatcher {
     /// # Errors
     /// [`PersistentError::NoKernels`] for graphs or items on a device that has none.
     pub fn new(device: &Device, dispatch: Dispatch) -> Result<Self, Error> {
-        match (dispatch, device) {
-            (Dispatch::Graph, Device::Cpu | Device::Simt(_))
-            | (Dispatch::Persistent, Device::Cpu) => {
-                return Err(PersistentError::NoKernels { device: device.to_string() }.into());
+        let what = match (dispatch, device) {
+            (Dispatch::Graph, Device::Cpu | Device::Simt(_)) => Some(GRAPHS),
+            (Dispatch::Persistent, Device::Cpu) => {
+                Some("resident kernels are for a GPU or the executor,")
             }
-            _ => {}
+            _ => None,
+        };
+        if let Some(what) = what {
+            return Err(PersistentError::NoKernels { what, device: device.to_string() }.into());
         }
         let device = device.clone();
         Ok(Self { device, dispatch, executor: None, choice: None, last: None, ticket: None })
@@ -214,32 +217,9 @@ impl Dispatcher {
         Ok(way)
     }
 
-    /// The way that is expected to take least: each costs something once and something for each operation. Items are
-    /// for sequences of small operations, since a resident kernel has a share of the device alone.
     fn by_rule(&mut self, launches: &[RecordedLaunch]) -> Result<Way, Error> {
         let Some(costs) = DispatchCosts::of(&self.device)? else { return Ok(Way::Launches) };
-        let more = launches.len().saturating_sub(1) as f64;
-        let mut expected = vec![
-            (Way::Launches, costs.launch_us + more * costs.launch_more_us),
-            (Way::Graph, costs.graph_us + more * costs.graph_more_us),
-        ];
-        let lacking = launches.iter().find(|launch| !is_operation(launch));
-        let large = launches.iter().find(|launch| launch.grid > LARGEST_ITEM_GRID);
-        let mut without = String::new();
-        if let (Some(once), Some(each)) = (costs.item_us, costs.item_more_us) {
-            match (lacking, large) {
-                (Some(launch), _) => {
-                    without = format!("; `{}` is no operation of a resident kernel", launch.kernel);
-                }
-                (_, Some(launch)) => {
-                    let RecordedLaunch { kernel, grid, .. } = launch;
-                    without = format!("; {grid} blocks of `{kernel}` are worth the whole device");
-                }
-                _ => expected.push((Way::Persistent, once + more * each)),
-            }
-        }
-        let best = expected.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1));
-        let (way, _) = best.expect("two ways at least");
+        let (way, expected, without) = cheapest(&costs, launches);
         let reason =
             format!("expected to take least, by what was measured on {}{without}", self.device);
         self.choose(way, Some(launches.len()), expected, reason);
@@ -258,7 +238,8 @@ impl Dispatcher {
         mut work: impl FnMut() -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Device::Cuda(gpu) = &self.device else {
-            return Err(PersistentError::NoKernels { device: self.device.to_string() }.into());
+            let device = self.device.to_string();
+            return Err(PersistentError::NoKernels { what: GRAPHS, device }.into());
         };
         let captured = Graph::capture::<Error>(gpu.stream(), |_| work())?;
         let updated = match self.last.take() {
@@ -310,6 +291,40 @@ impl Dispatcher {
     }
 }
 
+/// The way that is expected to take least, what each way is expected to take in microseconds, and why items are none of
+/// them, if so: each way costs something once and something for each operation. Items are for sequences of small
+/// operations, since a resident kernel has a share of the device alone.
+pub(super) fn cheapest(
+    costs: &DispatchCosts,
+    launches: &[RecordedLaunch],
+) -> (Way, Vec<(Way, f64)>, String) {
+    let more = launches.len().saturating_sub(1) as f64;
+    let mut expected = vec![
+        (Way::Launches, costs.launch_us + more * costs.launch_more_us),
+        (Way::Graph, costs.graph_us + more * costs.graph_more_us),
+    ];
+    let mut without = String::new();
+    if let (Some(once), Some(each)) = (costs.item_us, costs.item_more_us) {
+        let lacking = launches.iter().find(|launch| !is_operation(launch));
+        let large = launches.iter().find(|launch| launch.grid > LARGEST_ITEM_GRID);
+        match (lacking, large) {
+            (Some(launch), _) => {
+                without = format!("; `{}` is no operation of a resident kernel", launch.kernel);
+            }
+            (_, Some(launch)) => {
+                let RecordedLaunch { kernel, grid, .. } = launch;
+                without = format!("; {grid} blocks of `{kernel}` are worth the whole device");
+            }
+            _ => expected.push((Way::Persistent, once + more * each)),
+        }
+    }
+    let best = expected.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1));
+    (best.expect("two ways at least").0, expected, without)
+}
+
+/// What graphs are for, as an error says it.
+const GRAPHS: &str = "graphs are for a GPU,";
+
 /// Blocks of a launch up to which its operation is an item's: a quarter of a large device's multiprocessors.
 const LARGEST_ITEM_GRID: u32 = 32;
 
@@ -335,7 +350,7 @@ impl fmt::Display for Choice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.way)?;
         if let Some(operations) = self.operations {
-            write!(f, " for {operations} operations")?;
+            write!(f, " for {operations} operation{}", if operations == 1 { "" } else { "s" })?;
         }
         write!(f, ": {}", self.reason)?;
         for (index, (way, us)) in self.expected_us.iter().enumerate() {

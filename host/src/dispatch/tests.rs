@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use super::dispatcher::cheapest;
 use super::*;
 use crate::buffer::Buffer;
 use crate::device::Device;
+use crate::driver::recording::RecordedLaunch;
 use crate::error::Error;
 use crate::information::{axpby, velocity};
 use crate::persistent::{PersistentConfig, PersistentError, PersistentExecutor};
@@ -36,6 +38,8 @@ fn what_a_device_lacks_is_refused() {
             panic!("{dispatch:?} on {device}")
         };
         assert!(matches!(*why, PersistentError::NoKernels { .. }));
+        let asked = if dispatch == Dispatch::Graph { "graphs" } else { "resident kernels" };
+        assert!(why.to_string().starts_with(asked), "{why}");
     }
 }
 
@@ -59,4 +63,37 @@ fn items_are_replayed_and_follow_their_parameters() {
     let mut v = Buffer::zeroed(&device, 2).unwrap();
     let why = dispatcher.run(|| velocity(&device, &x, &y, 0.5, &mut v)).unwrap_err();
     assert!(why.to_string().contains("velocity_f32"), "{why}");
+}
+
+#[test]
+fn the_rule_takes_what_is_expected_to_take_least() {
+    let launch = |kernel, grid| RecordedLaunch {
+        kernel,
+        grid,
+        cooperative: false,
+        operation: bytemuck::Zeroable::zeroed(),
+    };
+    let small = |count| vec![launch("axpby_f32", 4); count];
+    let costs = DispatchCosts {
+        launch_us: 9.0,
+        launch_more_us: 2.0,
+        graph_us: 10.0,
+        graph_more_us: 1.0,
+        item_us: Some(4.0),
+        item_more_us: Some(1.5),
+    };
+    let way = |costs: &DispatchCosts, launches: &[_]| cheapest(costs, launches).0;
+    assert_eq!(way(&costs, &small(1)), Way::Persistent);
+    // After twelve operations more the graph has caught up.
+    assert_eq!(way(&costs, &small(12)), Way::Persistent);
+    assert_eq!(way(&costs, &small(14)), Way::Graph);
+    let (way_of_large, expected, why) = cheapest(&costs, &[launch("axpby_f32", 500)]);
+    assert_eq!((way_of_large, expected.len()), (Way::Launches, 2));
+    assert!(why.contains("500 blocks of `axpby_f32`"), "{why}");
+    let (lacking, _, why) = cheapest(&costs, &[launch("velocity_f32", 1)]);
+    assert_eq!(lacking, Way::Launches);
+    assert!(why.contains("`velocity_f32` is no operation"), "{why}");
+    let without = DispatchCosts { item_us: None, item_more_us: None, ..costs };
+    assert_eq!(way(&without, &small(1)), Way::Launches);
+    assert_eq!(way(&without, &small(3)), Way::Graph);
 }

@@ -22,11 +22,11 @@ pub enum PersistentError {
         /// What it may be.
         expected: &'static str,
     },
-    /// The CPU has no kernels that could stay.
-    #[error(
-        "persistent execution needs a GPU or the executor, not {device}; call the operations themselves"
-    )]
+    /// A device without kernels that could stay, or without graphs.
+    #[error("{what} not for {device}; call the operations themselves")]
     NoKernels {
+        /// What was asked for, and what it is for.
+        what: &'static str,
         /// The device.
         device: String,
     },

@@ -87,7 +87,8 @@ impl PersistentExecutor {
     ) -> Result<Self, Error> {
         config.check()?;
         if matches!(device, Device::Cpu) {
-            return Err(PersistentError::NoKernels { device: device.to_string() }.into());
+            let what = "resident kernels are for a GPU or the executor,";
+            return Err(PersistentError::NoKernels { what, device: device.to_string() }.into());
         }
         let domains = config.domains.bits();
         let instance = instance(domains);

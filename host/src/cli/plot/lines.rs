@@ -3,7 +3,7 @@
 use plotters::coord::combinators::IntoLogRange;
 use plotters::prelude::*;
 
-use super::{FONT, said};
+use super::{Area, FONT, said, stacked};
 use crate::cli::Failure;
 
 /// Points of a line that are drawn at most: more are not seen.
@@ -43,21 +43,8 @@ pub(crate) struct Line<'a> {
 
 /// The charts, one below the other, as SVG.
 pub(crate) fn lines(charts: &[Chart<'_>]) -> Result<String, Failure> {
-    let mut text = String::new();
-    {
-        let rows = charts.len().max(1);
-        let size = (SIZE.0, SIZE.1 * rows as u32);
-        let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
-        area.fill(&WHITE).map_err(said)?;
-        for (chart, part) in charts.iter().zip(area.split_evenly((rows, 1))) {
-            chart.draw(&part)?;
-        }
-        area.present().map_err(said)?;
-    }
-    Ok(text)
+    stacked(charts, SIZE, Chart::draw)
 }
-
-type Area<'a> = DrawingArea<SVGBackend<'a>, plotters::coord::Shift>;
 
 impl Chart<'_> {
     fn draw(&self, area: &Area<'_>) -> Result<(), Failure> {

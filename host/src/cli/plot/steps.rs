@@ -3,7 +3,7 @@
 use plotters::coord::combinators::IntoLogRange;
 use plotters::prelude::*;
 
-use super::{FONT, said};
+use super::{Area, FONT, said, stacked};
 use crate::cli::Failure;
 use crate::latency::LatencyBucket;
 
@@ -87,25 +87,11 @@ impl<'a> Steps<'a> {
 
 /// The charts, one below the other, as SVG.
 pub(crate) fn steps(charts: &[StepChart<'_>]) -> Result<String, Failure> {
-    let mut text = String::new();
-    {
-        let rows = charts.len().max(1);
-        let size = (SIZE.0, SIZE.1 * rows as u32);
-        let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
-        area.fill(&WHITE).map_err(said)?;
-        for (chart, part) in charts.iter().zip(area.split_evenly((rows, 1))) {
-            chart.draw(&part)?;
-        }
-        area.present().map_err(said)?;
-    }
-    Ok(text)
+    stacked(charts, SIZE, StepChart::draw)
 }
 
 impl StepChart<'_> {
-    fn draw(
-        &self,
-        area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
-    ) -> Result<(), Failure> {
+    fn draw(&self, area: &Area<'_>) -> Result<(), Failure> {
         let all = || self.curves.iter().flat_map(|curve| &curve.buckets);
         let left = all().map(|bucket| bucket.0).fold(f64::INFINITY, f64::min);
         let right = all().map(|bucket| bucket.1).fold(f64::NEG_INFINITY, f64::max);
