@@ -84,7 +84,7 @@ impl Dispatcher {
         let what = match (dispatch, device) {
             (Dispatch::Graph, Device::Cpu | Device::Simt(_)) => Some(GRAPHS),
             (Dispatch::Persistent, Device::Cpu) => {
-                Some("resident kernels are for a GPU or the executor,")
+                Some("persistent execution needs a GPU or the executor")
             }
             _ => None,
         };
@@ -322,8 +322,8 @@ pub(super) fn cheapest(
     (best.expect("two ways at least").0, expected, without)
 }
 
-/// What graphs are for, as an error says it.
-const GRAPHS: &str = "graphs are for a GPU,";
+/// What a graph needs, as an error says it.
+const GRAPHS: &str = "a graph needs a GPU";
 
 /// Blocks of a launch up to which its operation is an item's: a quarter of a large device's multiprocessors.
 const LARGEST_ITEM_GRID: u32 = 32;

@@ -38,7 +38,8 @@ fn what_a_device_lacks_is_refused() {
             panic!("{dispatch:?} on {device}")
         };
         assert!(matches!(*why, PersistentError::NoKernels { .. }));
-        let asked = if dispatch == Dispatch::Graph { "graphs" } else { "resident kernels" };
+        let asked =
+            if dispatch == Dispatch::Graph { "a graph needs" } else { "persistent execution" };
         assert!(why.to_string().starts_with(asked), "{why}");
     }
 }

@@ -23,9 +23,9 @@ pub enum PersistentError {
         expected: &'static str,
     },
     /// A device without kernels that could stay, or without graphs.
-    #[error("{what} not for {device}; call the operations themselves")]
+    #[error("{what}, not {device}; call the operations themselves")]
     NoKernels {
-        /// What was asked for, and what it is for.
+        /// What was asked for, and what it needs.
         what: &'static str,
         /// The device.
         device: String,

@@ -87,7 +87,7 @@ impl PersistentExecutor {
     ) -> Result<Self, Error> {
         config.check()?;
         if matches!(device, Device::Cpu) {
-            let what = "resident kernels are for a GPU or the executor,";
+            let what = "persistent execution needs a GPU or the executor";
             return Err(PersistentError::NoKernels { what, device: device.to_string() }.into());
         }
         let domains = config.domains.bits();
