@@ -94,6 +94,44 @@ const MEETING_SHIFT: u32 = 12;
 #[track_caller]
 pub unsafe fn barrier(counts: &Out<u32>, index: usize, blocks: u32, leader: bool) {
     thread::sync_threads();
+    // SAFETY: the caller's contract.
+    unsafe { meet(counts, index, blocks, leader, || false) };
+    thread::sync_threads();
+}
+
+/// As [`barrier`], but a block that waits gives up once thread 0's `gives_up`, asked time and again, says so. Answers, to
+/// every thread of the block, whether the blocks met; after a `false` the count is of no use any more.
+///
+/// # Safety
+/// As [`barrier`].
+#[inline(always)]
+#[track_caller]
+pub unsafe fn barrier_unless(
+    counts: &Out<u32>,
+    index: usize,
+    blocks: u32,
+    leader: bool,
+    gives_up: impl FnMut() -> bool,
+) -> bool {
+    thread::sync_threads();
+    // SAFETY: the caller's contract.
+    let met = unsafe { meet(counts, index, blocks, leader, gives_up) };
+    !thread::sync_threads_or(!met)
+}
+
+/// Thread 0 of each block announces it and waits for the others.
+///
+/// # Safety
+/// As [`barrier`].
+#[inline(always)]
+#[track_caller]
+unsafe fn meet(
+    counts: &Out<u32>,
+    index: usize,
+    blocks: u32,
+    leader: bool,
+    mut gives_up: impl FnMut() -> bool,
+) -> bool {
     // A group of one has met. A condition around the barriers would have a compiler duplicate them.
     if blocks > 1 && thread::thread_idx_x() == 0 {
         // Together the arrivals add one meeting, and nothing below it.
@@ -105,9 +143,12 @@ pub unsafe fn barrier(counts: &Out<u32>, index: usize, blocks: u32, leader: bool
                 >> MEETING_SHIFT
                 == 0
             {
+                if gives_up() {
+                    return false;
+                }
                 thread::spin_wait(0);
             }
         }
     }
-    thread::sync_threads();
+    true
 }

@@ -107,3 +107,35 @@ fn a_block_that_stays_away_is_reported() {
     });
     assert!(matches!(result, Err(LaunchError::Report(_))), "{result:?}");
 }
+
+/// Of three blocks one never comes: the others give up, and each of their threads learns of it.
+#[test]
+fn blocks_give_up_together() {
+    let mut counts = vec![0_u32; 2];
+    let mut met = vec![7_u32; 6 * 32];
+    let views =
+        (Out::new(counts.as_mut_ptr(), counts.len()), Out::new(met.as_mut_ptr(), met.len()));
+    launch(6, 3, || {
+        let (counts, met) = views;
+        let (group, part) = (thread::block_idx_x() / 3, thread::block_idx_x() % 3);
+        if group == 0 && part == 1 {
+            return;
+        }
+        let mut waits = 0;
+        let gives_up = || {
+            waits += 1;
+            group == 0 && waits == 100
+        };
+        let at = (thread::block_idx_x() * 32 + thread::thread_idx_x()) as usize;
+        // SAFETY: all blocks of the second group come; those of the first meet no more after it. The place is the thread's.
+        unsafe {
+            let all = grid::barrier_unless(&counts, group as usize, 3, part == 0, gives_up);
+            met.store(at, u32::from(all));
+        }
+    })
+    .expect("they end");
+    for (block, answers) in met.chunks(32).enumerate() {
+        let expected = [0, 7, 0, 1, 1, 1][block];
+        assert!(answers.iter().all(|&answer| answer == expected), "block {block}: {answers:?}");
+    }
+}

@@ -205,7 +205,10 @@ impl PreparedBuild {
         let module = Module::parse(&ptx).map_err(wrong)?;
         let report = lint::check(&module, &bounds);
         if !report.errors.is_empty() {
-            return Err(BuildError::Lint { variant, findings: report.errors });
+            // The findings name lines of it; where it cannot be written they still say what is wrong.
+            let path = self.target_dir.join(format!("refused_{}.ptx", variant.suffix()));
+            let ptx = std::fs::write(&path, &ptx).is_ok().then_some(path);
+            return Err(BuildError::Lint { variant, findings: report.errors, ptx });
         }
         let ptx_version = module.version.to_owned();
         let entries = module

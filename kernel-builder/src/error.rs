@@ -1,7 +1,7 @@
 //! What can go wrong, one enum for each module, and [`BuildError`] over them.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -30,12 +30,14 @@ pub enum BuildError {
         source: PtxError,
     },
     /// The PTX failed the lint.
-    #[error("{variant}: the PTX failed the lint:\n{}", lines(findings))]
+    #[error("{variant}: the PTX failed the lint:\n{}{}", lines(findings), place(ptx.as_deref()))]
     Lint {
         /// The artifact.
         variant: Variant,
         /// What has to be mended.
         findings: Vec<LintFinding>,
+        /// Where the PTX was left.
+        ptx: Option<PathBuf>,
     },
     /// libNVVM failed.
     #[error(transparent)]
@@ -54,6 +56,10 @@ pub enum BuildError {
     /// No target was asked for.
     #[error("no target was asked for: call `.target(Target::Sm80)` or another before `.build()`")]
     NoTarget,
+}
+
+fn place(ptx: Option<&Path>) -> String {
+    ptx.map(|path| format!("\nthe lines are those of {}", path.display())).unwrap_or_default()
 }
 
 fn lines(findings: &[LintFinding]) -> String {

@@ -131,6 +131,8 @@ impl Uniformity {
             // Each thread gets what another left, or whatever lanes happen to be active.
             ("atom" | "activemask" | "elect", _) => Origin::LANE,
             ("vote" | "redux", _) => inputs.shared_by_warp(),
+            // Every thread that meets there gets the same.
+            ("bar" | "barrier", "red" | "cta") => Origin::UNIFORM,
             ("shfl", "sync") if parts.next() == Some("idx") => inputs.shared_by_warp(),
             _ if self.groups_by_warp(instruction, sources) => inputs.shared_by_warp(),
             _ => inputs,

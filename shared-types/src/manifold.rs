@@ -163,6 +163,8 @@ pub enum ItemStatus {
     OutOfRange = 1,
     /// An operation is none that the kernel has, or wants more blocks than the item; those before it were carried out.
     UnknownOperation = 2,
+    /// The host gave the kernel up while the item waited; the device keeps this to itself.
+    Abandoned = 3,
 }
 
 impl ItemStatus {
@@ -177,7 +179,7 @@ impl ItemStatus {
     }
 }
 
-/// What the host tells the whole grid.
+/// What the host tells the whole grid. From `Stop` on, each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Command {
@@ -187,9 +189,11 @@ pub enum Command {
     Drain = 1,
     /// Leave after the items in work.
     Stop = 2,
-    /// As `Stop`, and trap in an item that never ends: for the executor, which cannot take its threads back. On a GPU the
-    /// context goes.
+    /// As `Stop`, and leave an item in which blocks wait for what does not come. Such an item is not complete.
     Abandon = 3,
+    /// As `Abandon`, and trap in what ends by nothing else, which is there for tests: for the executor of the CPU, which
+    /// cannot take its threads back.
+    Release = 4,
 }
 
 /// Where a group is.

@@ -3,11 +3,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use kasmina::information::axpby;
+use kasmina::information::{axpby, tile_projection, velocity};
 use kasmina::persistent::{
-    Domains, FaultCause, ItemOptions, PersistentConfig, PersistentError, PersistentExecutor,
+    Domains, Fault, FaultCause, ItemOptions, PersistentConfig, PersistentError, PersistentExecutor,
     Program, Provoke,
 };
 use kasmina::{Buffer, Device, Error};
@@ -88,12 +90,15 @@ pub(super) fn child() -> bool {
     let Ok(scenario) = std::env::var(SCENARIO) else { return false };
     let device = Device::cuda(0).expect("a GPU");
     match scenario.as_str() {
-        "hang" => recovers(&device, Provoke::Hang),
-        "trap" => recovers(&device, Provoke::Trap),
+        "hang" => leaves(&device, Provoke::Hang),
+        "unmet" => leaves(&device, Provoke::Unmet),
+        "deaf" => is_deaf(&device),
+        "trap" => traps(&device),
         "refused" => refuses(&device),
         "full" => full(&device),
         "stop" => stops(&device),
         "idle" => idles(&device),
+        "aside" => steps_aside(&device),
         "drop" => drops(&device),
         "killed" => is_killed(&device),
         "frozen" => is_frozen(&device),
@@ -144,8 +149,12 @@ fn persistent(why: Error) -> PersistentError {
     }
 }
 
-/// A kernel that never answers, or traps: found within the deadline, reported with the item, and replaced.
-fn recovers(device: &Device, provoke: Provoke) {
+/// A kernel that stalls or traps: found within the deadline, and reported with the item. Answers what was reported, the
+/// executor that comes in its place if one does, and the work that went well before.
+fn fails(
+    device: &Device,
+    provoke: Provoke,
+) -> (Arc<Fault>, Result<PersistentExecutor, Error>, Good) {
     let executor = executor(device, 500);
     let good = Good::new(device, &executor);
     good.check(&executor);
@@ -157,26 +166,50 @@ fn recovers(device: &Device, provoke: Provoke) {
     let PersistentError::Fault(fault) = why else { panic!("{why}") };
     println!("after {took:?}: {fault}");
     assert!(took < Duration::from_secs(2), "{took:?}");
-    match (provoke, &fault.cause) {
-        (Provoke::Hang, FaultCause::Stalled { .. })
-        | (Provoke::Trap, FaultCause::Failed { .. }) => {}
-        (_, cause) => panic!("{cause:?}"),
-    }
     let [item] = &fault.items[..] else { panic!("{fault}") };
     assert_eq!((item.ring, item.sequence), (bad.ring(), bad.sequence()));
     assert!(matches!(
         persistent(behind.wait().expect_err("not complete")),
         PersistentError::Fault(_)
     ));
-    let (executor, unfinished) = executor.recover().expect("a new executor");
+    let (executor, unfinished) = executor.recover();
     let names: Vec<_> = unfinished.iter().map(|item| item.program.name().to_owned()).collect();
-    assert_eq!(names[1], "good", "{names:?}");
-    // The old context is gone, and says so; what was complete is there.
-    assert!(good.x.to_vec().is_err());
+    assert_eq!(names.len(), 2);
+    assert!(names.iter().any(|name| name == "good"), "{names:?}");
+    // What was complete is there, whatever became of the context.
     assert_eq!(good.y.to_vec().expect("mapped memory"), [3.0, 6.0]);
-    drop((unfinished, good, device.clone()));
+    (fault, executor, good)
+}
+
+/// A kernel that waits for what does not come leaves when it is told to: its context is as it was.
+fn leaves(device: &Device, provoke: Provoke) {
+    let (fault, executor, good) = fails(device, provoke);
+    assert!(matches!(fault.cause, FaultCause::Stalled { .. }) && !fault.context_lost, "{fault}");
+    let executor = executor.expect("a new executor");
+    assert_eq!(good.x.to_vec().expect("the buffer is there"), [1.0, 2.0]);
+    good.check(&executor);
+}
+
+/// A kernel that nothing ends: its context is given up, and another works beside it.
+fn is_deaf(device: &Device) {
+    let (fault, executor, good) = fails(device, Provoke::Deaf);
+    assert!(matches!(fault.cause, FaultCause::Stalled { .. }) && fault.context_lost, "{fault}");
+    let executor = executor.expect("a new executor");
+    assert!(good.x.to_vec().is_err());
+    drop(good);
     let device = executor.device().clone();
-    Good::new(&device, &executor).check(&executor);
+    for _ in 0..100 {
+        Good::new(&device, &executor).check(&executor);
+    }
+}
+
+/// A kernel that traps takes the process along: its executor cannot come back there, and says so.
+fn traps(device: &Device) {
+    let (fault, executor, good) = fails(device, Provoke::Trap);
+    assert!(matches!(fault.cause, FaultCause::Failed { .. }) && fault.context_lost, "{fault}");
+    let why = executor.expect_err("the driver refuses every call").to_string();
+    assert!(why.contains("restart the process"), "{why}");
+    assert!(good.x.to_vec().is_err());
 }
 
 /// Operations and descriptors that there are not.
@@ -204,10 +237,9 @@ fn full(device: &Device) {
     let options = ItemOptions { patience: Some(patience), ..Default::default() };
     let why = persistent(executor.submit_with(&good.program, &options).expect_err("full"));
     assert_eq!(why, PersistentError::TimedOut(patience));
-    let (executor, unfinished) = executor.recover().expect("a new executor");
+    let (executor, unfinished) = executor.recover();
     assert_eq!(unfinished.len(), 8);
-    let device = executor.device().clone();
-    Good::new(&device, &executor).check(&executor);
+    good.check(&executor.expect("a new executor"));
 }
 
 /// A stop while items are in work.
@@ -237,11 +269,55 @@ fn idles(device: &Device) {
     let good = Good::new(device, &executor);
     good.check(&executor);
     let Device::Cuda(gpu) = device else { unreachable!("a GPU's test") };
+    let launches = executor.statistics().launches;
+    std::thread::sleep(Duration::from_millis(1500));
+    good.check(&executor);
+    assert_eq!(executor.statistics().launches, launches + 1, "it left, and came back");
+    // Nor does it have to be idle for that long.
     let begun = Instant::now();
     gpu.device().synchronize().expect("the kernel leaves");
-    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
     good.check(&executor);
-    assert_eq!(executor.statistics().launches, 2);
+    assert_eq!(executor.statistics().launches, launches + 2);
+}
+
+/// What has to wait for the whole GPU beside a kernel that is always at work: modules, memory.
+fn steps_aside(device: &Device) {
+    let config = PersistentConfig { idle_limit: Duration::from_secs(60), ..Default::default() };
+    let executor = PersistentExecutor::new(device, config).expect("an executor");
+    let good = Good::new(device, &executor);
+    good.check(&executor);
+    let ends = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let items = scope.spawn(|| {
+            let mut items = 0;
+            while !ends.load(Ordering::Relaxed) {
+                executor.submit(&good.program).and_then(|t| t.wait()).expect("an item");
+                items += 1;
+            }
+            items
+        });
+        let begun = Instant::now();
+        // Kernels that are loaded for the first time, and memory that comes and goes.
+        let work = || -> Result<(), Error> {
+            let x = Buffer::from_slice(device, &[1.0, 2.0])?;
+            let mut y = Buffer::zeroed(device, 2)?;
+            velocity(device, &x, &x, 0.5, &mut y)?;
+            tile_projection(device, &x, &mut y)?;
+            for _ in 0..20 {
+                drop(Buffer::<f32>::mapped(device, 1 << 20)?);
+            }
+            device.synchronize()
+        };
+        let worked = work();
+        let took = begun.elapsed();
+        ends.store(true, Ordering::Relaxed);
+        worked.expect("it goes on");
+        let items = items.join().expect("the items are complete");
+        let launches = executor.statistics().launches;
+        println!("{items} items and {launches} launches in {took:?}");
+        assert!(took < Duration::from_secs(20) && items > 10 && launches > 10);
+    });
 }
 
 /// Dropped with a kernel that never answers.

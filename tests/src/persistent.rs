@@ -204,7 +204,8 @@ pub fn check_sequence(device: &Device, len: usize) {
     let executor = executor(device, Domains::All);
     let mut sequence = Sequence::new(device, len, 170);
     let program = executor.record("sequence", || sequence.run(device)).expect("a program");
-    assert_eq!((program.len(), executor.statistics().launches), (170, 0));
+    assert_eq!(program.len(), 170);
+    let before = executor.statistics().launches;
     let begun = Instant::now();
     for runs in 1..=3 {
         executor.submit(&program).and_then(|t| t.wait()).expect("an item");
@@ -217,7 +218,7 @@ pub fn check_sequence(device: &Device, len: usize) {
         );
     }
     // It leaves when there is no work for a second.
-    let launches = executor.statistics().launches;
+    let launches = executor.statistics().launches - before;
     assert!(launches == 1 || begun.elapsed() > Duration::from_secs(1), "{launches} launches");
 }
 

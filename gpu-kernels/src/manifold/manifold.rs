@@ -28,12 +28,14 @@
 
 use kasmina_device::atomic::{self, Order, Scope};
 use kasmina_device::global::Load;
-use kasmina_device::{grid, kernel, shared_array, thread, warp};
-use kasmina_types::manifold::{CALL_WORDS, GroupState, ItemStatus, data_of, tag_of, tagged};
+use kasmina_device::{grid, hint, kernel, shared_array, thread, warp};
+use kasmina_types::manifold::{
+    CALL_WORDS, Command, GroupState, ItemStatus, data_of, tag_of, tagged,
+};
 use kasmina_types::tiles::manifold::domain;
 use kasmina_types::{Manifold, manifold::report};
 
-use super::operations::carry_out;
+use super::operations::{Heads, carry_out, is_told};
 use super::watch::{Found, Watch};
 
 /// A run of operations and the blocks that share it.
@@ -78,7 +80,7 @@ unsafe fn reside<const DOMAINS: u32, const THREADS: u32>(p: Manifold) {
 /// As [`reside`].
 #[inline(always)]
 unsafe fn lead<const DOMAINS: u32, const THREADS: u32>(p: &Manifold, group: u32, blocks: u32) {
-    let desk = shared_array![u32; DESK_WORDS];
+    let (desk, heads) = (shared_array![u32; DESK_WORDS], Heads::new());
     let (lane, first_warp) = (thread::lane_idx(), thread::warp_idx() == 0);
     // SAFETY: one thread writes the group's report; the host reads it as it comes.
     let say = |place: usize, value: u64| unsafe {
@@ -95,6 +97,10 @@ unsafe fn lead<const DOMAINS: u32, const THREADS: u32>(p: &Manifold, group: u32,
         if first_warp {
             // SAFETY: the whole warp calls it.
             let found = unsafe { watch.look(p, group, blocks) };
+            if let Found::Item(Item { first, count: 1.., .. }, ItemStatus::Done) = found {
+                // SAFETY: the operation is inside the table; the barriers are those below.
+                unsafe { heads.hand(0, heads.fetch(p, first)) };
+            }
             if lane == 0 {
                 let words = match found {
                     Found::Leave(state) => [state as u32, 0, 0, LEAVES],
@@ -148,11 +154,13 @@ unsafe fn lead<const DOMAINS: u32, const THREADS: u32>(p: &Manifold, group: u32,
         let mut status = words[3];
         if valid {
             // SAFETY: the item is inside the table, and its blocks are all here.
-            status = unsafe { carry_out::<DOMAINS, THREADS>(p, group, item, 0) } as u32;
+            status = unsafe { carry_out::<DOMAINS, THREADS>(p, heads, group, item, 0) } as u32;
+            // Whatever it is, the barrier below is one.
+            status = hint::opaque(status);
         }
         // Orders what the block did before its completion, and the desk's readers before its next words.
         thread::sync_threads();
-        if first_warp {
+        if first_warp && status != ItemStatus::Abandoned as u32 {
             // SAFETY: the item is the one that was found.
             unsafe { watch.complete(p, status) };
         }
@@ -165,7 +173,7 @@ unsafe fn lead<const DOMAINS: u32, const THREADS: u32>(p: &Manifold, group: u32,
 /// As [`reside`].
 #[inline(always)]
 unsafe fn follow<const DOMAINS: u32, const THREADS: u32>(p: &Manifold, group: u32, rank: u32) {
-    let desk = shared_array![u32; DESK_WORDS];
+    let (desk, heads) = (shared_array![u32; DESK_WORDS], Heads::new());
     let mut last = 0_u32;
     loop {
         if thread::warp_idx() == 0 {
@@ -190,6 +198,14 @@ unsafe fn follow<const DOMAINS: u32, const THREADS: u32>(p: &Manifold, group: u3
                 // SAFETY: the word is this lane's until the barrier.
                 unsafe { desk.write(lane as usize, data_of(word)) };
             }
+            let (first, rest) = (
+                warp::shuffle(warp::FULL_MASK, data_of(word), 0),
+                warp::shuffle(warp::FULL_MASK, data_of(word), 1),
+            );
+            if rest & 0xffff > 0 {
+                // SAFETY: as in `lead`.
+                unsafe { heads.hand(0, heads.fetch(p, first)) };
+            }
         }
         // Orders the words, and what the first block saw, before the block.
         thread::sync_threads();
@@ -201,21 +217,34 @@ unsafe fn follow<const DOMAINS: u32, const THREADS: u32>(p: &Manifold, group: u3
         let item = Item { first, count: rest & 0xffff, blocks: rest >> 16 };
         if rank < item.blocks {
             // SAFETY: the first block has checked the item, and all of its blocks are here.
-            unsafe { carry_out::<DOMAINS, THREADS>(p, group, item, rank) };
+            unsafe { carry_out::<DOMAINS, THREADS>(p, heads, group, item, rank) };
         }
         // Orders the desk's readers before its next words.
         thread::sync_threads();
     }
 }
 
-/// Where the blocks of an item meet.
+/// Waits of a block for the others between two looks at the host's command, which is a trip over the bus.
+const WAITS: u32 = 1 << 14;
+
+/// Where the blocks of an item meet. Answers whether they did: the host may have given the kernel up meanwhile.
 ///
 /// # Safety
 /// Every thread of the item's blocks calls it equally often.
 #[inline(always)]
-pub(super) unsafe fn meet(p: &Manifold, group: u32, blocks: u32, rank: u32) {
+pub(super) unsafe fn meet(p: &Manifold, group: u32, blocks: u32, rank: u32) -> bool {
+    if blocks == 1 {
+        thread::sync_threads();
+        return true;
+    }
+    let mut waits = 0_u32;
+    let gives_up = || {
+        waits += 1;
+        // SAFETY: the caller's contract.
+        waits % WAITS == 0 && unsafe { is_told(p, Command::Abandon) }
+    };
     // SAFETY: the caller's contract; the blocks are resident, and the count is the group's alone.
-    unsafe { grid::barrier(&p.barriers, group as usize, blocks, rank == 0) };
+    unsafe { grid::barrier_unless(&p.barriers, group as usize, blocks, rank == 0, gives_up) }
 }
 
 macro_rules! instance {

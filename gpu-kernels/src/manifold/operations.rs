@@ -3,8 +3,9 @@
 use kasmina_device::atomic::{self, Order, Scope};
 use kasmina_device::global::Load;
 use kasmina_device::grid::BlockPlace;
-use kasmina_device::{hint, thread};
-use kasmina_types::manifold::{Command, ItemStatus};
+use kasmina_device::shared::Shared;
+use kasmina_device::{hint, shared_array, thread};
+use kasmina_types::manifold::{Command, ItemStatus, data_of};
 use kasmina_types::tiles::GEMV_BLOCK_THREADS;
 use kasmina_types::tiles::manifold::{domain, operation};
 use kasmina_types::{Manifold, Operation, Out};
@@ -25,46 +26,120 @@ const OPERATION_WORDS: usize = size_of::<Operation>() / 4;
 /// The named barrier of operations that only some of a block's threads carry out.
 const PART_BARRIER: u32 = 15;
 
+/// Two slots, in turn, by which the first threads hand the others the head of the next operation: its code and blocks.
+#[derive(Clone, Copy)]
+pub(super) struct Heads(Shared<u32, { 2 * HEAD_WORDS }>);
+
+/// Words of a slot: two from each line of an operation, of which the first two are the head.
+const HEAD_WORDS: usize = 2 * LINES as usize;
+/// Lines of an operation, a thread each: what is read of them has them in L1 when the parameters are read.
+const LINES: u32 = 4;
+
+impl Heads {
+    #[inline(always)]
+    pub(super) fn new() -> Self {
+        Self(shared_array![u32; 2 * HEAD_WORDS])
+    }
+
+    /// What this thread is to hand on of the operation at `at`; nothing, if it is none of the first.
+    ///
+    /// # Safety
+    /// The operation is inside the table.
+    #[inline(always)]
+    pub(super) unsafe fn fetch(self, p: &Manifold, at: u32) -> (u32, u32) {
+        let thread = thread::thread_idx_x();
+        if thread >= LINES {
+            return (0, 0);
+        }
+        let table: Out<u32> = p.operations.cast();
+        let word =
+            at as usize * OPERATION_WORDS + thread as usize * (OPERATION_WORDS / LINES as usize);
+        // SAFETY: the caller's contract.
+        unsafe { (table.load(word), table.load(word + 1)) }
+    }
+
+    /// Hands on what was fetched of an item's operation number `i`.
+    ///
+    /// # Safety
+    /// A barrier of the block comes before [`Self::take`], and one came after that of number `i − 2`.
+    #[inline(always)]
+    pub(super) unsafe fn hand(self, i: u32, fetched: (u32, u32)) {
+        let thread = thread::thread_idx_x();
+        if thread < LINES {
+            let at = slot(i) + 2 * thread as usize;
+            // SAFETY: the words are this thread's, by the caller's contract.
+            unsafe {
+                self.0.write(at, fetched.0);
+                self.0.write(at + 1, fetched.1);
+            }
+        }
+    }
+
+    /// # Safety
+    /// It was handed on, and a barrier came after that.
+    #[inline(always)]
+    unsafe fn take(self, i: u32) -> (u32, u32) {
+        // SAFETY: the caller's contract.
+        unsafe { (self.0.read(slot(i)), self.0.read(slot(i) + 1)) }
+    }
+}
+
+#[inline(always)]
+fn slot(i: u32) -> usize {
+    (i % 2) as usize * HEAD_WORDS
+}
+
 /// The operations of an item, one after the other, for its block number `rank`.
 ///
 /// # Safety
-/// The item is inside the table, whose parameters are as their kernels say; every thread of the item's blocks calls it.
+/// The item is inside the table, whose parameters are as their kernels say; the head of its first operation was handed on;
+/// every thread of the item's blocks calls it.
 #[inline(always)]
 pub(super) unsafe fn carry_out<const DOMAINS: u32, const THREADS: u32>(
     p: &Manifold,
+    heads: Heads,
     group: u32,
     item: Item,
     rank: u32,
 ) -> ItemStatus {
-    let table: Out<u32> = p.operations.cast();
-    let mut i = 0;
+    let (mut i, mut status) = (0, ItemStatus::Done);
     while i < item.count {
-        let at = (item.first + i) as usize;
-        // SAFETY: the operation is inside the table.
-        let (code, blocks) =
-            unsafe { (table.load(at * OPERATION_WORDS), table.load(at * OPERATION_WORDS + 1)) };
+        // SAFETY: the barrier below, or the caller's, came after it was handed on.
+        let (code, blocks) = unsafe { heads.take(i) };
         // The same for every block of the item.
         if blocks == 0 || blocks > item.blocks || !is_known::<DOMAINS>(code) {
             return ItemStatus::UnknownOperation;
         }
-        if rank < blocks {
-            // SAFETY: the caller's contract.
-            unsafe { one::<DOMAINS, THREADS>(p, at, code, BlockPlace { block: rank, blocks }) };
-        }
+        let at = item.first + i;
         i += 1;
-        if i < item.count || item.blocks > 1 {
-            // SAFETY: all of the item's blocks come here for each operation.
-            unsafe { meet(p, group, item.blocks, rank) };
+        // On its way while the operation runs.
+        // SAFETY: the operation is inside the table.
+        let next = if i < item.count { unsafe { heads.fetch(p, at + 1) } } else { (0, 0) };
+        if rank < blocks {
+            let place = BlockPlace { block: rank, blocks };
+            // SAFETY: the caller's contract.
+            unsafe { one::<DOMAINS, THREADS>(p, at as usize, code, place) };
+            if code == operation::HANG {
+                status = ItemStatus::Abandoned;
+            }
+        }
+        if i < item.count {
+            // SAFETY: `meet` comes before it is taken, and has come since the one two before it was.
+            unsafe { heads.hand(i, next) };
+        }
+        // SAFETY: all of the item's blocks come here for each operation.
+        if (i < item.count || item.blocks > 1) && !unsafe { meet(p, group, item.blocks, rank) } {
+            return ItemStatus::Abandoned;
         }
     }
-    ItemStatus::Done
+    status
 }
 
 /// Whether the kernel has an operation.
 #[inline(always)]
 fn is_known<const DOMAINS: u32>(code: u32) -> bool {
     let domains = match code {
-        operation::EMPTY..=operation::AXPBY_F64 => return true,
+        operation::EMPTY..=operation::DEAF => return true,
         operation::BLEND_FORWARD_F32 => domain::LAYER,
         operation::BELIEF_STEP_C64..=operation::INFER_C64 => domain::INFORMATION,
         operation::GEMV_F32 | operation::GEMV_F64 => domain::LINEAR,
@@ -93,9 +168,14 @@ unsafe fn one<const DOMAINS: u32, const THREADS: u32>(
     unsafe {
         match code {
             operation::HANG => {
-                while atomic::load(&p.control, 0, Order::Relaxed, Scope::System)
-                    != Command::Abandon as u64
-                {
+                if thread::thread_idx_x() == 0 {
+                    while !is_told(p, Command::Abandon) {
+                        thread::spin_wait(1000);
+                    }
+                }
+            }
+            operation::DEAF => {
+                while !is_told(p, Command::Release) {
                     thread::spin_wait(1000);
                 }
                 // It never ends: the item is not complete.
@@ -135,6 +215,17 @@ unsafe fn one<const DOMAINS: u32, const THREADS: u32>(
             _ => {}
         }
     }
+}
+
+/// Whether the host has given that command, or a stronger one.
+///
+/// # Safety
+/// As [`Manifold`] says.
+#[inline(always)]
+pub(super) unsafe fn is_told(p: &Manifold, command: Command) -> bool {
+    // SAFETY: the word is inside its array; the host writes it by atomics.
+    let word = unsafe { atomic::load(&p.control, 0, Order::Relaxed, Scope::System) };
+    data_of(word) >= command as u32
 }
 
 /// Whether the thread is one of the first `threads` of its block's `THREADS`.

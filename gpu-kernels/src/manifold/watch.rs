@@ -86,7 +86,7 @@ impl Watch {
             // SAFETY: the word is inside its array; the host writes it by atomics.
             let word = unsafe { atomic::load(&words, at, Order::Acquire, Scope::System) };
             let command = warp::shuffle(warp::FULL_MASK, data_of(word), COMMAND_LANE);
-            if command == Command::Stop as u32 || command == Command::Abandon as u32 {
+            if command >= Command::Stop as u32 {
                 return Found::Leave(GroupState::Left);
             }
             let came = place >= DESCRIPTOR_WORDS as u32 || tag_of(word) == self.next;

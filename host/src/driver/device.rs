@@ -1,18 +1,20 @@
-//! GPUs: what they are, and the primary context that everything else lives in.
+//! GPUs: what they are, and the context that everything else lives in.
 
 use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
-use std::time::{Duration, Instant};
 
-use cust::context::{Context, CurrentContext};
+use cust::context::Context;
 use cust::device::Device;
+use cust_raw::CUcontext;
 
 use super::error::{DriverError, check, check_cust, code};
 use super::quiet::Quiet;
 use super::raw::{self, driver_call};
+use super::residents::{Residence, Residents};
 use super::version::DriverVersion;
 
 /// The oldest compute capability that the kernels are built for.
@@ -88,28 +90,50 @@ pub struct DeviceInfo {
     pub tensor_maps: bool,
 }
 
-/// A GPU with its primary context retained. Clones share it; every call works from any thread.
+/// A GPU and its context: the primary one, retained. Clones share it; every call works from any thread.
 #[derive(Clone)]
 pub struct CudaDevice {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    context: Context,
+    context: CUcontext,
+    /// The primary context, retained, if it is that.
+    primary: Option<Context>,
     info: DeviceInfo,
     driver_version: DriverVersion,
     quiet: Quiet,
-    /// Set before the context is destroyed: its handles must not reach the driver any more.
-    is_lost: AtomicBool,
-    /// Set after it was: nothing of it runs any more.
-    is_destroyed: AtomicBool,
+    residents: Residents,
+    state: AtomicU8,
 }
 
-/// How long the driver may take to destroy a context.
-pub(super) const DESTRUCTION_LIMIT: Duration = Duration::from_secs(10);
+// SAFETY: a context may be used from any thread; everything else is.
+unsafe impl Send for Inner {}
+// SAFETY: as above.
+unsafe impl Sync for Inner {}
 
-/// One for each GPU of the process, as the primary context is one: they share the count of captures.
-static OPEN: Mutex<BTreeMap<u32, Weak<Inner>>> = Mutex::new(BTreeMap::new());
+/// What became of a context. Handles of one that is lost do not reach the driver any more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum ContextState {
+    /// It is as it should be.
+    Alive = 0,
+    /// A kernel failed: nothing runs in it any more.
+    Failed = 1,
+    /// A kernel runs in it that cannot be ended.
+    Occupied = 2,
+}
+
+/// A GPU of the process.
+#[derive(Default)]
+struct Opened {
+    /// One context for everybody, as the primary one is: they share the count of captures.
+    inner: Weak<Inner>,
+    /// Whether the primary context is occupied.
+    is_occupied: bool,
+}
+
+static OPEN: Mutex<BTreeMap<u32, Opened>> = Mutex::new(BTreeMap::new());
 
 /// Memory of a GPU at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,7 +145,8 @@ pub struct MemoryInfo {
 }
 
 impl CudaDevice {
-    /// Opens GPU `ordinal`: retains its primary context, the one that other CUDA libraries of the process use as well.
+    /// Opens GPU `ordinal`: retains its primary context, the one that other CUDA libraries of the process use as well. Where
+    /// a kernel runs in that which cannot be ended, makes a context beside it.
     ///
     /// # Errors
     /// No driver, no GPU, an ordinal past the last, a GPU older than [`OLDEST_SUPPORTED`], or a failed call.
@@ -137,31 +162,30 @@ impl CudaDevice {
             let (device, got) = (info.name, info.compute_capability);
             return Err(DriverError::TooOld { device, required: OLDEST_SUPPORTED, got });
         }
-        let begun = Instant::now();
-        let mut open = loop {
-            let open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-            match open.get(&ordinal).and_then(Weak::upgrade) {
-                None => break open,
-                Some(inner) if !inner.is_lost.load(Ordering::Acquire) => return Ok(Self { inner }),
-                // Another thread destroys it: what is made before it has done so would go as well.
-                Some(_) if begun.elapsed() > DESTRUCTION_LIMIT => {
-                    return Err(DriverError::Unending { device: info.name });
-                }
-                Some(_) => drop(open),
-            }
-            std::thread::sleep(Duration::from_millis(1));
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = open.entry(ordinal).or_default();
+        if let Some(inner) = opened.inner.upgrade().filter(|inner| inner.is_alive()) {
+            return Ok(Self { inner });
+        }
+        let (context, primary) = if opened.is_occupied {
+            let mut context = null_mut();
+            // SAFETY: the pointer is to a live local, and the device is the driver's.
+            unsafe { driver_call!(cuCtxCreate_v2(&mut context, 0, device.as_raw())) }?;
+            (context, None)
+        } else {
+            let primary = check_cust("cuDevicePrimaryCtxRetain", Context::new(device))?;
+            (primary.as_raw(), Some(primary))
         };
-        let context = check_cust("cuDevicePrimaryCtxRetain", Context::new(device))?;
-        let driver_version = driver_version()?;
         let inner = Arc::new(Inner {
             context,
+            primary,
             info,
-            driver_version,
+            driver_version: driver_version()?,
             quiet: Quiet::default(),
-            is_lost: AtomicBool::new(false),
-            is_destroyed: AtomicBool::new(false),
+            residents: Residents::default(),
+            state: AtomicU8::new(ContextState::Alive as u8),
         });
-        open.insert(ordinal, Arc::downgrade(&inner));
+        opened.inner = Arc::downgrade(&inner);
         Ok(Self { inner })
     }
 
@@ -217,38 +241,57 @@ impl CudaDevice {
         self.quiet().without_captures("synchronising a GPU", || self.synchronize_context())
     }
 
-    /// The raw primary context (`CUcontext`), for other libraries. It lives as long as this device or a clone.
+    /// The raw context (`CUcontext`), for other libraries. It lives as long as this device or a clone.
     pub fn as_raw_context(&self) -> *mut std::ffi::c_void {
-        self.inner.context.as_raw().cast()
+        self.inner.context.cast()
     }
 
     /// Makes the context current on this thread: the first step of every call that needs one.
     pub(super) fn bind(&self) -> Result<(), DriverError> {
-        if self.inner.is_lost.load(Ordering::Acquire) {
+        if self.is_lost() {
             return Err(DriverError::ContextLost { device: self.inner.info.name.clone() });
         }
-        check_cust("cuCtxSetCurrent", CurrentContext::set_current(&self.inner.context))
+        // SAFETY: the context lives as long as `self`.
+        unsafe { driver_call!(cuCtxSetCurrent(self.inner.context)) }
     }
 
-    /// Destroys the context with everything in it, whatever still runs: other libraries of the process lose theirs too.
-    /// This device and all that was made on it answer [`DriverError::ContextLost`] from now on; [`Self::new`] opens a
-    /// new one.
-    pub(super) fn destroy_context(&self) -> Result<(), DriverError> {
-        if self.inner.is_lost.swap(true, Ordering::AcqRel) {
-            return Ok(());
+    /// Gives the context up with everything in it. This device and all that was made on it answer
+    /// [`DriverError::ContextLost`] from now on.
+    ///
+    /// A context in which a kernel runs cannot be destroyed: the driver waits for the kernel, in which the process ends
+    /// before. Another context beside it works, and has its share of the GPU's time. One in which a kernel failed takes
+    /// the whole process along: the driver refuses every call of it, in any context.
+    pub(super) fn lose(&self, why: ContextState) {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner.state.store(why as u8, Ordering::Release);
+        if why == ContextState::Occupied {
+            open.entry(self.inner.info.ordinal).or_default().is_occupied = true;
         }
-        let ordinal = self.inner.info.ordinal;
-        // SAFETY: the ordinal is that of a device. Every call binds first, so that none begins any more with a handle of the
-        // context; one that another thread is in ends with the driver's error.
-        unsafe { driver_call!(cuDevicePrimaryCtxReset_v2(ordinal as c_int)) }?;
-        self.inner.is_destroyed.store(true, Ordering::Release);
-        OPEN.lock().unwrap_or_else(PoisonError::into_inner).remove(&ordinal);
-        Ok(())
     }
 
-    /// Whether the context was destroyed, so that nothing of it runs any more.
-    pub(super) fn is_destroyed(&self) -> bool {
-        self.inner.is_destroyed.load(Ordering::Acquire)
+    /// Whether the context was given up.
+    pub(crate) fn is_lost(&self) -> bool {
+        !self.inner.is_alive()
+    }
+
+    /// Whether a kernel in it failed, so that nothing of it runs any more.
+    pub(super) fn has_failed(&self) -> bool {
+        self.inner.state.load(Ordering::Acquire) == ContextState::Failed as u8
+    }
+
+    /// Has a kernel that stays step aside where others need the whole device.
+    pub(crate) fn add_resident(&self, residence: Weak<dyn Residence>) {
+        self.inner.residents.add(residence);
+    }
+
+    /// Whether no kernel may be launched to stay, now.
+    pub(crate) fn residents_are_away(&self) -> bool {
+        self.inner.residents.are_away()
+    }
+
+    /// Does a job that the driver has wait for all kernels.
+    pub(super) fn without_residents<T>(&self, job: impl FnOnce() -> T) -> T {
+        self.inner.residents.without(job)
     }
 
     /// The gate between captures and waits for the whole context.
@@ -262,8 +305,8 @@ impl CudaDevice {
         let device = self.clone();
         self.quiet().when_quiet(move || {
             let _ = device.synchronize_context();
-            // A destroyed context has taken along what the job would give back.
-            if !device.inner.is_lost.load(Ordering::Acquire) {
+            // A lost context keeps what the job would give back.
+            if !device.is_lost() {
                 job(&device);
             }
         });
@@ -272,7 +315,7 @@ impl CudaDevice {
     fn synchronize_context(&self) -> Result<(), DriverError> {
         self.bind()?;
         // SAFETY: the context is current; the entry takes no argument.
-        unsafe { driver_call!(cuCtxSynchronize()) }
+        self.without_residents(|| unsafe { driver_call!(cuCtxSynchronize()) })
     }
 
     /// The error of a failed allocation of `requested_bytes`, with the memory that is left where it was exhausted.
@@ -290,7 +333,27 @@ impl CudaDevice {
     }
 }
 
-/// The same GPU, and so the same primary context.
+impl Inner {
+    fn is_alive(&self) -> bool {
+        self.state.load(Ordering::Acquire) == ContextState::Alive as u8
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        match self.primary.take() {
+            // The driver would wait for the kernel.
+            Some(primary) if !self.is_alive() => std::mem::forget(primary),
+            None if self.is_alive() => {
+                // SAFETY: made by `new`; the last owner is gone.
+                let _ = unsafe { driver_call!(cuCtxDestroy_v2(self.context)) };
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The same GPU in the same context.
 impl PartialEq for CudaDevice {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)

@@ -63,17 +63,18 @@ pub enum DriverError {
         /// The driver's own words.
         message: String,
     },
-    /// A context that was destroyed because a resident kernel had failed or did not answer.
+    /// A context that was given up because a resident kernel had failed or did not end.
     #[error(
-        "the context of {device} is gone, with every buffer in it: a resident kernel had failed; open the device anew"
+        "the context of {device} is lost, with every buffer in it: a resident kernel had failed or did not end; open the \
+         device anew, or, where the driver refuses that, restart the process"
     )]
     ContextLost {
         /// The GPU's name.
         device: String,
     },
-    /// A context that the driver does not destroy while a kernel runs in it.
+    /// A kernel that does not leave.
     #[error(
-        "the driver does not end the kernel that runs on {device}; end this process, and the driver will"
+        "a kernel on {device} does not end before this process does; a context beside it shares the GPU's time with it"
     )]
     Unending {
         /// The GPU's name.

@@ -583,8 +583,10 @@ pub(super) fn driver_allocate(device: &CudaDevice, bytes: usize) -> Result<u64, 
 /// Gives memory of [`driver_allocate`] back. A failure leaks it, which is sound.
 pub(super) fn driver_free(device: &CudaDevice, address: u64) {
     if device.bind().is_ok() {
-        // SAFETY: the callers own `address`, which came from `driver_allocate`, and have waited for its uses.
-        let _ = unsafe { driver_call!(cuMemFree_v2(address)) };
+        let _ = device.without_residents(|| {
+            // SAFETY: the callers own `address`, which came from `driver_allocate`, and have waited for its uses.
+            unsafe { driver_call!(cuMemFree_v2(address)) }
+        });
     }
 }
 

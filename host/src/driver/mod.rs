@@ -24,6 +24,7 @@ mod pool;
 mod quiet;
 mod raw;
 pub(crate) mod recording;
+pub(crate) mod residents;
 mod stream;
 mod tensor_map;
 mod tensor_map_cache;

@@ -99,17 +99,19 @@ impl Module {
             by_value(1),
         ];
         let mut raw: CUmodule = ptr::null_mut();
-        // SAFETY: `ptx` ends in NUL, each log is writable for the size given, and there are as many options as values;
-        // all outlive the call.
-        let loaded = unsafe {
-            driver_call!(cuModuleLoadDataEx(
-                &mut raw,
-                ptx.as_ptr().cast(),
-                options.len() as u32,
-                options.as_mut_ptr(),
-                values.as_mut_ptr()
-            ))
-        };
+        let loaded = device.without_residents(|| {
+            // SAFETY: `ptx` ends in NUL, each log is writable for the size given, and there are as many options as
+            // values; all outlive the call.
+            unsafe {
+                driver_call!(cuModuleLoadDataEx(
+                    &mut raw,
+                    ptx.as_ptr().cast(),
+                    options.len() as u32,
+                    options.as_mut_ptr(),
+                    values.as_mut_ptr()
+                ))
+            }
+        });
         match loaded {
             Ok(()) => {
                 let (name, info_log) = (name.to_owned(), log_text(&info_log));
@@ -168,9 +170,11 @@ impl Module {
         let c_name = c_string("kernel name", name)?;
         self.inner.device.bind()?;
         let mut raw: CUfunction = ptr::null_mut();
-        // SAFETY: the module is loaded, the name ends in NUL and `raw` is writable.
-        let found =
-            unsafe { driver_call!(cuModuleGetFunction(&mut raw, self.inner.raw, c_name.as_ptr())) };
+        // A module that is loaded lazily takes its function's code to the device here.
+        let found = self.inner.device.without_residents(|| {
+            // SAFETY: the module is loaded, the name ends in NUL and `raw` is writable.
+            unsafe { driver_call!(cuModuleGetFunction(&mut raw, self.inner.raw, c_name.as_ptr())) }
+        });
         match found {
             Err(error) if error.code() == Some(code::NOT_FOUND) => {
                 return Err(DriverError::MissingEntry {

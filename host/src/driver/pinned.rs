@@ -121,10 +121,12 @@ impl Drop for HostMemory {
     fn drop(&mut self) {
         let Some(layout) = self.layout else { return };
         let released = match self.device.bind() {
-            // SAFETY: this is the owner, which registered the memory.
-            Ok(()) => unsafe { driver_call!(cuMemHostUnregister(self.pointer.as_ptr())) },
-            // The context's end was the registration's.
-            Err(DriverError::ContextLost { .. }) if self.device.is_destroyed() => Ok(()),
+            Ok(()) => self.device.without_residents(|| {
+                // SAFETY: this is the owner, which registered the memory.
+                unsafe { driver_call!(cuMemHostUnregister(self.pointer.as_ptr())) }
+            }),
+            // Nothing runs there that could write.
+            Err(DriverError::ContextLost { .. }) if self.device.has_failed() => Ok(()),
             Err(why) => Err(why),
         };
         // What the GPU may still write stays.

@@ -115,6 +115,8 @@ pub struct Fault {
     pub items: Vec<FaultItem>,
     /// Items that were not complete.
     pub unfinished: usize,
+    /// Whether the device's context is lost, and with it every buffer in its memory.
+    pub context_lost: bool,
 }
 
 /// What happened to a resident kernel.
@@ -169,6 +171,9 @@ impl fmt::Display for Fault {
                 descriptor.first + descriptor.count,
                 descriptor.blocks
             )?;
+        }
+        if self.context_lost {
+            write!(f, "; the context is lost, and with it every buffer on the device")?;
         }
         write!(f, "; {} items are not complete; `recover` gives them back", self.unfinished)
     }

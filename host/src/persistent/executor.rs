@@ -21,13 +21,14 @@ use crate::device::Device;
 use crate::driver::launchers::KernelDevice;
 use crate::driver::launchers::manifold::{Resident, instance, most_blocks};
 use crate::driver::recording::{self, Recording};
+use crate::driver::residents::Residence;
 use crate::error::Error;
 
 /// A resident kernel, and the rings that feed it.
 ///
 /// The kernel is launched when the first item comes, and leaves when none has come for a while. Any number of threads may
-/// submit. Dropping the executor ends the kernel after the items in work. Where it does not leave within an item's deadline
-/// it is destroyed, for which the driver is given ten seconds.
+/// submit. Dropping the executor ends the kernel after the items in work; an item that takes longer than its deadline is
+/// abandoned.
 pub struct PersistentExecutor {
     device: Device,
     pub(super) shared: Arc<Shared>,
@@ -102,6 +103,8 @@ impl PersistentExecutor {
         let rings = Rings::new(lines, completions, count, capacity, &vec![first; count])
             .expect("memory of the rings' size");
         let shared = Arc::new(Shared::new(owner, config, rings, groups, resident));
+        let residence: Arc<dyn Residence> = Arc::clone(&shared) as _;
+        shared.resident().announce(Arc::downgrade(&residence));
         let watched = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("kasmina-watchdog".into());
         let watchdog = thread
@@ -313,7 +316,7 @@ impl PersistentExecutor {
 
     /// Stops after the items in work, and answers those that were not begun, in the order of their submission. Everything
     /// that is asked of the executor, its tickets and its programs afterwards is answered with
-    /// [`PersistentError::Stopped`]. A kernel that does not leave within the deadline is destroyed.
+    /// [`PersistentError::Stopped`]. An item in work that takes longer than its deadline is abandoned.
     pub fn stop(mut self) -> Vec<UnfinishedItem> {
         self.end();
         self.take_unfinished()
@@ -327,21 +330,28 @@ impl PersistentExecutor {
     /// An executor in the place of one that failed, with the same settings, and the items that were not complete, in the
     /// order of their submission.
     ///
-    /// On the executor of the CPU the device is the same, and the programs can be submitted again. On a GPU the context
-    /// is gone, with every buffer in it: the device is opened anew, buffers have to be made and programs to be recorded
-    /// again. Memory of the host, [pinned](crate::driver::PinnedBuffer) or not, is as it was.
+    /// A kernel that stalled is told to leave, and does where it waits for what does not come: the device is the same, its
+    /// buffers are as they were, and programs can be submitted again. Where [`Fault::context_lost`] says so the device is
+    /// opened anew, its buffers are gone, and programs have to be recorded again; memory of the host, [mapped] or not, is
+    /// as it was. After a kernel that trapped the driver refuses every call of the process, so that a new
+    /// executor needs a new process; the items come back all the same.
     ///
     /// # Errors
-    /// A GPU that does not come back, or exhausted memory.
-    pub fn recover(mut self) -> Result<(Self, Vec<UnfinishedItem>), Error> {
+    /// In place of the executor: a GPU that does not come back, or exhausted memory.
+    ///
+    /// [`Fault::context_lost`]: super::Fault::context_lost
+    /// [mapped]: crate::Buffer::mapped
+    pub fn recover(mut self) -> (Result<Self, Error>, Vec<UnfinishedItem>) {
         self.end();
         let unfinished = self.take_unfinished();
         let device = match &self.device {
-            Device::Cuda(gpu) => Device::cuda(gpu.device().info().ordinal)?,
-            other => other.clone(),
+            Device::Cuda(gpu) if gpu.device().is_lost() => {
+                Device::cuda(gpu.device().info().ordinal)
+            }
+            other => Ok(other.clone()),
         };
-        let config = self.shared.config.clone();
-        Ok((Self::of_owner(self.shared.owner, &device, config, 1)?, unfinished))
+        let (owner, config) = (self.shared.owner, self.shared.config.clone());
+        (device.and_then(|device| Self::of_owner(owner, &device, config, 1)), unfinished)
     }
 
     /// What the executor has done, and how it stands.

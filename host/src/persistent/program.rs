@@ -41,8 +41,12 @@ struct Place {
 /// How a program makes its kernel fail, or its item be refused: for tests of what comes then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Provoke {
-    /// The item never ends.
+    /// The item never ends; told to, the kernel leaves it.
     Hang,
+    /// As `Hang` in one block of two, which waits for the other.
+    Unmet,
+    /// The item never ends, and nothing makes the kernel leave it.
+    Deaf,
     /// The kernel traps.
     Trap,
     /// The item has an operation that the kernel lacks.
@@ -127,6 +131,8 @@ impl Program {
     pub fn provoking(provoke: Provoke) -> Self {
         let (name, code, blocks) = match provoke {
             Provoke::Hang => ("hang", operation::HANG, 1),
+            Provoke::Unmet => ("unmet", operation::HANG, 2),
+            Provoke::Deaf => ("deaf", operation::DEAF, 1),
             Provoke::Trap => ("trap", operation::TRAP, 1),
             Provoke::UnknownOperation => ("unknown operation", u32::MAX, 1),
             Provoke::OutOfRange => ("out of range", operation::EMPTY, u16::MAX.into()),

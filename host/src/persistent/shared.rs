@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use kasmina_ring::{CloseReason, Completed, Rings, Unfinished, WaitError};
-use kasmina_types::Operation;
+use kasmina_ring::{CloseReason, Completed, Rings, Unfinished, WaitError, Words};
+use kasmina_types::{Operation, manifold::Command};
 
 use super::config::PersistentConfig;
 use super::error::{Fault, FaultCause, PersistentError};
@@ -13,6 +13,7 @@ use super::program::Program;
 use super::statistics::Counters;
 use super::table::Places;
 use crate::driver::launchers::manifold::{Resident, SharedWords};
+use crate::driver::residents::Residence;
 use crate::error::Error;
 
 /// What the host attaches to an item.
@@ -44,6 +45,8 @@ pub(super) struct Shared {
     /// Blocks of each group.
     pub(super) groups: Vec<u32>,
     resident: Mutex<Resident>,
+    /// The command for the kernel.
+    control: SharedWords,
     presence: AtomicU8,
     places: Mutex<Places>,
     pub(super) counters: Counters,
@@ -80,6 +83,7 @@ impl Shared {
             config,
             rings,
             groups,
+            control: resident.control.clone(),
             resident: Mutex::new(resident),
             presence: AtomicU8::new(Presence::Away as u8),
             places,
@@ -102,9 +106,9 @@ impl Shared {
         }
     }
 
-    /// Changes under the lock of the kernel alone.
+    /// Changes under the lock of the kernel alone, but for [`Residence::step_aside`].
     pub(super) fn set_presence(&self, _resident: &Resident, presence: Presence) {
-        self.presence.store(presence as u8, Ordering::Release);
+        self.presence.store(presence as u8, Ordering::SeqCst);
     }
 
     pub(super) fn resident(&self) -> MutexGuard<'_, Resident> {
@@ -130,10 +134,19 @@ impl Shared {
         self.order_a_look();
     }
 
-    /// Launches the kernel, which is away.
+    /// Launches the kernel, which is away; or has the watchdog do so once nobody else needs the whole device.
     pub(super) fn launch(&self, resident: &mut Resident) {
+        if resident.has_to_stay_away() {
+            return;
+        }
         match resident.launch() {
-            Ok(()) => self.set_presence(resident, Presence::Running),
+            Ok(()) => {
+                self.set_presence(resident, Presence::Running);
+                // Somebody may have come who did not see it yet.
+                if resident.has_to_stay_away() {
+                    self.step_aside();
+                }
+            }
             Err(why) => {
                 self.fail(resident, FaultCause::Launch { message: why.to_string() }, &[]);
             }
@@ -220,7 +233,8 @@ impl Shared {
             }
         });
         let unfinished = self.outstanding() as usize;
-        let fault = Arc::new(Fault { cause, items: at_work, unfinished });
+        let context_lost = resident.has_lost_context();
+        let fault = Arc::new(Fault { cause, items: at_work, unfinished, context_lost });
         tracing::error!(%fault, "persistent execution");
         let fault = Arc::clone(self.fault.get_or_init(|| fault));
         self.close(CloseReason::failed((*fault).clone()));
@@ -279,6 +293,21 @@ impl Shared {
 
     fn places(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Residence for Shared {
+    fn step_aside(&self) {
+        let (running, leaving) = (Presence::Running as u8, Presence::Leaving as u8);
+        let (order, failure) = (Ordering::SeqCst, Ordering::SeqCst);
+        if self.presence.compare_exchange(running, leaving, order, failure).is_ok() {
+            // Where it has left by now and been launched anew, it comes back once more.
+            self.control.store(0, Command::Stop as u64);
+        }
+    }
+
+    fn come_back(&self) {
+        self.order_a_look();
     }
 }
 

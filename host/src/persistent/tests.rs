@@ -13,6 +13,7 @@ use super::shared::Presence;
 use super::*;
 use crate::buffer::Buffer;
 use crate::device::Device;
+use crate::driver::residents::Residence;
 use crate::error::Error;
 use crate::information::{axpby, velocity};
 
@@ -179,6 +180,11 @@ fn several_blocks_share_an_item() {
     assert!(tickets[1].poll().unwrap() && tickets[0].poll().unwrap());
 }
 
+fn recovered(executor: PersistentExecutor) -> (PersistentExecutor, Vec<UnfinishedItem>) {
+    let (executor, unfinished) = executor.recover();
+    (executor.unwrap(), unfinished)
+}
+
 fn x_of(device: &Device) -> Result<Buffer<f32>, Error> {
     Buffer::from_slice(device, &[1.0])
 }
@@ -200,13 +206,13 @@ fn a_kernel_that_never_answers_is_found_and_replaced() {
     assert!(matches!(found.cause, FaultCause::Stalled { after } if after.as_millis() >= 200));
     let [item] = &found.items[..] else { panic!("{found}") };
     assert_eq!((item.program.as_str(), item.ring, item.sequence), ("hang", 1, 2));
-    assert_eq!((item.descriptor.count, found.unfinished), (1, 2));
+    assert_eq!((item.descriptor.count, found.unfinished, found.context_lost), (1, 2, false));
     assert!(found.to_string().contains("program `hang`"), "{found}");
     assert_eq!(*fault(behind.wait().unwrap_err()), *found);
     assert_eq!(*fault(executor.submit(&good).unwrap_err()), *found);
     assert_eq!(*executor.fault().unwrap(), *found);
 
-    let (executor, unfinished) = executor.recover().unwrap();
+    let (executor, unfinished) = recovered(executor);
     let names: Vec<_> = unfinished.iter().map(|item| item.program.name()).collect();
     assert_eq!(names, ["hang", "good"]);
     // What was complete is there, and the executor goes on.
@@ -214,6 +220,49 @@ fn a_kernel_that_never_answers_is_found_and_replaced() {
     y.copy_from_slice(&[0.0]).unwrap();
     executor.submit(&unfinished[1].program).unwrap().wait().unwrap();
     assert_eq!(y.to_vec().unwrap(), [2.0]);
+}
+
+/// Blocks that wait at a barrier, and a kernel that leaves for nothing.
+#[test]
+fn every_wait_is_given_up() {
+    let device = device();
+    let config = PersistentConfig {
+        deadline: Duration::from_millis(200),
+        small_groups: 1,
+        ..Default::default()
+    };
+    let mut executor = executor_with(&device, config);
+    for provoke in [Provoke::Unmet, Provoke::Deaf] {
+        let begun = Instant::now();
+        let stuck = executor.submit(&Program::provoking(provoke)).unwrap();
+        let found = fault(stuck.wait().unwrap_err());
+        assert!(matches!(found.cause, FaultCause::Stalled { .. }), "{found}");
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        let unfinished;
+        (executor, unfinished) = recovered(executor);
+        assert_eq!(unfinished.len(), 1);
+        executor.submit(&empty()).unwrap().wait().unwrap();
+    }
+}
+
+/// A job that needs the whole device: the kernel leaves after the items in work, and comes back for what waits.
+#[test]
+fn a_kernel_steps_aside() {
+    let device = device();
+    let executor = executor(&device);
+    let counter = Counter::new(&device, &executor);
+    for round in 0..50 {
+        for _ in 0..4 {
+            executor.submit(&counter.program).unwrap();
+        }
+        executor.shared.step_aside();
+        executor.shared.come_back();
+        executor.submit(&empty()).unwrap().wait_for(Duration::from_secs(20)).unwrap();
+        executor.drain().unwrap();
+        assert_eq!(counter.read(), 4.0 * f64::from(round + 1));
+    }
+    assert!(executor.statistics().launches > 1);
+    assert_eq!(executor.statistics().failed, 0);
 }
 
 #[test]
@@ -224,7 +273,7 @@ fn a_kernel_that_traps_is_found_and_replaced() {
     let found = fault(ticket.wait_for(Duration::from_secs(20)).unwrap_err());
     assert!(matches!(&found.cause, FaultCause::Failed { message } if message.contains("trap")));
     assert_eq!(found.items.iter().map(|item| &item.program[..]).collect::<Vec<_>>(), ["trap"]);
-    let (executor, unfinished) = executor.recover().unwrap();
+    let (executor, unfinished) = recovered(executor);
     assert_eq!(unfinished.len(), 1);
     executor.submit(&empty()).unwrap().wait().unwrap();
 }
@@ -364,7 +413,7 @@ fn unfinished_items_were_not_carried_out() {
     executor.submit(&Program::provoking(Provoke::Hang)).unwrap();
     let behind = [(); 3].map(|()| executor.submit(&counter.program).unwrap());
     fault(behind[2].wait().unwrap_err());
-    let (executor, unfinished) = executor.recover().unwrap();
+    let (executor, unfinished) = recovered(executor);
     assert_eq!((unfinished.len(), counter.read()), (4, 1.0));
     for item in &unfinished[1..] {
         executor.submit(&item.program).unwrap();

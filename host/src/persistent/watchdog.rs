@@ -78,9 +78,10 @@ fn look(shared: &Arc<Shared>, resident: &mut Resident, memory: &mut Memory) {
             shared.launch(resident);
         }
         Condition::Away => {}
-        Condition::Running if shared.presence() == Presence::Running => {
+        Condition::Running if shared.presence() != Presence::Ended => {
             let reports: Vec<_> = resident.reports().collect();
-            if check_deadlines(shared, resident, &reports, memory) {
+            let fails = check_deadlines(shared, resident, &reports, memory);
+            if fails || shared.presence() == Presence::Leaving {
                 return;
             }
             let idle = now - memory.last_busy > shared.config.idle_limit;

@@ -91,6 +91,12 @@ fn a_broadcast_makes_a_condition_uniform_in_the_warp() {
 }
 
 #[test]
+fn what_a_barrier_reduces_is_the_same_for_all() {
+    let condition = "mov.u32 %r1, %tid.x;\nsetp.eq.b32 %p2, %r1, 0;\nbar.red.or.pred %p1, 0, %p2;";
+    assert!(lint(&diamond(condition, "bar.sync 0;")).errors.is_empty());
+}
+
+#[test]
 fn a_value_that_a_divergent_branch_chooses_is_divergent() {
     let condition = "mov.u32 %r1, %tid.x;\nmov.b32 %r2, 0;\nsetp.eq.b32 %p3, %r1, 0;\n@%p3 bra $S;\nmov.b32 %r2, \
                      1;\n$S:\nsetp.eq.b32 %p1, %r2, 0;";

@@ -31,26 +31,28 @@ pub mod domain {
 pub mod operation {
     /// Nothing.
     pub const EMPTY: u32 = 0;
-    /// Polls until the host gives the kernel up: what a test of the watchdog runs.
-    pub const HANG: u32 = 1;
-    /// Traps: what a test of recovery runs.
-    pub const TRAP: u32 = 2;
     /// `axpby_f32`.
-    pub const AXPBY_F32: u32 = 3;
+    pub const AXPBY_F32: u32 = 1;
     /// `axpby_f64`.
-    pub const AXPBY_F64: u32 = 4;
+    pub const AXPBY_F64: u32 = 2;
+    /// Waits until the host gives the kernel up: what a test of the watchdog runs.
+    pub const HANG: u32 = 3;
+    /// Traps: what a test of recovery runs.
+    pub const TRAP: u32 = 4;
+    /// Waits for ever: what a test of the last resort runs.
+    pub const DEAF: u32 = 5;
     /// `blend_forward` of f32 in 16-byte accesses.
-    pub const BLEND_FORWARD_F32: u32 = 5;
+    pub const BLEND_FORWARD_F32: u32 = 6;
     /// `belief_step_f64_c64`.
-    pub const BELIEF_STEP_C64: u32 = 6;
+    pub const BELIEF_STEP_C64: u32 = 7;
     /// `belief_step_f64_c256`.
-    pub const BELIEF_STEP_C256: u32 = 7;
+    pub const BELIEF_STEP_C256: u32 = 8;
     /// `infer_until_converged_f64_c64`.
-    pub const INFER_C64: u32 = 8;
+    pub const INFER_C64: u32 = 9;
     /// `gemv_f32` of warp teams.
-    pub const GEMV_F32: u32 = 9;
+    pub const GEMV_F32: u32 = 10;
     /// `gemv_f64` of warp teams.
-    pub const GEMV_F64: u32 = 10;
+    pub const GEMV_F64: u32 = 11;
 }
 
 /// An operation of the resident kernels.

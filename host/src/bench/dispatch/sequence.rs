@@ -49,9 +49,8 @@ pub(super) fn group(device: &Device) -> Result<Group<'_>, BenchError> {
         }
     };
     let mut sequence = Sequence::new(device)?;
-    // Before the first item: the driver may wait for the resident kernels when it loads another.
-    let mut others = Group::default();
-    bare(device, &mut others)?;
+    // Before the executor, and so dropped before it: the driver waits for its kernel when that one's memory goes.
+    bare(device, &mut group)?;
     let call = item_call(&executor, "sequence", || sequence.run(device))?;
     let executors = vec![Arc::clone(&executor)];
     let item = Subject { executors: executors.clone(), ..subject(device, way::ITEM, 0, call) };
@@ -63,8 +62,6 @@ pub(super) fn group(device: &Device) -> Result<Group<'_>, BenchError> {
         executors,
         ..subject(device, way::ITEM, 0, call)
     });
-    group.subjects.extend(others.subjects);
-    group.not_run.extend(others.not_run);
     Ok(group)
 }
 

@@ -1,7 +1,7 @@
 //! Launcher of the resident kernels, and the memory that they share with the host.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -18,14 +18,18 @@ use kasmina_types::{In, Manifold, ManifoldEcho, Operation, Out};
 use super::KernelDevice;
 use crate::buffer::Buffer;
 use crate::device::{Device, Gpu};
-use crate::driver::device::DESTRUCTION_LIMIT;
+use crate::driver::device::ContextState;
 use crate::driver::launch::{LaunchConfig, launch};
-use crate::driver::{CudaDevice, DriverError, MappedBuffer, Stream, recording};
+use crate::driver::residents::Residence;
+use crate::driver::{DriverError, Function, MappedBuffer, Stream, recording};
 use crate::error::Error;
 use crate::persistent::PersistentError;
 
 /// Words of an operation in the table.
 const OPERATION_WORDS: usize = size_of::<Operation>() / 8;
+
+/// How long a kernel that is given up may take to leave.
+pub(crate) const ABANDON_LIMIT: Duration = Duration::from_secs(1);
 
 /// The executor's threads poll as long as a resident kernel has no work.
 const NO_SPIN_LIMIT: Duration = Duration::MAX;
@@ -145,7 +149,7 @@ pub(crate) struct Resident {
     host_limit: Duration,
     pub(crate) lines: SharedWords,
     pub(crate) completions: SharedWords,
-    control: SharedWords,
+    pub(crate) control: SharedWords,
     reports: SharedWords,
     operations: DeviceWords,
     first_block_words: DeviceWords,
@@ -238,6 +242,7 @@ impl Resident {
         bytemuck::cast_slice_mut::<u64, u32>(&mut packed)[..made.first_blocks.len()]
             .copy_from_slice(&made.first_blocks);
         made.first_block_words.write(0, &packed, made.beside.as_ref())?;
+        made.make_room()?;
         Ok(made)
     }
 
@@ -290,8 +295,26 @@ impl Resident {
     /// # Errors
     /// A grid that does not fit, or a failed call.
     pub(crate) fn launch(&mut self) -> Result<(), Error> {
+        self.launch_with(Command::Run)
+    }
+
+    /// Has the device make room for the stacks of the kernel's threads, for which the driver waits for all other kernels:
+    /// a kernel that is resident by the time of the first item would not end.
+    fn make_room(&mut self) -> Result<(), Error> {
+        let Device::Cuda(gpu) = self.device.clone() else { return Ok(()) };
+        if gpu.kernel(self.instance.kernel.name())?.function.attributes().local_bytes == 0 {
+            return Ok(());
+        }
+        gpu.device().without_residents(|| {
+            self.launch_with(Command::Stop)?;
+            let Some(Run::Cuda(stream)) = self.run.take() else { unreachable!("launched") };
+            Ok(stream.synchronize()?)
+        })
+    }
+
+    fn launch_with(&mut self, command: Command) -> Result<(), Error> {
         assert!(self.run.is_none(), "the kernel is there");
-        self.command(Command::Run);
+        self.command(command);
         let groups = self.first_blocks.len() - 1;
         self.busy_before = self.reports().map(|report| report.busy_ns).collect();
         for group in 0..groups {
@@ -381,11 +404,28 @@ impl Resident {
         }
     }
 
-    /// Ends the launch whatever it does. Under the executor it is asked to leave what never ends; on a GPU its context
-    /// goes, and with it everything that was made in it.
+    /// Has `residence` told when others need the whole device.
+    pub(crate) fn announce(&self, residence: Weak<dyn Residence>) {
+        if let Device::Cuda(gpu) = &self.device {
+            gpu.device().add_resident(residence);
+        }
+    }
+
+    /// Whether the kernel has to stay away for now, as others need the whole device.
+    pub(crate) fn has_to_stay_away(&self) -> bool {
+        matches!(&self.device, Device::Cuda(gpu) if gpu.device().residents_are_away())
+    }
+
+    /// Whether the context is lost, and with it what is in the device's memory.
+    pub(crate) fn has_lost_context(&self) -> bool {
+        matches!(&self.device, Device::Cuda(gpu) if gpu.device().is_lost())
+    }
+
+    /// Ends the launch: has the kernel leave, whose waits all look for that. A GPU whose kernel does not, or has failed,
+    /// loses its context.
     ///
     /// # Errors
-    /// A failed call, or a driver that does not come back: the memory is then left to the kernel.
+    /// A kernel that does not leave; its memory is left to it.
     pub(crate) fn destroy(&mut self) -> Result<(), Error> {
         let run = match (self.run.take(), &self.device) {
             // Nothing is there, but the context may have failed.
@@ -394,18 +434,34 @@ impl Resident {
             }
             (run, _) => run,
         };
+        let Some(run) = run else { return Ok(()) };
+        self.command(Command::Abandon);
+        let begun = Instant::now();
+        let in_time = || {
+            std::thread::sleep(LEAVING_INTERVAL);
+            begun.elapsed() < ABANDON_LIMIT
+        };
         match run {
-            None => Ok(()),
-            Some(Run::Cuda(stream)) => {
-                let destroyed = destroy_in_time(stream.device().clone());
-                if destroyed.is_err() {
-                    let shared = [&self.lines, &self.completions, &self.control, &self.reports];
-                    shared.into_iter().cloned().for_each(std::mem::forget);
+            Run::Cuda(stream) => loop {
+                match stream.is_idle() {
+                    Ok(true) => return Ok(()),
+                    Ok(false) if in_time() => {}
+                    Ok(false) => {
+                        stream.device().lose(ContextState::Occupied);
+                        let shared = [&self.lines, &self.completions, &self.control, &self.reports];
+                        shared.into_iter().cloned().for_each(std::mem::forget);
+                        let device = stream.device().info().name.clone();
+                        return Err(DriverError::Unending { device }.into());
+                    }
+                    Err(_) => {
+                        stream.device().lose(ContextState::Failed);
+                        return Ok(());
+                    }
                 }
-                Ok(destroyed?)
-            }
-            Some(Run::Simt(thread)) => {
-                self.command(Command::Abandon);
+            },
+            Run::Simt(thread) => {
+                while !thread.is_finished() && in_time() {}
+                self.command(Command::Release);
                 drop(thread.join());
                 Ok(())
             }
@@ -413,17 +469,8 @@ impl Resident {
     }
 }
 
-/// Destroys a context on a thread of its own: nobody waits for a driver that waits for the kernel.
-fn destroy_in_time(device: CudaDevice) -> Result<(), DriverError> {
-    let (done, comes) = mpsc::channel();
-    let name = device.info().name.clone();
-    let spawned = std::thread::Builder::new().spawn(move || {
-        // Whoever waited may be gone.
-        drop(done.send(device.destroy_context()));
-    });
-    let in_time = spawned.ok().and_then(|_| comes.recv_timeout(DESTRUCTION_LIMIT).ok());
-    in_time.unwrap_or(Err(DriverError::Unending { device: name }))
-}
+/// From one look at a kernel that is to leave to the next.
+const LEAVING_INTERVAL: Duration = Duration::from_micros(50);
 
 impl Drop for Resident {
     fn drop(&mut self) {
@@ -461,13 +508,20 @@ pub(crate) fn instance(domains: u32) -> ResidentInstance {
     instances::manifold(domains)
 }
 
-/// `manifold_echo`, launched: a thread on the device that answers a word with the same word.
+/// `manifold_echo`: a thread on the device that answers a word with the same word. It is launched by the first one.
 pub(crate) struct Echo {
     bell: SharedWords,
     answer: SharedWords,
     /// The last word.
     word: u64,
+    on: EchoDevice,
     run: Option<Run>,
+}
+
+/// Where an [`Echo`] runs.
+enum EchoDevice {
+    Cuda(Stream, Function),
+    Simt(Executor),
 }
 
 impl Echo {
@@ -478,39 +532,48 @@ impl Echo {
     pub(crate) fn new(device: &Device) -> Result<Option<Self>, Error> {
         recording::refuse("a new resident kernel")?;
         let kernel = instances::manifold_echo();
-        let Some(kernels) = KernelDevice::of(device).filter(|on| on.supports(kernel)) else {
-            return Ok(None);
+        let on = match KernelDevice::of(device).filter(|on| on.supports(kernel)) {
+            None => return Ok(None),
+            Some(KernelDevice::Cuda(gpu)) => {
+                EchoDevice::Cuda(Stream::new(gpu.device())?, gpu.kernel(kernel.name())?.function)
+            }
+            Some(KernelDevice::Simt(executor)) => EchoDevice::Simt(executor.clone()),
         };
         let (bell, answer) = (SharedWords::zeroed(device, 1)?, SharedWords::zeroed(device, 1)?);
+        Ok(Some(Self { bell, answer, word: 0, on, run: None }))
+    }
+
+    fn launch(&self) -> Result<Run, Error> {
+        let kernel = instances::manifold_echo();
         let limit_ns = u64::try_from(ECHO_LIMIT.as_nanos()).unwrap_or(u64::MAX);
-        let (bell_view, answer_view) = (bell.view(), answer.view());
-        let params = ManifoldEcho { bell: bell_view, answer: answer_view, limit_ns, _padding: 0 };
-        let run = match kernels {
-            KernelDevice::Cuda(gpu) => {
-                let function = gpu.kernel(kernel.name())?.function;
-                let stream = Stream::new(gpu.device())?;
+        let (bell, answer) = (self.bell.view(), self.answer.view());
+        let params = ManifoldEcho { bell, answer, limit_ns, _padding: 0 };
+        match &self.on {
+            EchoDevice::Cuda(stream, function) => {
                 let config = LaunchConfig::linear(1, kernel.bounds().block_threads);
                 // SAFETY: both arrays have a word, zero so far. The memory lives as long as `self`, whose drop ends the
                 // kernel and waits for it.
-                unsafe { launch(&function, config, &stream, &params) }?;
-                Run::Cuda(stream)
+                unsafe { launch(function, config, stream, &params) }?;
+                Ok(Run::Cuda(stream.clone()))
             }
-            KernelDevice::Simt(executor) => {
+            EchoDevice::Simt(executor) => {
                 let executor = executor.clone().alone().spin_limit(NO_SPIN_LIMIT);
                 // SAFETY: as above; the thread is waited for before the memory goes.
                 let run = move || unsafe { kernel.run(&executor, 1, 0, params) };
                 let thread = std::thread::Builder::new().name("kasmina-echo".into());
-                Run::Simt(thread.spawn(run).map_err(|source| Error::Thread { source })?)
+                Ok(Run::Simt(thread.spawn(run).map_err(|source| Error::Thread { source })?))
             }
-        };
-        Ok(Some(Self { bell, answer, word: 0, run: Some(run) }))
+        }
     }
 
     /// Writes a word and waits until the same one has come back.
     ///
     /// # Errors
-    /// A kernel that has left or failed, or that does not answer in time.
+    /// A failed launch, a kernel that has left or failed, or one that does not answer in time.
     pub(crate) fn round_trip(&mut self) -> Result<(), Error> {
+        if self.run.is_none() {
+            self.run = Some(self.launch()?);
+        }
         self.word += 1;
         self.bell.store(0, self.word);
         let begun = Instant::now();
@@ -534,7 +597,7 @@ impl Echo {
 }
 
 /// How long `manifold_echo` stays without a word.
-const ECHO_LIMIT: Duration = Duration::from_secs(60);
+const ECHO_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long an answer may take.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
