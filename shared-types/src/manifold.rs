@@ -45,10 +45,14 @@ pub mod report {
     pub const BEAT: usize = 0;
     /// The item that was taken last while both rings had one: ring in the upper half, sequence number in the lower.
     pub const TAKEN: usize = 1;
-    /// Nanoseconds of work, brought up to date while there is none.
-    pub const BUSY_NS: usize = 2;
+    /// Cycles of work in this launch, brought up to date about every millisecond between items.
+    pub const BUSY: usize = 2;
     /// A [`GroupState`](super::GroupState).
     pub const STATE: usize = 3;
+    /// Cycles of this launch so far.
+    pub const CYCLES: usize = 4;
+    /// Nanoseconds of this launch so far.
+    pub const ELAPSED_NS: usize = 5;
 }
 
 /// Which of a group's rings: the high one is looked at first.

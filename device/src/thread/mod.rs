@@ -123,6 +123,13 @@ pub fn await_previous_grid() {
     imp::await_previous_grid();
 }
 
+/// Cycles of the multiprocessor's clock since some moment: a register, where [`clock_ns`] is a trip through the device.
+#[inline(always)]
+#[track_caller]
+pub fn clock() -> u64 {
+    imp::clock()
+}
+
 /// Nanoseconds since some fixed moment, in steps of the device's choice.
 #[inline(always)]
 #[track_caller]

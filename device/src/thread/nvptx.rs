@@ -73,6 +73,14 @@ pub(super) fn spin_wait(nanoseconds: u32) {
 }
 
 #[inline(always)]
+pub(super) fn clock() -> u64 {
+    let time: u64;
+    // SAFETY: reads a special register; not `pure`, for two readings differ.
+    unsafe { asm!("mov.u64 {}, %clock64;", out(reg64) time, options(nomem, nostack)) };
+    time
+}
+
+#[inline(always)]
 pub(super) fn clock_ns() -> u64 {
     let time: u64;
     // SAFETY: reads a special register; not `pure`, for two readings may differ.

@@ -55,6 +55,13 @@ pub(super) fn spin_wait(_nanoseconds: u32) {
     rt::spin();
 }
 
+/// A cycle of the executor is a nanosecond.
+#[inline(always)]
+#[track_caller]
+pub(super) fn clock() -> u64 {
+    rt::clock()
+}
+
 #[inline(always)]
 #[track_caller]
 pub(super) fn clock_ns() -> u64 {

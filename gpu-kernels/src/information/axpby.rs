@@ -13,7 +13,7 @@
 //! Reads 16·n bytes and writes 8·n in f64; bound by memory.
 //!
 //! # Launch
-//! Blocks of 256 threads over a persistent grid, an element a thread at a time; no barriers.
+//! Blocks of 256 threads over a persistent grid, two elements of a thread at a time; no barriers.
 //!
 //! # Determinism
 //! Bitwise: each element by itself.
@@ -43,15 +43,26 @@ unsafe fn each<T: Scalar, const C: bool>(
     let (x, y, out): (In<T, C>, In<T, C>, Out<T>) = (p.x.cast(), p.y.cast(), p.out.cast());
     let threads = thread::block_dim_x() as usize;
     let stride = place.blocks as usize * threads;
-    let mut i = place.block as usize * threads + thread::thread_idx_x() as usize;
-    while i < out.len() {
-        let at = if x.len() == out.len() { i } else { i % x.len().max(1) };
-        // SAFETY: inside x, y and the output, whose element is this thread's.
+    let at = |i: usize| {
+        let of_x = if x.len() == out.len() { i } else { i % x.len().max(1) };
+        // SAFETY: inside x and y.
         unsafe {
             let other = if y.is_empty() { 0.0 } else { y.load(i).wide() };
-            out.store(i, T::narrow(value(x.load(at).wide(), other)));
+            T::narrow(value(x.load(of_x).wide(), other))
         }
-        i += stride;
+    };
+    let mut i = place.block as usize * threads + thread::thread_idx_x() as usize;
+    while i < out.len() {
+        // Both loads before a store, which the second would wait for.
+        let next = i + stride;
+        let first = at(i);
+        if next < out.len() {
+            // SAFETY: inside the output, whose element is this thread's.
+            unsafe { out.store(next, at(next)) };
+        }
+        // SAFETY: as above.
+        unsafe { out.store(i, first) };
+        i = next + stride;
     }
 }
 

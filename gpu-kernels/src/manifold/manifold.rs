@@ -28,28 +28,16 @@
 
 use kasmina_device::atomic::{self, Order, Scope};
 use kasmina_device::global::Load;
-use kasmina_device::{grid, hint, kernel, shared_array, thread, warp};
+use kasmina_device::{grid, hint, kernel, thread, warp};
+use kasmina_types::Manifold;
 use kasmina_types::manifold::{
-    CALL_WORDS, Command, GroupState, ItemStatus, data_of, tag_of, tagged,
+    CALL_WORDS, Command, GroupState, ItemStatus, data_of, report, tag_of, tagged,
 };
 use kasmina_types::tiles::manifold::domain;
-use kasmina_types::{Manifold, manifold::report};
 
-use super::operations::{Heads, carry_out, is_told};
-use super::watch::{Found, Watch};
-
-/// A run of operations and the blocks that share it.
-#[derive(Clone, Copy)]
-pub(super) struct Item {
-    pub(super) first: u32,
-    pub(super) count: u32,
-    pub(super) blocks: u32,
-}
-
-/// Words by which a block's first warp tells the others what it found.
-const DESK_WORDS: usize = 4;
-/// In place of a status: there is no item.
-const LEAVES: u32 = u32::MAX;
+use super::desk::{Desk, Heads, Item, Task};
+use super::operations::{carry_out, is_told};
+use super::watch::{Watch, say};
 
 /// One block of the grid.
 ///
@@ -57,170 +45,114 @@ const LEAVES: u32 = u32::MAX;
 /// As [`Manifold`] says; every thread of the grid calls it, in blocks of `THREADS`.
 #[inline(always)]
 unsafe fn reside<const DOMAINS: u32, const THREADS: u32>(p: Manifold) {
-    let block = thread::block_idx_x();
+    let (p, block) = (&p, thread::block_idx_x());
     let mut group = 0;
     // SAFETY: there is a number for each group and one behind.
-    unsafe {
+    let (rank, blocks) = unsafe {
         while group + 1 < p.groups && p.first_blocks.load(group as usize + 1) <= block {
             group += 1;
         }
         let first = p.first_blocks.load(group as usize);
-        let blocks = p.first_blocks.load(group as usize + 1) - first;
-        if block == first {
-            lead::<DOMAINS, THREADS>(&p, group, blocks);
-        } else {
-            follow::<DOMAINS, THREADS>(&p, group, block - first);
-        }
-    }
-}
-
-/// A group's first block: takes items and completes them.
-///
-/// # Safety
-/// As [`reside`].
-#[inline(always)]
-unsafe fn lead<const DOMAINS: u32, const THREADS: u32>(p: &Manifold, group: u32, blocks: u32) {
-    let (desk, heads) = (shared_array![u32; DESK_WORDS], Heads::new());
-    let (lane, first_warp) = (thread::lane_idx(), thread::warp_idx() == 0);
-    // SAFETY: one thread writes the group's report; the host reads it as it comes.
-    let say = |place: usize, value: u64| unsafe {
-        let at = group as usize * kasmina_types::manifold::REPORT_WORDS + place;
-        atomic::store(&p.reports, at, value, Order::Relaxed, Scope::System);
+        (block - first, p.first_blocks.load(group as usize + 1) - first)
     };
-    if thread::thread_idx_x() == 0 {
-        say(report::STATE, GroupState::Running as u64);
+    let (desk, heads) = (Desk::new(), Heads::new());
+    let (first_thread, first_warp) = (thread::thread_idx_x() == 0, thread::warp_idx() == 0);
+    if first_thread && rank == 0 {
+        say(p, group, report::STATE, GroupState::Running as u64);
     }
-    // SAFETY: the group's rings are there.
-    let mut watch = unsafe { Watch::new(p, group) };
-    let mut call = 0_u32;
+    // SAFETY: the group's rings are there. Of its blocks the first one uses it, and of that the first warp.
+    let watch = unsafe { Watch::new(p, group) };
     loop {
         if first_warp {
             // SAFETY: the whole warp calls it.
-            let found = unsafe { watch.look(p, group, blocks) };
-            if let Found::Item(Item { first, count: 1.., .. }, ItemStatus::Done) = found {
+            let task = unsafe {
+                if rank == 0 { watch.look(p, group, blocks) } else { called(p, desk, group) }
+            };
+            if let Task::Item(Item { first, count: 1.., .. }, ItemStatus::Done) = task {
                 // SAFETY: the operation is inside the table; the barriers are those below.
                 unsafe { heads.hand(0, heads.fetch(p, first)) };
             }
-            if lane == 0 {
-                let words = match found {
-                    Found::Leave(state) => [state as u32, 0, 0, LEAVES],
-                    Found::Item(item, status) => {
-                        // Where one ring alone had an item the host knows which. What is on the bus when the item is
-                        // completed has to be waited for.
-                        if watch.is_contested {
-                            say(report::TAKEN, tagged(watch.sequence, watch.ring));
-                        }
-                        [item.first, item.count, item.blocks, status as u32]
-                    }
-                };
-                // SAFETY: the words are this thread's until the barrier.
-                unsafe { desk.write_words(0, words) };
+            if first_thread {
+                // SAFETY: the barriers are those below.
+                unsafe { desk.put(task) };
             }
         }
-        // Orders the words, and what the host wrote before the item, before the block.
+        // Orders the task, and what the host wrote before the item, before the block.
         thread::sync_threads();
-        // SAFETY: thread 0 wrote them before the barrier.
-        let words: [u32; DESK_WORDS] = unsafe { desk.read_words(0) };
-        let leaves = words[3] == LEAVES;
-        let item = Item { first: words[0], count: words[1], blocks: words[2] };
-        let valid = words[3] == ItemStatus::Done as u32;
-        if blocks > 1 && (leaves || valid && item.blocks > 1) {
-            call = call.wrapping_add(1);
-            if thread::thread_idx_x() == 0 {
-                let at = group as usize * CALL_WORDS;
-                let (first, rest) =
-                    if leaves { (0, 0) } else { (item.first, item.count | item.blocks << 16) };
-                // SAFETY: the group's words; its other blocks take them when both have come.
-                unsafe {
-                    atomic::store(&p.calls, at, tagged(first, call), Order::Release, Scope::Device);
-                    atomic::store(
-                        &p.calls,
-                        at + 1,
-                        tagged(rest, call),
-                        Order::Release,
-                        Scope::Device,
-                    );
-                }
-            }
+        // SAFETY: the barrier came after it was put there.
+        let (item, mut status, leaves) = unsafe { desk.task() };
+        let valid = status == ItemStatus::Done as u32;
+        if rank == 0 && blocks > 1 && (leaves || valid && item.blocks > 1) && first_thread {
+            call(p, desk, group, if leaves { None } else { Some(item) });
         }
         if leaves {
-            if thread::thread_idx_x() == 0 {
-                watch.report_time(&say);
+            if rank == 0 && first_thread {
+                watch.report_time(p, group);
                 atomic::fence(Scope::System);
-                say(report::STATE, u64::from(words[0]));
+                say(p, group, report::STATE, item.first.into());
             }
             return;
         }
-        let mut status = words[3];
-        if valid {
+        if valid && rank < item.blocks {
             // SAFETY: the item is inside the table, and its blocks are all here.
-            status = unsafe { carry_out::<DOMAINS, THREADS>(p, heads, group, item, 0) } as u32;
+            status = unsafe { carry_out::<DOMAINS, THREADS>(p, desk, heads, group, rank) } as u32;
             // Whatever it is, the barrier below is one.
             status = hint::opaque(status);
         }
-        // Orders what the block did before its completion, and the desk's readers before its next words.
+        // Orders what the block did before its completion, and the desk's readers before its next task.
         thread::sync_threads();
-        if first_warp && status != ItemStatus::Abandoned as u32 {
+        if first_warp && rank == 0 && status != ItemStatus::Abandoned as u32 {
             // SAFETY: the item is the one that was found.
             unsafe { watch.complete(p, status) };
         }
     }
 }
 
-/// A group's other blocks: do their part of what the first one calls them to.
+/// Calls the group's other blocks to an item, or away. The first block's first thread does.
+#[inline(always)]
+fn call(p: &Manifold, desk: Desk, group: u32, item: Option<Item>) {
+    let call = desk.call().wrapping_add(1);
+    desk.set_call(call);
+    let (first, rest) = item.map_or((0, 0), |item| (item.first, item.count | item.blocks << 16));
+    let at = group as usize * CALL_WORDS;
+    let store = |at: usize, word: u32| {
+        // SAFETY: the group's words; its other blocks take them when both have come.
+        unsafe { atomic::store(&p.calls, at, tagged(word, call), Order::Release, Scope::Device) };
+    };
+    store(at, first);
+    store(at + 1, rest);
+}
+
+/// Waits until the group's first block calls, and answers to what.
 ///
 /// # Safety
-/// As [`reside`].
+/// The whole first warp of another block calls it.
 #[inline(always)]
-unsafe fn follow<const DOMAINS: u32, const THREADS: u32>(p: &Manifold, group: u32, rank: u32) {
-    let (desk, heads) = (shared_array![u32; DESK_WORDS], Heads::new());
-    let mut last = 0_u32;
+unsafe fn called(p: &Manifold, desk: Desk, group: u32) -> Task {
+    let lane = thread::lane_idx();
+    let mut last = 0;
+    if lane == 0 {
+        last = desk.call();
+    }
+    let last = warp::shuffle(warp::FULL_MASK, last, 0);
+    let at = group as usize * CALL_WORDS + (lane as usize % CALL_WORDS);
     loop {
-        if thread::warp_idx() == 0 {
-            let lane = thread::lane_idx();
-            let at = group as usize * CALL_WORDS + (lane as usize % CALL_WORDS);
-            let word = loop {
-                // SAFETY: a word of the group's.
-                let word = unsafe { atomic::load(&p.calls, at, Order::Acquire, Scope::Device) };
-                let call = tag_of(word);
-                let (first, second) = (
-                    warp::shuffle(warp::FULL_MASK, call, 0),
-                    warp::shuffle(warp::FULL_MASK, call, 1),
-                );
-                if first == second && first != last {
-                    // The same in every lane, whichever word it read itself.
-                    last = first;
-                    break word;
-                }
-                thread::spin_wait(0);
-            };
-            if lane < CALL_WORDS as u32 {
-                // SAFETY: the word is this lane's until the barrier.
-                unsafe { desk.write(lane as usize, data_of(word)) };
+        // SAFETY: a word of the group's.
+        let word = unsafe { atomic::load(&p.calls, at, Order::Acquire, Scope::Device) };
+        let of = |lane: u32, value: u32| warp::shuffle(warp::FULL_MASK, value, lane);
+        let (first, second) = (of(0, tag_of(word)), of(1, tag_of(word)));
+        if first == second && first != last {
+            if lane == 0 {
+                desk.set_call(first);
             }
-            let (first, rest) = (
-                warp::shuffle(warp::FULL_MASK, data_of(word), 0),
-                warp::shuffle(warp::FULL_MASK, data_of(word), 1),
-            );
-            if rest & 0xffff > 0 {
-                // SAFETY: as in `lead`.
-                unsafe { heads.hand(0, heads.fetch(p, first)) };
+            let (first, rest) = (of(0, data_of(word)), of(1, data_of(word)));
+            if rest == 0 {
+                return Task::Leave(0);
             }
+            let item = Item { first, count: rest & 0xffff, blocks: rest >> 16 };
+            return Task::Item(item, ItemStatus::Done);
         }
-        // Orders the words, and what the first block saw, before the block.
-        thread::sync_threads();
-        // SAFETY: the first lanes wrote them before the barrier.
-        let (first, rest) = unsafe { (desk.read(0), desk.read(1)) };
-        if rest == 0 {
-            return;
-        }
-        let item = Item { first, count: rest & 0xffff, blocks: rest >> 16 };
-        if rank < item.blocks {
-            // SAFETY: the first block has checked the item, and all of its blocks are here.
-            unsafe { carry_out::<DOMAINS, THREADS>(p, heads, group, item, rank) };
-        }
-        // Orders the desk's readers before its next words.
-        thread::sync_threads();
+        thread::spin_wait(0);
     }
 }
 
@@ -241,7 +173,7 @@ pub(super) unsafe fn meet(p: &Manifold, group: u32, blocks: u32, rank: u32) -> b
     let gives_up = || {
         waits += 1;
         // SAFETY: the caller's contract.
-        waits % WAITS == 0 && unsafe { is_told(p, Command::Abandon) }
+        waits.is_multiple_of(WAITS) && unsafe { is_told(p, Command::Abandon) }
     };
     // SAFETY: the caller's contract; the blocks are resident, and the count is the group's alone.
     unsafe { grid::barrier_unless(&p.barriers, group as usize, blocks, rank == 0, gives_up) }

@@ -1,16 +1,15 @@
 //! What an item's operations are carried out by.
 
 use kasmina_device::atomic::{self, Order, Scope};
-use kasmina_device::global::Load;
 use kasmina_device::grid::BlockPlace;
-use kasmina_device::shared::Shared;
-use kasmina_device::{hint, shared_array, thread};
+use kasmina_device::{hint, thread};
+use kasmina_types::Manifold;
 use kasmina_types::manifold::{Command, ItemStatus, data_of};
 use kasmina_types::tiles::GEMV_BLOCK_THREADS;
 use kasmina_types::tiles::manifold::{domain, operation};
-use kasmina_types::{Manifold, Operation, Out};
 
-use super::manifold::{Item, meet};
+use super::desk::{Desk, Heads};
+use super::manifold::meet;
 use crate::information::active_inference::columns::{INFER, STEP};
 use crate::information::active_inference::infer;
 use crate::information::active_inference::teams::Teams;
@@ -20,76 +19,10 @@ use crate::kasmina::strip::BLOCK as BLEND_THREADS;
 use crate::kasmina::team::Team;
 use crate::linear::gemv;
 
-/// Words of an operation in the table.
-const OPERATION_WORDS: usize = size_of::<Operation>() / 4;
-
 /// The named barrier of operations that only some of a block's threads carry out.
 const PART_BARRIER: u32 = 15;
 
-/// Two slots, in turn, by which the first threads hand the others the head of the next operation: its code and blocks.
-#[derive(Clone, Copy)]
-pub(super) struct Heads(Shared<u32, { 2 * HEAD_WORDS }>);
-
-/// Words of a slot: two from each line of an operation, of which the first two are the head.
-const HEAD_WORDS: usize = 2 * LINES as usize;
-/// Lines of an operation, a thread each: what is read of them has them in L1 when the parameters are read.
-const LINES: u32 = 4;
-
-impl Heads {
-    #[inline(always)]
-    pub(super) fn new() -> Self {
-        Self(shared_array![u32; 2 * HEAD_WORDS])
-    }
-
-    /// What this thread is to hand on of the operation at `at`; nothing, if it is none of the first.
-    ///
-    /// # Safety
-    /// The operation is inside the table.
-    #[inline(always)]
-    pub(super) unsafe fn fetch(self, p: &Manifold, at: u32) -> (u32, u32) {
-        let thread = thread::thread_idx_x();
-        if thread >= LINES {
-            return (0, 0);
-        }
-        let table: Out<u32> = p.operations.cast();
-        let word =
-            at as usize * OPERATION_WORDS + thread as usize * (OPERATION_WORDS / LINES as usize);
-        // SAFETY: the caller's contract.
-        unsafe { (table.load(word), table.load(word + 1)) }
-    }
-
-    /// Hands on what was fetched of an item's operation number `i`.
-    ///
-    /// # Safety
-    /// A barrier of the block comes before [`Self::take`], and one came after that of number `i − 2`.
-    #[inline(always)]
-    pub(super) unsafe fn hand(self, i: u32, fetched: (u32, u32)) {
-        let thread = thread::thread_idx_x();
-        if thread < LINES {
-            let at = slot(i) + 2 * thread as usize;
-            // SAFETY: the words are this thread's, by the caller's contract.
-            unsafe {
-                self.0.write(at, fetched.0);
-                self.0.write(at + 1, fetched.1);
-            }
-        }
-    }
-
-    /// # Safety
-    /// It was handed on, and a barrier came after that.
-    #[inline(always)]
-    unsafe fn take(self, i: u32) -> (u32, u32) {
-        // SAFETY: the caller's contract.
-        unsafe { (self.0.read(slot(i)), self.0.read(slot(i) + 1)) }
-    }
-}
-
-#[inline(always)]
-fn slot(i: u32) -> usize {
-    (i % 2) as usize * HEAD_WORDS
-}
-
-/// The operations of an item, one after the other, for its block number `rank`.
+/// The operations of the item on the desk, one after the other, for its block number `rank`. Answers its status.
 ///
 /// # Safety
 /// The item is inside the table, whose parameters are as their kernels say; the head of its first operation was handed on;
@@ -97,13 +30,18 @@ fn slot(i: u32) -> usize {
 #[inline(always)]
 pub(super) unsafe fn carry_out<const DOMAINS: u32, const THREADS: u32>(
     p: &Manifold,
+    desk: Desk,
     heads: Heads,
     group: u32,
-    item: Item,
     rank: u32,
 ) -> ItemStatus {
     let (mut i, mut status) = (0, ItemStatus::Done);
-    while i < item.count {
+    loop {
+        // SAFETY: it is there until the block is through with it.
+        let (item, ..) = unsafe { desk.task() };
+        if i >= item.count {
+            return status;
+        }
         // SAFETY: the barrier below, or the caller's, came after it was handed on.
         let (code, blocks) = unsafe { heads.take(i) };
         // The same for every block of the item.
@@ -123,6 +61,8 @@ pub(super) unsafe fn carry_out<const DOMAINS: u32, const THREADS: u32>(
                 status = ItemStatus::Abandoned;
             }
         }
+        // SAFETY: as above. Read anew, so that no register holds it meanwhile.
+        let (item, ..) = unsafe { desk.task() };
         if i < item.count {
             // SAFETY: `meet` comes before it is taken, and has come since the one two before it was.
             unsafe { heads.hand(i, next) };
@@ -132,7 +72,6 @@ pub(super) unsafe fn carry_out<const DOMAINS: u32, const THREADS: u32>(
             return ItemStatus::Abandoned;
         }
     }
-    status
 }
 
 /// Whether the kernel has an operation.

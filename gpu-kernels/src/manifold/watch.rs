@@ -1,69 +1,90 @@
 //! The first warp of a group's first block, which looks at the group's two rings.
 
 use kasmina_device::atomic::{self, Order, Scope};
-use kasmina_device::{thread, warp};
-use kasmina_types::Manifold;
+use kasmina_device::shared::Shared;
+use kasmina_device::{hint, shared_array, thread, warp};
 use kasmina_types::manifold::{
-    Command, DESCRIPTOR_WORDS, GROUP_RINGS, GroupState, ItemPriority, ItemStatus, LINE_WORDS,
-    NO_RING, REPORT_WORDS, data_of, has_reached, report, ring_of, tag_of, tagged,
+    CONTROL_WORDS, Command, DESCRIPTOR_WORDS, GROUP_RINGS, GroupState, ItemPriority, ItemStatus,
+    LINE_WORDS, NO_RING, REPORT_WORDS, data_of, has_reached, report, ring_of, tag_of, tagged,
 };
+use kasmina_types::{Manifold, Out};
 
-use super::manifold::Item;
+use super::desk::{Item, Task};
 
 /// Lanes for the line of one ring.
 const HALF: u32 = LINE_WORDS as u32;
+/// Words of a line that decide: what is to be done, and whether there is a need. The host writes an item's first need to
+/// the first place for one. They are one sector, which is what a look reads over the bus of each line.
+const HEAD: u32 = 4;
 /// The lanes that read the command and the host's heartbeat, each the last of its half.
 const COMMAND_LANE: u32 = HALF - 1;
 const BEAT_LANE: u32 = 2 * HALF - 1;
-/// Nanoseconds from one report of the time to the next.
-const REPORT_NS: u64 = 1_000_000;
-
-/// What there is to do.
-pub(super) enum Found {
-    /// An item, and what is wrong with it.
-    Item(Item, ItemStatus),
-    /// Nothing any more.
-    Leave(GroupState),
-}
+/// Looks from one at the command to the next.
+const COMMAND_LOOKS: u32 = 16;
+/// Cycles from one report of the time to the next, about a millisecond.
+const REPORT_CYCLES: u64 = 1 << 21;
 
 /// What the warp keeps from look to look.
-pub(super) struct Watch {
-    /// The number of the next item of the ring of this lane's half.
-    next: u32,
-    /// The item that was found last, in every lane, and whether the other ring had one as well.
-    pub(super) ring: u32,
-    pub(super) sequence: u32,
-    pub(super) is_contested: bool,
-    /// The host's heartbeat as it was last seen to change, in its lane, and when.
-    beat: u64,
-    beat_at: u64,
-    /// When the item was taken, and the time of all items.
-    taken_at: u64,
-    busy_ns: u64,
-    reported_at: u64,
+#[derive(Clone, Copy)]
+pub(super) struct Watch(Shared<u64, { kept::WORDS }>);
+
+/// What the warp keeps, by its place. A place is that of one lane.
+mod kept {
+    /// The number of the next item of each of the group's rings; the first lane's of the ring's half.
+    pub(super) const NEXT: usize = 0;
+    /// The host's heartbeat as it was last seen to change, and when; its lane's.
+    pub(super) const BEAT: usize = 2;
+    pub(super) const BEAT_AT_NS: usize = 3;
+    /// Ring and number of the item that was found last; lane 0's, as all that follow.
+    pub(super) const ITEM: usize = 4;
+    /// When it was taken, and the work of all before, in cycles.
+    pub(super) const TAKEN_AT: usize = 5;
+    pub(super) const BUSY: usize = 6;
+    /// When the kernel began, and when the last report was.
+    pub(super) const BEGAN_AT: usize = 7;
+    pub(super) const BEGAN_AT_NS: usize = 8;
+    pub(super) const REPORTED_AT: usize = 9;
+    pub(super) const WORDS: usize = 10;
 }
 
 impl Watch {
     /// # Safety
-    /// The group's rings are there.
+    /// The group's rings are there; the whole warp calls it.
     #[inline(always)]
     pub(super) unsafe fn new(p: &Manifold, group: u32) -> Self {
-        let now = thread::clock_ns();
-        // SAFETY: the ring is there; nobody else writes its number.
-        let done = unsafe {
-            atomic::load(&p.done, own_ring(group) as usize, Order::Relaxed, Scope::Device)
-        };
-        Self {
-            next: done.wrapping_add(1),
-            ring: 0,
-            sequence: 0,
-            is_contested: false,
-            beat: 0,
-            beat_at: now,
-            taken_at: now,
-            busy_ns: 0,
-            reported_at: now,
+        let made = Self(shared_array![u64; kept::WORDS]);
+        let lane = thread::lane_idx();
+        if lane.is_multiple_of(HALF) {
+            // SAFETY: the ring is there; nobody else writes its number.
+            let done = unsafe {
+                atomic::load(&p.done, own_ring(group) as usize, Order::Relaxed, Scope::Device)
+            };
+            made.keep(kept::NEXT + (lane / HALF) as usize, done.wrapping_add(1).into());
         }
+        if lane == BEAT_LANE {
+            made.keep(kept::BEAT, 0);
+            made.keep(kept::BEAT_AT_NS, thread::clock_ns());
+        }
+        if lane == 0 {
+            let now = thread::clock();
+            made.keep(kept::BUSY, 0);
+            made.keep(kept::BEGAN_AT, now);
+            made.keep(kept::BEGAN_AT_NS, thread::clock_ns());
+            made.keep(kept::REPORTED_AT, now);
+        }
+        made
+    }
+
+    #[inline(always)]
+    fn keep(self, place: usize, value: u64) {
+        // SAFETY: one lane of one warp writes and reads a place.
+        unsafe { self.0.write(place, value) };
+    }
+
+    #[inline(always)]
+    fn kept(self, place: usize) -> u64 {
+        // SAFETY: as above; `new` wrote it, or the take of the item.
+        unsafe { self.0.read(place) }
     }
 
     /// Looks until there is an item whose needs are met, or reason to leave. Never waits for a need: the other ring may
@@ -72,28 +93,49 @@ impl Watch {
     /// # Safety
     /// As [`Manifold`] says; the whole warp calls it.
     #[inline(always)]
-    pub(super) unsafe fn look(&mut self, p: &Manifold, group: u32, blocks: u32) -> Found {
+    pub(super) unsafe fn look(self, p: &Manifold, group: u32, blocks: u32) -> Task {
         let (lane, ring) = (thread::lane_idx(), own_ring(group));
         let (place, half) = (lane % HALF, lane / HALF);
+        let mut next = 0;
+        if place == 0 {
+            next = data_of(self.kept(kept::NEXT + half as usize));
+        }
+        let next = warp::shuffle(warp::FULL_MASK, next, half * HALF);
+        let is_control = lane == COMMAND_LANE || lane == BEAT_LANE;
+        // A choice between the two views would keep both in local memory.
+        let lines = hint::opaque_index(p.lines.as_ptr() as usize);
+        let base = if is_control { p.control.as_ptr() as usize } else { lines };
+        let len = if is_control { CONTROL_WORDS } else { p.lines.len() };
+        let words: Out<u64> = Out::new(base as *mut u64, len);
+        let mut looks = 0;
         loop {
+            let line = ring * (p.capacity_mask + 1) + (next & p.capacity_mask);
+            let of_line = line as usize * LINE_WORDS + place as usize;
+            let looks_at_command = looks % COMMAND_LOOKS == 0;
             // One load for all lanes: a second would be a second trip over the bus.
-            let line = ring * (p.capacity_mask + 1) + (self.next & p.capacity_mask);
-            let (words, at) = if lane == COMMAND_LANE || lane == BEAT_LANE {
-                (p.control, usize::from(lane == BEAT_LANE))
-            } else {
-                (p.lines, line as usize * LINE_WORDS + place as usize)
-            };
-            // SAFETY: the word is inside its array; the host writes it by atomics.
-            let word = unsafe { atomic::load(&words, at, Order::Acquire, Scope::System) };
-            let command = warp::shuffle(warp::FULL_MASK, data_of(word), COMMAND_LANE);
-            if command >= Command::Stop as u32 {
-                return Found::Leave(GroupState::Left);
+            let at = if is_control { usize::from(lane == BEAT_LANE) } else { of_line };
+            let mut word = 0;
+            if place < HEAD || is_control && looks_at_command {
+                // SAFETY: the word is inside its array; the host writes it by atomics.
+                word = unsafe { atomic::load(&words, at, Order::Acquire, Scope::System) };
             }
-            let came = place >= DESCRIPTOR_WORDS as u32 || tag_of(word) == self.next;
+            let command = warp::shuffle(warp::FULL_MASK, data_of(word), COMMAND_LANE);
+            if looks_at_command && command >= Command::Stop as u32 {
+                return Task::Leave(GroupState::Left as u32);
+            }
+            // An item with a need is what all of its words say.
+            let needs = place == HEAD - 1 && tag_of(word) == next && data_of(word) != NO_RING;
+            let words_of_line =
+                if warp::any(warp::FULL_MASK, needs) { DESCRIPTOR_WORDS as u32 } else { HEAD };
+            if (HEAD..words_of_line).contains(&place) {
+                // SAFETY: as above.
+                word = unsafe { atomic::load(&p.lines, of_line, Order::Acquire, Scope::System) };
+            }
+            let came = place >= words_of_line || tag_of(word) == next;
             // Every second word from the third on is a need's ring, the next one the number there.
             let data = data_of(word);
             let sequence = warp::shuffle_down(warp::FULL_MASK, data, 1);
-            let is_need = (3..DESCRIPTOR_WORDS as u32).contains(&place) && place % 2 == 1;
+            let is_need = (3..words_of_line).contains(&place) && place % 2 == 1;
             let names_ring = is_need && data != NO_RING;
             let exists = !names_ring || data < p.groups * GROUP_RINGS as u32;
             let met = !(came && names_ring && exists) || {
@@ -110,13 +152,20 @@ impl Watch {
             if of(ready, taken) {
                 let word = |i: u32| warp::shuffle(warp::FULL_MASK, data, taken * HALF + i);
                 let item = Item { first: word(0), count: word(1), blocks: word(2) };
-                self.ring = group * GROUP_RINGS as u32 + taken;
-                self.sequence = warp::shuffle(warp::FULL_MASK, self.next, taken * HALF);
-                self.is_contested = of(whole, 1 - taken);
-                if half == taken {
-                    self.next = self.next.wrapping_add(1);
+                if place == 0 && half == taken {
+                    self.keep(kept::NEXT + half as usize, next.wrapping_add(1).into());
                 }
-                self.taken_at = thread::clock_ns();
+                let sequence = warp::shuffle(warp::FULL_MASK, next, taken * HALF);
+                if lane == 0 {
+                    let item = tagged(sequence, group * GROUP_RINGS as u32 + taken);
+                    self.keep(kept::ITEM, item);
+                    self.keep(kept::TAKEN_AT, thread::clock());
+                    // Where one ring alone had an item the host knows which. What is on the bus when the item is completed
+                    // has to be waited for.
+                    if of(whole, 1 - taken) {
+                        say(p, group, report::TAKEN, item);
+                    }
+                }
                 let operations = p.operations.len() as u64;
                 let fits = of(known, taken)
                     && u64::from(item.first) + u64::from(item.count) <= operations
@@ -124,45 +173,51 @@ impl Watch {
                     && item.blocks >= 1
                     && item.blocks <= blocks;
                 let status = if fits { ItemStatus::Done } else { ItemStatus::OutOfRange };
-                return Found::Item(item, status);
+                return Task::Item(item, status);
             }
-            let nothing_came = !of(whole, 0) && !of(whole, 1);
-            if command == Command::Drain as u32 && nothing_came {
-                return Found::Leave(GroupState::Left);
+            if looks_at_command {
+                let nothing_came = !of(whole, 0) && !of(whole, 1);
+                if command == Command::Drain as u32 && nothing_came {
+                    return Task::Leave(GroupState::Left as u32);
+                }
+                let mut silent = false;
+                if lane == BEAT_LANE {
+                    let now_ns = thread::clock_ns();
+                    if word != self.kept(kept::BEAT) {
+                        self.keep(kept::BEAT, word);
+                        self.keep(kept::BEAT_AT_NS, now_ns);
+                    }
+                    silent = now_ns - self.kept(kept::BEAT_AT_NS) > p.host_limit_ns;
+                }
+                if warp::any(warp::FULL_MASK, silent) {
+                    return Task::Leave(GroupState::Deserted as u32);
+                }
+                if lane == 0 {
+                    self.report_sometimes(p, group);
+                }
             }
-            let now = thread::clock_ns();
-            if word != self.beat {
-                (self.beat, self.beat_at) = (word, now);
-            }
-            let silent = lane == BEAT_LANE && now - self.beat_at > p.host_limit_ns;
-            if warp::any(warp::FULL_MASK, silent) {
-                return Found::Leave(GroupState::Deserted);
-            }
-            self.report_sometimes(p, group, now);
+            looks += 1;
             thread::spin_wait(0);
         }
     }
 
-    /// Says so once in a while, in one lane.
+    /// Says so once in a while. Lane 0 calls it.
     #[inline(always)]
-    fn report_sometimes(&mut self, p: &Manifold, group: u32, now: u64) {
-        if now - self.reported_at > REPORT_NS {
-            self.reported_at = now;
-            if thread::lane_idx() == 0 {
-                self.report_time(&|place: usize, value: u64| {
-                    let at = group as usize * REPORT_WORDS + place;
-                    // SAFETY: one thread writes the group's report; the host reads it as it comes.
-                    unsafe { atomic::store(&p.reports, at, value, Order::Relaxed, Scope::System) };
-                });
-            }
+    fn report_sometimes(self, p: &Manifold, group: u32) {
+        if thread::clock() - self.kept(kept::REPORTED_AT) > REPORT_CYCLES {
+            self.report_time(p, group);
         }
     }
 
-    /// Says what time it is, and how much of it was work.
+    /// Says what time it is, and how much of it was work. Lane 0 calls it.
     #[inline(always)]
-    pub(super) fn report_time(&self, say: &impl Fn(usize, u64)) {
-        say(report::BEAT, thread::clock_ns());
-        say(report::BUSY_NS, self.busy_ns);
+    pub(super) fn report_time(self, p: &Manifold, group: u32) {
+        let (now, now_ns) = (thread::clock(), thread::clock_ns());
+        self.keep(kept::REPORTED_AT, now);
+        say(p, group, report::BEAT, now_ns);
+        say(p, group, report::BUSY, self.kept(kept::BUSY));
+        say(p, group, report::CYCLES, now - self.kept(kept::BEGAN_AT));
+        say(p, group, report::ELAPSED_NS, now_ns - self.kept(kept::BEGAN_AT_NS));
     }
 
     /// Completes the item that was found last.
@@ -170,25 +225,34 @@ impl Watch {
     /// # Safety
     /// The whole warp calls it, behind a barrier of the block after the item's work.
     #[inline(always)]
-    pub(super) unsafe fn complete(&mut self, p: &Manifold, status: u32) {
+    pub(super) unsafe fn complete(self, p: &Manifold, status: u32) {
         if thread::lane_idx() == 0 {
-            let place = self.ring * (p.capacity_mask + 1) + (self.sequence & p.capacity_mask);
-            let word = tagged(status, self.sequence);
+            let item = self.kept(kept::ITEM);
+            let (ring, sequence) = (tag_of(item), data_of(item));
+            let place = ring * (p.capacity_mask + 1) + (sequence & p.capacity_mask);
+            let word = tagged(status, sequence);
             // One fence for both: what the item wrote is seen by who sees either word.
             atomic::fence(Scope::System);
             // SAFETY: the words are inside their arrays, and this thread's to write.
             unsafe {
-                let ring = self.ring as usize;
-                atomic::store(&p.done, ring, self.sequence, Order::Relaxed, Scope::Device);
+                atomic::store(&p.done, ring as usize, sequence, Order::Relaxed, Scope::Device);
                 let at = place as usize;
                 atomic::store(&p.completions, at, word, Order::Relaxed, Scope::System);
             }
+            let work = thread::clock() - self.kept(kept::TAKEN_AT);
+            self.keep(kept::BUSY, self.kept(kept::BUSY) + work);
+            // A group that always has work says so here.
+            self.report_sometimes(p, ring / GROUP_RINGS as u32);
         }
-        let now = thread::clock_ns();
-        self.busy_ns += now - self.taken_at;
-        // A group that always has work says so here.
-        self.report_sometimes(p, self.ring / GROUP_RINGS as u32, now);
     }
+}
+
+/// Says something of the group. One thread calls it.
+#[inline(always)]
+pub(super) fn say(p: &Manifold, group: u32, place: usize, value: u64) {
+    let at = group as usize * REPORT_WORDS + place;
+    // SAFETY: one thread writes the group's report; the host reads it as it comes.
+    unsafe { atomic::store(&p.reports, at, value, Order::Relaxed, Scope::System) };
 }
 
 /// The ring that this lane's half looks at.

@@ -2,7 +2,8 @@
 //!
 //! Rings 0 (high) and 1 (normal) are the first group's, ring 2 the second's. Numbers have [`BITS`] bits and wrap around.
 //! The functions of the protocol take 32 bits: they get the numbers as the upper ones, where wrapping is the same.
-//! A line has two words, the item's and its need's. Its words become visible one by one.
+//! A line has two words, the item's and its need's. Its words become visible one by one. The first says whether there is a
+//! need; the device looks at the second only where there is.
 
 use kasmina_ring::protocol::{completion_of, has_come, has_room, is_met, place_of};
 use kasmina_types::manifold::{NO_RING, Need, tagged};
@@ -52,7 +53,7 @@ fn need_of(packed: u8) -> Need {
 /// A fault that is built in, to see that it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// A line has come when its first word has.
+    /// A line has come when its first word has, whatever that says of a need.
     FirstWordIsEnough,
     /// A group whose high ring has an item with an unmet need does not look at the normal one.
     UnmetNeedBlocks,
@@ -393,9 +394,10 @@ impl State {
         let expected = plus(self.done[ring], 1);
         let tags = self.lines[ring][place(expected)];
         let words = tags.map(|tag| tagged(0, wide(tag)));
-        let looked_at =
-            if bounds.fault == Some(Fault::FirstWordIsEnough) { &words[..1] } else { &words[..] };
-        let need = if tags[1] == expected { self.needs[ring][place(expected)] } else { NONE };
+        let need = self.needs[ring][place(expected)];
+        let is_enough = need == NONE || bounds.fault == Some(Fault::FirstWordIsEnough);
+        let looked_at = if is_enough { &words[..1] } else { &words[..] };
+        let need = if tags[1] == expected { need } else { NONE };
         has_come(looked_at, wide(expected)).then(|| need_of(need))
     }
 
@@ -406,7 +408,8 @@ impl State {
         if !self.is_outstanding(ring, number) || self.fates[ring][at] != Fate::Waits {
             return Err("an item is carried out twice, or was never pushed");
         }
-        if self.lines[ring][at] != [number; WORDS] {
+        let words = if self.needs[ring][at] == NONE { 1 } else { WORDS };
+        if self.lines[ring][at][..words].iter().any(|&word| word != number) {
             return Err("a torn line is taken");
         }
         let before = (0..behind(self.oldest[ring], number)).map(|i| plus(self.oldest[ring], i));

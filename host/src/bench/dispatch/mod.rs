@@ -1,7 +1,8 @@
 //! What it costs to reach a device, way by way: launches, graphs, items of a resident kernel.
 //!
-//! The ways of a case take turns, sample by sample, so that a clock or a temperature that drifts favours none of them.
-//! Every result is checked before anything is timed.
+//! The ways of a case take turns, sample by sample, so that a clock or a temperature that drifts favours none of them: first
+//! those without a resident kernel, while none is there, for it would slow them down; then those with one. Every result is
+//! checked before anything is timed.
 
 mod belief;
 mod domains;
@@ -36,6 +37,12 @@ struct Subject<'a> {
     executors: Vec<Arc<PersistentExecutor>>,
     /// Does it, and waits until it is done.
     call: Box<dyn FnMut() -> Result<(), Error> + 'a>,
+}
+
+impl Subject<'_> {
+    fn is_resident(&self) -> bool {
+        !self.executors.is_empty() || self.case == sequence::BARE
+    }
 }
 
 /// Ways that take turns, and those that there are not.
@@ -94,13 +101,13 @@ pub fn run(
         before(case, index, count);
         let group = make(device)?;
         not_run.extend(group.not_run);
-        rows.extend(measure(group.subjects, plan)?);
+        rows.extend(measure(device, group.subjects, plan)?);
     }
     if emulated {
         before("sequence under the executor", GROUPS.len(), count);
         let executor = unchecked(Executor::new());
         let group = sequence::launches_alone(&executor)?;
-        rows.extend(measure(group.subjects, few)?);
+        rows.extend(measure(&executor, group.subjects, few)?);
     }
     Ok(DispatchDocument { header, rows, not_run })
 }
@@ -109,17 +116,32 @@ pub fn run(
 const FEW: Plan = Plan { warm_up: 1, samples: 10 };
 const FEWEST: Plan = Plan { warm_up: 1, samples: 3 };
 
-fn measure(mut subjects: Vec<Subject<'_>>, plan: Plan) -> Result<Vec<DispatchRow>, Error> {
-    for _ in 0..plan.warm_up {
-        subjects.iter_mut().try_for_each(|subject| (subject.call)())?;
+fn measure(
+    device: &Device,
+    mut subjects: Vec<Subject<'_>>,
+    plan: Plan,
+) -> Result<Vec<DispatchRow>, Error> {
+    if let Device::Cuda(gpu) = device {
+        // The resident kernels leave for it, and come back with their next items.
+        gpu.device().synchronize()?;
     }
     let mut samples = vec![Vec::with_capacity(plan.samples); subjects.len()];
-    for _ in 0..plan.samples {
-        for (subject, samples) in subjects.iter_mut().zip(&mut samples) {
-            let begun = Instant::now();
-            (subject.call)()?;
-            samples.push(begun.elapsed());
-        }
+    for resident in [false, true] {
+        let mut turn = |mut samples: Option<&mut Vec<Vec<Duration>>>| {
+            for (index, subject) in subjects.iter_mut().enumerate() {
+                if subject.is_resident() != resident {
+                    continue;
+                }
+                let begun = Instant::now();
+                (subject.call)()?;
+                if let Some(samples) = &mut samples {
+                    samples[index].push(begun.elapsed());
+                }
+            }
+            Ok::<_, Error>(())
+        };
+        (0..plan.warm_up).try_for_each(|_| turn(None))?;
+        (0..plan.samples).try_for_each(|_| turn(Some(&mut samples)))?;
     }
     Ok(subjects.iter().zip(&samples).map(|(subject, samples)| row(subject, samples)).collect())
 }

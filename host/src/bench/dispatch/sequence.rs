@@ -19,7 +19,7 @@ pub(super) const CASE: &str = "sequence";
 /// An item without operations.
 const EMPTY: &str = "empty item";
 /// A word to the device and one back, without rings.
-const BARE: &str = "bare round trip";
+pub(super) const BARE: &str = "bare round trip";
 const MAPPED: &str = "mapped words";
 
 /// Operations of the sequence, each of which needs the one before it; an even number.

@@ -279,7 +279,8 @@ impl Resident {
             let of = |place| self.reports.load(group * REPORT_WORDS + place);
             let taken = of(report::TAKEN);
             let state = GroupState::from_u64(of(report::STATE)).unwrap_or(GroupState::Away);
-            let busy_ns = self.busy_before[group] + of(report::BUSY_NS);
+            let share = of(report::BUSY) as f64 / of(report::CYCLES).max(1) as f64;
+            let busy_ns = self.busy_before[group] + (share * of(report::ELAPSED_NS) as f64) as u64;
             let beat_ns = of(report::BEAT);
             GroupReport { state, taken: (tag_of(taken), taken as u32), busy_ns, beat_ns }
         })
@@ -321,7 +322,7 @@ impl Resident {
             let of = |place: usize| group * REPORT_WORDS + place;
             self.reports.store(of(report::STATE), GroupState::Away as u64);
             self.reports.store(of(report::TAKEN), 0);
-            self.reports.store(of(report::BUSY_NS), 0);
+            self.reports.store(of(report::BUSY), 0);
         }
         let beside = self.beside.as_ref();
         self.calls.write(0, &vec![0; groups * CALL_WORDS], beside)?;
