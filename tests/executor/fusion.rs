@@ -151,6 +151,9 @@ fn shapes_at_the_edges() {
         check_declared(&shuffled(3), shape, 9);
         check_own(&shuffled(3), shape, 9);
     }
+    // Beyond the work from which on products may be those of tensor cores: of a row they are not, of three they are.
+    check_declared(&shuffled(3), [1, 1 << 20, 3], 5);
+    check_declared(&shuffled(3), [3, 1001, 999], 5);
     check_refusals(&shuffled(1));
     check_savings();
 }

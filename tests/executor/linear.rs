@@ -128,6 +128,22 @@ fn shared_sums() {
     }
 }
 
+/// Products with a vector, which are `gemv`'s.
+#[test]
+fn vectors() {
+    for device in [shuffled(6), Device::Cpu] {
+        forward::check_vectors(&device, 700, 130);
+    }
+}
+
+/// The error of a sum does not grow with its length.
+#[test]
+fn long_sums() {
+    for device in [shuffled(7), Device::Cpu] {
+        forward::check_long_sums(&device, 1 << 20, 1 << 16);
+    }
+}
+
 #[test]
 fn refusals() {
     for device in [shuffled(1), Device::Cpu] {

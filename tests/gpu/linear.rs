@@ -60,6 +60,13 @@ pub(super) fn edges(device: &Device) {
     }
 }
 
+/// Products with a vector, and sums of many terms.
+pub(super) fn vectors(device: &Device) {
+    forward::check_vectors(device, 700, 130);
+    forward::check_vectors(device, 5000, 2001);
+    forward::check_long_sums(device, (1 << 20) + 8, 1 << 17);
+}
+
 /// Lists of many problems, small and large, in every layout.
 pub(super) fn groups(device: &Device) {
     let mut numbers = Numbers::new(8);

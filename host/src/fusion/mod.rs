@@ -62,7 +62,8 @@ impl<F: Kernels + Reference + Fusion<Element: GemvElement + LinearResult>> Chain
 pub type Inputs<'a, F> = <F as Fusion>::Inputs<&'a Buffer<<F as Fusion>::Element>>;
 
 /// A chain in one launch, for one shape on one device. A run allocates nothing, but for the first of a product of matrices,
-/// which is a launch of [`Linear`](crate::linear::Linear) and keeps its scratch.
+/// which is a launch of [`Linear`](crate::linear::Linear) and keeps its scratch; where it has a single row or column of
+/// results, that may be two: `gemv`'s, and one for what follows.
 pub struct Fused<F> {
     device: Device,
     shape: FusionShape,

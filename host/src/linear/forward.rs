@@ -10,11 +10,13 @@ use super::element::LinearResult;
 use super::operands::Operands;
 use super::precision::Precision;
 use super::shape::LinearShape;
+use super::vector::VectorProduct;
 use super::{LinearElement, LinearError};
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::driver::TensorMapCache;
 use crate::driver::launchers::KernelDevice;
+use crate::driver::launchers::gemv;
 use crate::driver::launchers::linear::{self as launcher, Arguments, Factors};
 use crate::driver::launchers::linear_hopper as hopper;
 use crate::error::Error;
@@ -66,7 +68,7 @@ pub struct Chosen {
 }
 
 impl Chosen {
-    fn new(precision: Precision, kernel: &'static str, parts: u32) -> Self {
+    pub(super) fn new(precision: Precision, kernel: &'static str, parts: u32) -> Self {
         Self { precision, kernel, parts, adapted: None }
     }
 }
@@ -106,8 +108,11 @@ pub struct Linear {
 
 #[derive(Default)]
 pub(super) struct Scratch {
-    partials: Option<Buffer<u8>>,
-    arrivals: Option<Buffer<u32>>,
+    pub(super) partials: Option<Buffer<u8>>,
+    pub(super) arrivals: Option<Buffer<u32>>,
+    /// Of the products with a vector, and these products where more follows.
+    pub(super) vector: Option<gemv::Scratch>,
+    pub(super) products: Option<Buffer<f32>>,
     repacked: [Option<Buffer<u8>>; 2],
     maps: Option<TensorMapCache>,
 }
@@ -151,7 +156,7 @@ impl Scratch {
     }
 }
 
-fn grown<'a, T: bytemuck::Pod>(
+pub(super) fn grown<'a, T: bytemuck::Pod>(
     device: &Device,
     buffer: &'a mut Option<Buffer<T>>,
     len: usize,
@@ -230,7 +235,10 @@ impl Linear {
             shape.z().check(shape.batch, z.len())?;
         }
         let kernels = KernelDevice::of(&self.device);
-        let tensor_cores = kernels.is_some_and(launcher::multiplies_tf32);
+        let vector = kernels.and_then(|_| VectorProduct::of(shape, operands));
+        // Tensor cores do not pay for what memory bounds.
+        let by_rule = precision == Precision::Auto && vector.is_some();
+        let tensor_cores = !by_rule && kernels.is_some_and(launcher::multiplies_tf32);
         let tolerance = self.options.tolerance;
         let precision = precision.resolved(T::DTYPE, tolerance, shape, tensor_cores)?;
         check_output(T::DTYPE, O::DTYPE, precision)?;
@@ -238,6 +246,11 @@ impl Linear {
             cpu::forward(shape, factors, operands, d, z)?;
             return Ok(Chosen::new(Precision::F64, "reference", 1));
         };
+        if let (Precision::F32, Some(vector)) = (precision, vector) {
+            let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+            let on = (&self.device, kernels);
+            return vector.run(on, &mut scratch, (shape, factors), operands, (d, z));
+        }
         let alignment = hopper::Alignment::of(shape, operands, d, z.is_some());
         if let Some(plan) = hopper::plan(kernels, T::DTYPE, precision, shape, &alignment)? {
             let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);

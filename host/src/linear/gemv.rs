@@ -136,15 +136,15 @@ impl<T: GemvElement> Gemv<T> {
         matrix.check_device(OP, "matrix", &self.device)?;
         x.check_device(OP, "x", &self.device)?;
         y.check_device(OP, "y", &self.device)?;
-        if let Some(kernels) = KernelDevice::of(&self.device) {
-            let arguments = Arguments { kernel: self.instance.kernel, alpha, matrix, x, beta, y };
-            return launcher::launch(kernels, &mut self.scratch, arguments);
-        }
         let GemvShape { batch, rows, columns, transposed } = self.shape;
         let (terms, outputs) = (self.shape.terms(), self.shape.outputs());
         check_length(OP, "matrix", batch * rows * columns, matrix.len())?;
         check_length(OP, "x", batch * terms, x.len())?;
         check_length(OP, "y", batch * outputs, y.len())?;
+        if let Some(kernels) = KernelDevice::of(&self.device) {
+            let arguments = Arguments { kernel: self.instance.kernel, alpha, matrix, x, beta, y };
+            return launcher::launch(kernels, &mut self.scratch, arguments);
+        }
         let (matrix, x) = (matrix.to_f64()?, x.to_f64()?);
         let before = if beta == 0.0 { vec![0.0; y.len()] } else { y.to_f64()? };
         let product = if transposed { reference::gemv_transposed } else { reference::gemv };

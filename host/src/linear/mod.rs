@@ -13,6 +13,7 @@ mod precision;
 mod quantized;
 mod shape;
 mod shared;
+mod vector;
 
 pub use adaptive::{Adapted, Adaptive};
 pub use element::{LinearElement, LinearResult};

@@ -14,7 +14,7 @@ use super::shape::LinearShape;
 /// | elements | precision |
 /// |---|---|
 /// | f64 | `F64` |
-/// | f32 | `Tf32` where the stated tolerance is 1e-3 or more, m·n·k is 2²¹ or more, and the device has tensor cores of compute capability 8.0; else `F32` where the tolerance is 1e-6 or more; else `F64` |
+/// | f32 | `Tf32` where the stated tolerance is 1e-3 or more, m·n·k is 2²¹ or more, the device has tensor cores of compute capability 8.0, and it is no product of a matrix and a vector that `gemv` computes; else `F32` where the tolerance is 1e-6 or more; else `F64` |
 /// | f16, bf16, fp8 | their own: products of them are exact, sums are f32 |
 ///
 /// A device without tensor cores for what was chosen, or asked for, computes in f32 instead: [`super::Chosen`] says so.
@@ -25,7 +25,8 @@ pub enum Precision {
     Auto,
     /// Sums in f64: of f64, or of f32.
     F64,
-    /// Products and sums in f32, without tensor cores: of every type but f64.
+    /// Products and sums in f32, without tensor cores: of every type but f64. Sums of a row or a column of results of f32
+    /// may be f64, where `gemv` computes it.
     F32,
     /// f32 rounded to 10 bits of mantissa, sums in f32.
     Tf32,

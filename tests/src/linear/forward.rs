@@ -1,5 +1,6 @@
 //! Products of matrices against the reference.
 
+use half::{bf16, f16};
 use kasmina::linear::{
     Activation, Chosen, Layout, Linear, LinearElement, LinearError, LinearOptions, LinearResult,
     LinearShape, Operands, Precision, Scales,
@@ -263,6 +264,89 @@ fn check_scaled<T: LinearElement, O: LinearResult>(
     };
     assert!(untouched(&d, shape.ldd.max(1)), "{case:?}: something between the rows of D");
     assert!(untouched(&z, shape.ldz.max(1)), "{case:?}: something between the rows of Z");
+    chosen
+}
+
+/// Rows and columns of results, with whatever goes with them: in f32 they are `gemv`'s, but where C is added or rows are
+/// apart.
+#[track_caller]
+pub fn check_vectors(device: &Device, terms: usize, others: usize) {
+    for (number, layout) in Layout::ALL.into_iter().enumerate() {
+        for seed in 0..6 {
+            for (m, n) in [(1, others), (others, 1)] {
+                let (batch, gaps) = if seed < 4 { (1, false) } else { (2, seed == 5) };
+                let seed = 6 * number as u64 + seed;
+                let precision = Precision::Auto;
+                let case = Case { layout, m, n, k: terms, batch, precision, gaps, seed };
+                let chosen = check::<f32, f32>(device, &case);
+                let drawn = case.draw::<f32, f32>();
+                let by_gemv =
+                    !gaps && drawn.c.is_none() && (batch == 1 || drawn.shape.strides.b != 0);
+                let expected = match device {
+                    Device::Cpu => "reference",
+                    _ if by_gemv => "gemv",
+                    _ => "linear",
+                };
+                assert!(chosen.kernel.starts_with(expected), "{case:?}: {chosen:?}");
+                check::<f32, bf16>(device, &case);
+            }
+        }
+    }
+}
+
+/// Sums of many terms of one sign, where what each addition rounds off shows most: within the bound of the precision that
+/// the rule takes, which for a row or a column of results is f32's whatever the tolerance. `k` of these, and `shorter` of
+/// matrices, which the executor takes long for.
+#[track_caller]
+pub fn check_long_sums(device: &Device, k: usize, shorter: usize) {
+    for (layout, m, n) in
+        [(Layout::NT, 1, 3), (Layout::NN, 3, 1), (Layout::TN, 1, 2), (Layout::NT, 2, 3)]
+    {
+        let vector = m.min(n) == 1;
+        let shape = (layout, m, n, if vector { k } else { shorter });
+        for tolerance in [1e-3, 1e-5] {
+            let chosen = check_long::<f32>(device, shape, tolerance);
+            assert!(!vector || chosen.precision != Precision::Tf32, "{chosen:?}");
+        }
+        let shape = (layout, m, n, shorter);
+        check_long::<f16>(device, shape, 1e-3);
+        check_long::<bf16>(device, shape, 1e-3);
+    }
+}
+
+#[track_caller]
+fn check_long<T: LinearElement>(
+    device: &Device,
+    (layout, m, n, k): (Layout, usize, usize, usize),
+    tolerance: f64,
+) -> Chosen {
+    let numbers = &mut Numbers::new((m + n) as u64);
+    let mut positive = |len: usize| -> Vec<T> {
+        (0..len).map(|_| T::nearest(numbers.in_range(0.5, 1.5).into())).collect()
+    };
+    let (a, b) = (positive(m * k), positive(n * k));
+    let of = |values: &[T]| Buffer::from_slice(device, values).expect("memory");
+    let shape = LinearShape::new(layout, m, n, k);
+    let linear = Linear::new(device, LinearOptions { tolerance, ..Default::default() });
+    let mut d = Buffer::<f32>::zeroed(device, m * n).expect("memory");
+    let operands = (of(&a), of(&b));
+    let operands = Operands::new(&operands.0, &operands.1);
+    let chosen = linear.and_then(|linear| linear.forward(&shape, &operands, &mut d, None));
+    let chosen = chosen.expect("a product");
+    let place = |transposed: bool, rows: usize, row: usize, along: usize| {
+        if transposed { along * rows + row } else { row * k + along }
+    };
+    let expected = Array2::from_shape_fn((m, n), |(i, j)| -> f64 {
+        let term = |along| {
+            let a = a[place(layout.transposed_a(), m, i, along)].to_f64();
+            a * b[place(!layout.transposed_b(), n, j, along)].to_f64()
+        };
+        (0..k).map(term).sum()
+    });
+    let got = matrix(&d.to_vec().expect("a result"), 0, 0, (m, n), n);
+    let (error, bound) = (relative_error(&got, &expected, 0.0), chosen.precision.error_bound());
+    let bound = bound.max(Precision::F32.error_bound());
+    assert!(error <= bound, "{m}x{n}x{k} {layout:?} by {chosen:?}: {error:e}, bound {bound:e}");
     chosen
 }
 

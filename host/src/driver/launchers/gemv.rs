@@ -8,7 +8,7 @@ use kasmina_types::tiles::GEMV_BLOCK_THREADS;
 use kasmina_types::{DType, Gemv, GemvCut, Out};
 
 use super::{KernelDevice, with_buffers};
-use crate::buffer::{Buffer, check_length};
+use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::driver::recording;
 use crate::error::Error;
@@ -109,6 +109,17 @@ impl Cut {
     fn partials(&self) -> usize {
         if self.parts > 1 { self.tasks * self.parts * self.outputs } else { 0 }
     }
+
+    fn arrivals(&self) -> usize {
+        if self.parts > 1 { self.tasks } else { 0 }
+    }
+}
+
+fn resident<P: Copy + Send + Sync>(
+    device: &Device,
+    kernel: &'static Kernel<P>,
+) -> Result<usize, Error> {
+    KernelDevice::of(device).map_or(Ok(1), |kernels| Ok(kernels.resident_blocks(kernel)? as usize))
 }
 
 impl Scratch {
@@ -119,18 +130,40 @@ impl Scratch {
         work: Work,
         sum_bytes: usize,
     ) -> Result<Self, Error> {
-        let resident = match KernelDevice::of(device) {
-            Some(kernels) => kernels.resident_blocks(kernel)? as usize,
-            None => 1,
-        };
-        let cut = Cut::new(work, resident);
-        let arrivals = if cut.parts > 1 { cut.tasks } else { 0 };
+        let cut = Cut::new(work, resident(device, kernel)?);
         Ok(Self {
             cut,
             partials: Buffer::zeroed(device, cut.partials() * sum_bytes)?,
-            arrivals: Buffer::zeroed(device, arrivals)?,
+            arrivals: Buffer::zeroed(device, cut.arrivals())?,
             broken: false,
         })
+    }
+
+    /// Cuts other work, in the same memory where it is enough.
+    pub(crate) fn fit<P: Copy + Send + Sync>(
+        &mut self,
+        device: &Device,
+        kernel: &'static Kernel<P>,
+        work: Work,
+        sum_bytes: usize,
+    ) -> Result<(), Error> {
+        let cut = Cut::new(work, resident(device, kernel)?);
+        let (bytes, arrivals) = (cut.partials() * sum_bytes, cut.arrivals());
+        if bytes > self.partials.len() {
+            device.refuse_capture(OP)?;
+            self.partials = Buffer::zeroed(device, bytes.next_power_of_two())?;
+        }
+        if arrivals > self.arrivals.len() {
+            device.refuse_capture(OP)?;
+            self.arrivals = Buffer::zeroed(device, arrivals.next_power_of_two())?;
+        }
+        self.cut = cut;
+        Ok(())
+    }
+
+    /// Teams that share a tile.
+    pub(crate) fn parts(&self) -> usize {
+        self.cut.parts
     }
 
     /// Launches with `launch`, which is given the grid, where there is something to compute.
@@ -184,23 +217,31 @@ pub(crate) struct Arguments<'a, T: Element> {
     pub(crate) y: &'a mut Buffer<T>,
 }
 
-/// Checks the contract of `gemv_*` and launches it. The scratch was made for the kernel and the element type.
+/// Checks the contract of `gemv_*` and launches it. The scratch was made for the kernel and the element type. Buffers may
+/// be longer than the shape asks for.
 pub(crate) fn launch<T: Element>(
     device: KernelDevice<'_>,
     scratch: &mut Scratch,
     a: Arguments<'_, T>,
 ) -> Result<(), Error> {
     let shape = scratch.cut.shape;
-    check_length(OP, "matrix", shape.batch * shape.rows * shape.columns, a.matrix.len())?;
-    check_length(OP, "x", shape.batch * shape.terms(), a.x.len())?;
-    check_length(OP, "y", shape.batch * shape.outputs(), a.y.len())?;
+    for (buffer, least, got) in [
+        ("matrix", shape.batch * shape.rows * shape.columns, a.matrix.len()),
+        ("x", shape.batch * shape.terms(), a.x.len()),
+        ("y", shape.batch * shape.outputs(), a.y.len()),
+    ] {
+        if got < least {
+            let expected = format!("{least} or more");
+            return Err(Error::Length { op: OP, buffer, expected, got });
+        }
+    }
     if scratch.cut.team_warps != 1 {
         recording::refuse("a product whose rows are shared by warps")?;
     }
     let (matrix, x, y) = (a.matrix.view().cast(), a.x.view().cast(), a.y.view_mut().cast());
     scratch.launch(device, |cut, grid| {
         let params = Gemv { matrix, x, y, alpha: a.alpha, beta: a.beta, cut };
-        // SAFETY: the operands have the lengths checked above, in memory aligned to 16 bytes, and the instance takes the
+        // SAFETY: the operands have at least the lengths checked above, in memory aligned to 16 bytes, and the instance takes the
         // columns; the scratch is the cut's, its arrivals are zero; any grid covers the tasks; y is borrowed mutably.
         let launch = || unsafe { device.launch(a.kernel, grid, params) };
         with_buffers!(device, [a.matrix, a.x, a.y], launch())
