@@ -1,5 +1,7 @@
 //! Products of matrices on a GPU.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use half::{bf16, f16};
 use kasmina::Device;
 use kasmina::linear::{Layout, Precision};
@@ -17,19 +19,34 @@ fn every_type(device: &Device, case: &forward::Case) {
     forward::check::<E4m3, bf16>(device, &with(Precision::Fp8));
 }
 
-/// 200 shapes to 3000, odd ones and rows with gaps among them; the reference of a large one takes a while.
+/// 200 shapes to 3000, odd ones and rows with gaps among them. The reference of a large one takes a while, so that each
+/// processor has shapes and a stream of its own.
 pub(super) fn random_shapes(device: &Device) {
     let mut numbers = Numbers::new(5);
-    for seed in 0..200 {
-        // One in eight is large: the reference takes most of the time.
-        let most = if u64::is_multiple_of(seed, 8) { 3000 } else { 400 };
-        let [m, n, k] = [(); 3].map(|()| 1 + numbers.below(most));
-        let layout = Layout::ALL[numbers.below(4)];
-        let (batch, gaps) =
-            (1 + numbers.below(if most > 400 { 1 } else { 3 }), u64::is_multiple_of(seed, 3));
-        let precision = Precision::Auto;
-        every_type(device, &forward::Case { layout, m, n, k, batch, precision, gaps, seed });
-    }
+    let cases: Vec<_> = (0..200)
+        .map(|seed| {
+            let most = if u64::is_multiple_of(seed, 8) { 3000 } else { 400 };
+            let [m, n, k] = [(); 3].map(|()| 1 + numbers.below(most));
+            let layout = Layout::ALL[numbers.below(4)];
+            let (batch, gaps) =
+                (1 + numbers.below(if most > 400 { 1 } else { 3 }), u64::is_multiple_of(seed, 3));
+            let precision = Precision::Auto;
+            forward::Case { layout, m, n, k, batch, precision, gaps, seed }
+        })
+        .collect();
+    let next = AtomicUsize::new(0);
+    let Device::Cuda(gpu) = device else { unreachable!("a GPU's test") };
+    let ordinal = gpu.device().info().ordinal;
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                let device = Device::cuda(ordinal).expect("the GPU");
+                while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    every_type(&device, case);
+                }
+            });
+        }
+    });
 }
 
 /// Shapes at the edges of tiles, of one row or column, without k, and of much.

@@ -3,7 +3,6 @@
 use kasmina_device::global::Load;
 use kasmina_device::shared::Shared;
 use kasmina_device::{shared_array, thread};
-use kasmina_types::manifold::ItemStatus;
 use kasmina_types::{Manifold, Operation, Out};
 
 /// Words of an operation in the table.
@@ -24,14 +23,12 @@ pub(super) struct Item {
 /// What is on the desk.
 #[derive(Clone, Copy)]
 pub(super) enum Task {
-    /// An item, and what is wrong with it.
-    Item(Item, ItemStatus),
+    /// An item, of one operation at least.
+    Item(Item),
     /// Nothing any more; the group's [state](kasmina_types::manifold::GroupState).
     Leave(u32),
 }
 
-/// In place of a status: there is no item.
-const LEAVES: u32 = u32::MAX;
 /// Where the calls of the group's first block to the others are counted.
 const CALL: usize = 4;
 
@@ -51,22 +48,22 @@ impl Desk {
     #[inline(always)]
     pub(super) unsafe fn put(self, task: Task) {
         let words = match task {
-            Task::Leave(state) => [state, 0, 0, LEAVES],
-            Task::Item(item, status) => [item.first, item.count, item.blocks, status as u32],
+            Task::Leave(state) => [state, 0, 0, 0],
+            Task::Item(item) => [item.first, item.count, item.blocks, 0],
         };
         // SAFETY: the caller's contract.
         unsafe { self.0.write_words(0, words) };
     }
 
-    /// The task and its status, or [`None`] with the group's state.
+    /// The item; without operations it is none, and `first` the group's state.
     ///
     /// # Safety
     /// A barrier came after [`Self::put`].
     #[inline(always)]
-    pub(super) unsafe fn task(self) -> (Item, u32, bool) {
+    pub(super) unsafe fn item(self) -> Item {
         // SAFETY: the caller's contract.
-        let [first, count, blocks, status] = unsafe { self.0.read_words(0) };
-        (Item { first, count, blocks }, status, status == LEAVES)
+        let [first, count, blocks, _]: [u32; 4] = unsafe { self.0.read_words(0) };
+        Item { first, count, blocks }
     }
 
     /// The number of the group's last call to its other blocks.
@@ -87,11 +84,11 @@ impl Desk {
 #[derive(Clone, Copy)]
 pub(super) struct Heads(Shared<u32, { 2 * HEAD_WORDS }>);
 
-/// Words of a slot: two from each line of an operation, of which the first two are the head.
-const HEAD_WORDS: usize = 2 * LINES as usize;
-/// Lines of an operation, a thread each: what is read of them has them in L1 when the parameters are read.
-const LINES: u32 = 4;
-const LINE_WORDS: usize = OPERATION_WORDS / LINES as usize;
+/// Words of a slot: two from each sector of an operation, of which the first two are the head.
+const HEAD_WORDS: usize = 2 * SECTORS as usize;
+/// Sectors of an operation, a thread each: what is read of them has them in L1 when the parameters are read.
+const SECTORS: u32 = (OPERATION_WORDS / SECTOR_WORDS) as u32;
+const SECTOR_WORDS: usize = 8;
 
 impl Heads {
     #[inline(always)]
@@ -106,11 +103,11 @@ impl Heads {
     #[inline(always)]
     pub(super) unsafe fn fetch(self, p: &Manifold, at: u32) -> (u32, u32) {
         let thread = thread::thread_idx_x();
-        if thread >= LINES {
+        if thread >= SECTORS {
             return (0, 0);
         }
         let table: Out<u32> = p.operations.cast();
-        let word = at as usize * OPERATION_WORDS + thread as usize * LINE_WORDS;
+        let word = at as usize * OPERATION_WORDS + thread as usize * SECTOR_WORDS;
         // SAFETY: the caller's contract.
         unsafe { (table.load(word), table.load(word + 1)) }
     }
@@ -122,7 +119,7 @@ impl Heads {
     #[inline(always)]
     pub(super) unsafe fn hand(self, i: u32, fetched: (u32, u32)) {
         let thread = thread::thread_idx_x();
-        if thread < LINES {
+        if thread < SECTORS {
             let at = slot(i) + 2 * thread as usize;
             // SAFETY: the words are this thread's, by the caller's contract.
             unsafe {

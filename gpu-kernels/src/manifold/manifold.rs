@@ -55,20 +55,22 @@ unsafe fn reside<const DOMAINS: u32, const THREADS: u32>(p: Manifold) {
         let first = p.first_blocks.load(group as usize);
         (block - first, p.first_blocks.load(group as usize + 1) - first)
     };
-    let (desk, heads) = (Desk::new(), Heads::new());
+    let (desk, heads, watch) = (Desk::new(), Heads::new(), Watch::new());
     let (first_thread, first_warp) = (thread::thread_idx_x() == 0, thread::warp_idx() == 0);
     if first_thread && rank == 0 {
         say(p, group, report::STATE, GroupState::Running as u64);
     }
-    // SAFETY: the group's rings are there. Of its blocks the first one uses it, and of that the first warp.
-    let watch = unsafe { Watch::new(p, group) };
+    if first_warp && rank == 0 {
+        // SAFETY: the group's rings are there.
+        unsafe { watch.begin(p, group) };
+    }
     loop {
         if first_warp {
             // SAFETY: the whole warp calls it.
             let task = unsafe {
                 if rank == 0 { watch.look(p, group, blocks) } else { called(p, desk, group) }
             };
-            if let Task::Item(Item { first, count: 1.., .. }, ItemStatus::Done) = task {
+            if let Task::Item(Item { first, .. }) = task {
                 // SAFETY: the operation is inside the table; the barriers are those below.
                 unsafe { heads.hand(0, heads.fetch(p, first)) };
             }
@@ -80,10 +82,10 @@ unsafe fn reside<const DOMAINS: u32, const THREADS: u32>(p: Manifold) {
         // Orders the task, and what the host wrote before the item, before the block.
         thread::sync_threads();
         // SAFETY: the barrier came after it was put there.
-        let (item, mut status, leaves) = unsafe { desk.task() };
-        let valid = status == ItemStatus::Done as u32;
-        if rank == 0 && blocks > 1 && (leaves || valid && item.blocks > 1) && first_thread {
-            call(p, desk, group, if leaves { None } else { Some(item) });
+        let item = unsafe { desk.item() };
+        let leaves = item.count == 0;
+        if rank == 0 && blocks > 1 && (leaves || item.blocks > 1) && first_thread {
+            call(p, desk, group, item);
         }
         if leaves {
             if rank == 0 && first_thread {
@@ -93,7 +95,8 @@ unsafe fn reside<const DOMAINS: u32, const THREADS: u32>(p: Manifold) {
             }
             return;
         }
-        if valid && rank < item.blocks {
+        let mut status = ItemStatus::Done as u32;
+        if rank < item.blocks {
             // SAFETY: the item is inside the table, and its blocks are all here.
             status = unsafe { carry_out::<DOMAINS, THREADS>(p, desk, heads, group, rank) } as u32;
             // Whatever it is, the barrier below is one.
@@ -108,19 +111,18 @@ unsafe fn reside<const DOMAINS: u32, const THREADS: u32>(p: Manifold) {
     }
 }
 
-/// Calls the group's other blocks to an item, or away. The first block's first thread does.
+/// Calls the group's other blocks to an item, or, if it is none, away. The first block's first thread does.
 #[inline(always)]
-fn call(p: &Manifold, desk: Desk, group: u32, item: Option<Item>) {
+fn call(p: &Manifold, desk: Desk, group: u32, item: Item) {
     let call = desk.call().wrapping_add(1);
     desk.set_call(call);
-    let (first, rest) = item.map_or((0, 0), |item| (item.first, item.count | item.blocks << 16));
     let at = group as usize * CALL_WORDS;
     let store = |at: usize, word: u32| {
         // SAFETY: the group's words; its other blocks take them when both have come.
         unsafe { atomic::store(&p.calls, at, tagged(word, call), Order::Release, Scope::Device) };
     };
-    store(at, first);
-    store(at + 1, rest);
+    store(at, item.first);
+    store(at + 1, item.count | item.blocks << 16);
 }
 
 /// Waits until the group's first block calls, and answers to what.
@@ -146,11 +148,10 @@ unsafe fn called(p: &Manifold, desk: Desk, group: u32) -> Task {
                 desk.set_call(first);
             }
             let (first, rest) = (of(0, data_of(word)), of(1, data_of(word)));
-            if rest == 0 {
-                return Task::Leave(0);
-            }
-            let item = Item { first, count: rest & 0xffff, blocks: rest >> 16 };
-            return Task::Item(item, ItemStatus::Done);
+            return match rest & 0xffff {
+                0 => Task::Leave(0),
+                count => Task::Item(Item { first, count, blocks: rest >> 16 }),
+            };
         }
         thread::spin_wait(0);
     }

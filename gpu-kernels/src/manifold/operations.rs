@@ -38,7 +38,7 @@ pub(super) unsafe fn carry_out<const DOMAINS: u32, const THREADS: u32>(
     let (mut i, mut status) = (0, ItemStatus::Done);
     loop {
         // SAFETY: it is there until the block is through with it.
-        let (item, ..) = unsafe { desk.task() };
+        let item = unsafe { desk.item() };
         if i >= item.count {
             return status;
         }
@@ -62,7 +62,7 @@ pub(super) unsafe fn carry_out<const DOMAINS: u32, const THREADS: u32>(
             }
         }
         // SAFETY: as above. Read anew, so that no register holds it meanwhile.
-        let (item, ..) = unsafe { desk.task() };
+        let item = unsafe { desk.item() };
         if i < item.count {
             // SAFETY: `meet` comes before it is taken, and has come since the one two before it was.
             unsafe { heads.hand(i, next) };

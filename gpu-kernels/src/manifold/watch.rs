@@ -48,31 +48,36 @@ mod kept {
 }
 
 impl Watch {
-    /// # Safety
-    /// The group's rings are there; the whole warp calls it.
     #[inline(always)]
-    pub(super) unsafe fn new(p: &Manifold, group: u32) -> Self {
-        let made = Self(shared_array![u64; kept::WORDS]);
+    pub(super) fn new() -> Self {
+        Self(shared_array![u64; kept::WORDS])
+    }
+
+    /// Comes before everything else.
+    ///
+    /// # Safety
+    /// The group's rings are there; the whole warp calls it, and no other.
+    #[inline(always)]
+    pub(super) unsafe fn begin(self, p: &Manifold, group: u32) {
         let lane = thread::lane_idx();
         if lane.is_multiple_of(HALF) {
             // SAFETY: the ring is there; nobody else writes its number.
             let done = unsafe {
                 atomic::load(&p.done, own_ring(group) as usize, Order::Relaxed, Scope::Device)
             };
-            made.keep(kept::NEXT + (lane / HALF) as usize, done.wrapping_add(1).into());
+            self.keep(kept::NEXT + (lane / HALF) as usize, done.wrapping_add(1).into());
         }
         if lane == BEAT_LANE {
-            made.keep(kept::BEAT, 0);
-            made.keep(kept::BEAT_AT_NS, thread::clock_ns());
+            self.keep(kept::BEAT, 0);
+            self.keep(kept::BEAT_AT_NS, thread::clock_ns());
         }
         if lane == 0 {
             let now = thread::clock();
-            made.keep(kept::BUSY, 0);
-            made.keep(kept::BEGAN_AT, now);
-            made.keep(kept::BEGAN_AT_NS, thread::clock_ns());
-            made.keep(kept::REPORTED_AT, now);
+            self.keep(kept::BUSY, 0);
+            self.keep(kept::BEGAN_AT, now);
+            self.keep(kept::BEGAN_AT_NS, thread::clock_ns());
+            self.keep(kept::REPORTED_AT, now);
         }
-        made
     }
 
     #[inline(always)]
@@ -83,12 +88,12 @@ impl Watch {
 
     #[inline(always)]
     fn kept(self, place: usize) -> u64 {
-        // SAFETY: as above; `new` wrote it, or the take of the item.
+        // SAFETY: as above; `begin` wrote it, or the take of the item.
         unsafe { self.0.read(place) }
     }
 
-    /// Looks until there is an item whose needs are met, or reason to leave. Never waits for a need: the other ring may
-    /// have what it waits for.
+    /// Looks until there is an item with operations whose needs are met, or reason to leave; completes items without any, and
+    /// those that mean nothing. Never waits for a need: the other ring may have what it waits for.
     ///
     /// # Safety
     /// As [`Manifold`] says; the whole warp calls it.
@@ -100,7 +105,7 @@ impl Watch {
         if place == 0 {
             next = data_of(self.kept(kept::NEXT + half as usize));
         }
-        let next = warp::shuffle(warp::FULL_MASK, next, half * HALF);
+        next = warp::shuffle(warp::FULL_MASK, next, half * HALF);
         let is_control = lane == COMMAND_LANE || lane == BEAT_LANE;
         // A choice between the two views would keep both in local memory.
         let lines = hint::opaque_index(p.lines.as_ptr() as usize);
@@ -172,8 +177,18 @@ impl Watch {
                     && item.count <= kasmina_types::manifold::MAX_OPERATIONS
                     && item.blocks >= 1
                     && item.blocks <= blocks;
+                if fits && item.count > 0 {
+                    return Task::Item(item);
+                }
+                // Nobody else is needed, and there is nothing to be ordered before it but other items, which were.
                 let status = if fits { ItemStatus::Done } else { ItemStatus::OutOfRange };
-                return Task::Item(item, status);
+                if lane == 0 {
+                    self.publish(p, status as u32);
+                }
+                let next_of_taken = u32::from(half == taken);
+                next = next.wrapping_add(next_of_taken);
+                looks += 1;
+                continue;
             }
             if looks_at_command {
                 let nothing_came = !of(whole, 0) && !of(whole, 1);
@@ -227,22 +242,28 @@ impl Watch {
     #[inline(always)]
     pub(super) unsafe fn complete(self, p: &Manifold, status: u32) {
         if thread::lane_idx() == 0 {
-            let item = self.kept(kept::ITEM);
-            let (ring, sequence) = (tag_of(item), data_of(item));
-            let place = ring * (p.capacity_mask + 1) + (sequence & p.capacity_mask);
-            let word = tagged(status, sequence);
-            // One fence for both: what the item wrote is seen by who sees either word.
+            // What the item wrote is seen by who sees it complete.
             atomic::fence(Scope::System);
-            // SAFETY: the words are inside their arrays, and this thread's to write.
-            unsafe {
-                atomic::store(&p.done, ring as usize, sequence, Order::Relaxed, Scope::Device);
-                let at = place as usize;
-                atomic::store(&p.completions, at, word, Order::Relaxed, Scope::System);
-            }
+            self.publish(p, status);
             let work = thread::clock() - self.kept(kept::TAKEN_AT);
             self.keep(kept::BUSY, self.kept(kept::BUSY) + work);
             // A group that always has work says so here.
+            let ring = tag_of(self.kept(kept::ITEM));
             self.report_sometimes(p, ring / GROUP_RINGS as u32);
+        }
+    }
+
+    /// Says that the item is complete, to the device and to the host. Lane 0 calls it.
+    #[inline(always)]
+    fn publish(self, p: &Manifold, status: u32) {
+        let item = self.kept(kept::ITEM);
+        let (ring, sequence) = (tag_of(item), data_of(item));
+        let place = ring * (p.capacity_mask + 1) + (sequence & p.capacity_mask);
+        let word = tagged(status, sequence);
+        // SAFETY: the words are inside their arrays, and this thread's to write.
+        unsafe {
+            atomic::store(&p.done, ring as usize, sequence, Order::Relaxed, Scope::Device);
+            atomic::store(&p.completions, place as usize, word, Order::Relaxed, Scope::System);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{c_char, c_int};
 use std::fmt;
 use std::ptr::null_mut;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use cust::context::Context;
@@ -134,6 +134,15 @@ struct Opened {
 }
 
 static OPEN: Mutex<BTreeMap<u32, Opened>> = Mutex::new(BTreeMap::new());
+
+/// Whether a context of the process is [occupied](ContextState::Occupied).
+static ONE_IS_OCCUPIED: AtomicBool = AtomicBool::new(false);
+
+/// Whether memory, or what else the driver waits for every context with, can be given back: beside a kernel that does not
+/// end it would wait for ever.
+pub(super) fn can_give_back() -> bool {
+    !ONE_IS_OCCUPIED.load(Ordering::Acquire)
+}
 
 /// Memory of a GPU at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -265,6 +274,7 @@ impl CudaDevice {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
         self.inner.state.store(why as u8, Ordering::Release);
         if why == ContextState::Occupied {
+            ONE_IS_OCCUPIED.store(true, Ordering::Release);
             open.entry(self.inner.info.ordinal).or_default().is_occupied = true;
         }
     }
@@ -306,7 +316,7 @@ impl CudaDevice {
         self.quiet().when_quiet(move || {
             let _ = device.synchronize_context();
             // A lost context keeps what the job would give back.
-            if !device.is_lost() {
+            if !device.is_lost() && can_give_back() {
                 job(&device);
             }
         });
@@ -344,7 +354,7 @@ impl Drop for Inner {
         match self.primary.take() {
             // The driver would wait for the kernel.
             Some(primary) if !self.is_alive() => std::mem::forget(primary),
-            None if self.is_alive() => {
+            None if self.is_alive() && can_give_back() => {
                 // SAFETY: made by `new`; the last owner is gone.
                 let _ = unsafe { driver_call!(cuCtxDestroy_v2(self.context)) };
             }

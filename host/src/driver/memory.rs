@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytemuck::Pod;
 
-use super::device::CudaDevice;
+use super::device::{CudaDevice, can_give_back};
 use super::error::DriverError;
 use super::event::Event;
 use super::mapped::MappedBuffer;
@@ -582,7 +582,7 @@ pub(super) fn driver_allocate(device: &CudaDevice, bytes: usize) -> Result<u64, 
 
 /// Gives memory of [`driver_allocate`] back. A failure leaks it, which is sound.
 pub(super) fn driver_free(device: &CudaDevice, address: u64) {
-    if device.bind().is_ok() {
+    if can_give_back() && device.bind().is_ok() {
         let _ = device.without_residents(|| {
             // SAFETY: the callers own `address`, which came from `driver_allocate`, and have waited for its uses.
             unsafe { driver_call!(cuMemFree_v2(address)) }

@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 
 use bytemuck::Pod;
 
-use super::device::CudaDevice;
+use super::device::{CudaDevice, can_give_back};
 use super::error::{DriverError, code};
 use super::raw::driver_call;
 
@@ -121,6 +121,8 @@ impl Drop for HostMemory {
     fn drop(&mut self) {
         let Some(layout) = self.layout else { return };
         let released = match self.device.bind() {
+            // It is left to the process.
+            Ok(()) if !can_give_back() => return,
             Ok(()) => self.device.without_residents(|| {
                 // SAFETY: this is the owner, which registered the memory.
                 unsafe { driver_call!(cuMemHostUnregister(self.pointer.as_ptr())) }

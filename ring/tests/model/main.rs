@@ -77,7 +77,7 @@ fn a_need_waits_while_its_ring_goes_on() {
 
 #[test]
 fn faults_are_found() {
-    finds(Fault::FirstWordIsEnough, [1, 0, 0], "torn");
+    finds(Fault::FirstWordIsEnough, [0, 1, 1], "torn");
     finds(Fault::UnmetNeedBlocks, [1, 1, 0], "whatever is launched");
     finds(Fault::PlaceReusedEarly, [3, 0, 0], "overwritten");
     finds(Fault::StopAbandonsItem, [1, 0, 0], "without saying");
