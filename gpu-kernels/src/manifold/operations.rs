@@ -121,8 +121,8 @@ unsafe fn one<const DOMAINS: u32, const THREADS: u32>(
                 hint::trap();
             }
             operation::TRAP => hint::trap(),
-            operation::AXPBY_F32 => axpby::axpby::<f32, true>(&parameters(p, at), place),
-            operation::AXPBY_F64 => axpby::axpby::<f64, true>(&parameters(p, at), place),
+            operation::AXPBY_F32 => axpby::axpby::<f32, 4, true>(&parameters(p, at), place),
+            operation::AXPBY_F64 => axpby::axpby::<f64, 2, true>(&parameters(p, at), place),
             operation::BLEND_FORWARD_F32 if DOMAINS & domain::LAYER != 0 => {
                 if is_of_first::<THREADS>(BLEND_THREADS as u32) {
                     let team = FirstThreads::<THREADS>;

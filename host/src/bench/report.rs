@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::BenchError;
+use super::dispatch::{DispatchDocument, NotRun};
 use super::record::{Document, Header, Row, shape_name};
 
 /// The lines between which a report stands in its Markdown file.
@@ -20,15 +21,22 @@ pub fn update(folder: &Path, into: &Path) -> Result<String, BenchError> {
     let text = read(into)?;
     let mut tables = String::new();
     for path in documents(folder)? {
-        let document: Document =
-            serde_json::from_str(&read(&path)?).map_err(|source| BenchError::Json {
-                line: source.line(),
-                expected: "a document of `kasmina bench --json`",
-                source,
-                path: path.clone(),
-            })?;
+        let text = read(&path)?;
+        let wrong = |expected| {
+            let path = path.clone();
+            move |source: serde_json::Error| {
+                let line = source.line();
+                BenchError::Json { line, expected, source, path }
+            }
+        };
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        tables += &section(&name, &document);
+        tables += &if is_of_dispatch(&text) {
+            let expected = "a document of `kasmina bench dispatch --json`";
+            dispatch_section(&name, &serde_json::from_str(&text).map_err(wrong(expected))?)
+        } else {
+            let expected = "a document of `kasmina bench --json`";
+            section(&name, &serde_json::from_str(&text).map_err(wrong(expected))?)
+        };
     }
     if tables.is_empty() {
         tables += "No measurement is recorded yet.\n\n";
@@ -94,6 +102,43 @@ fn section(name: &str, document: &Document) -> String {
     }
     for refused in &document.refused {
         text += &format!("\nNot timed: {}: {}\n", refused.case, refused.reason);
+    }
+    text.push('\n');
+    text
+}
+
+/// Whether a document is one of `kasmina bench dispatch`, which alone says what it did not run.
+fn is_of_dispatch(text: &str) -> bool {
+    let parsed = serde_json::from_str::<serde_json::Value>(text);
+    parsed.is_ok_and(|document| document.get("not_run").is_some())
+}
+
+fn dispatch_section(name: &str, document: &DispatchDocument) -> String {
+    let mut text = format!("### {name}\n\n{}.\n\n", summary(&document.header));
+    text += "| case | way | device | operations | launches | µs (10–90 %) | 99 % | min–max | samples |\n\
+             |---|---|---|---|---|---|---|---|---|\n";
+    for row in &document.rows {
+        let launches = match row.resident_launches {
+            Some(launches) => format!("{launches} for all samples"),
+            None => row.launches.to_string(),
+        };
+        text += &format!(
+            "| {} | {} | {} | {} | {launches} | {:.2} ({:.2}–{:.2}) | {:.2} | {:.2}–{:.2} | {} |\n",
+            row.case,
+            row.way,
+            row.device,
+            row.operations,
+            row.median_us,
+            row.p10_us,
+            row.p90_us,
+            row.p99_us,
+            row.min_us,
+            row.max_us,
+            row.samples,
+        );
+    }
+    for NotRun { case, way, reason } in &document.not_run {
+        text += &format!("\nNot run: {case}, {way}: {reason}\n");
     }
     text.push('\n');
     text
@@ -223,6 +268,7 @@ pub(super) fn example() -> Document {
 
 #[cfg(test)]
 mod tests {
+    use super::super::dispatch::DispatchRow;
     use super::*;
 
     #[test]
@@ -254,6 +300,38 @@ mod tests {
         assert!(text.contains(header), "{text}");
         fs::write(&into, &text).unwrap();
         assert_eq!(update(folder.path(), &into).unwrap(), text, "a second time changes nothing");
+    }
+
+    #[test]
+    fn what_dispatch_costs_becomes_a_table_of_its_own() {
+        let row = DispatchRow {
+            device: "cuda".into(),
+            case: "sequence".into(),
+            way: "item".into(),
+            operations: 170,
+            launches: 0,
+            resident_launches: Some(2),
+            samples: 2000,
+            median_us: 100.0,
+            p10_us: 99.0,
+            p90_us: 101.0,
+            p99_us: 120.0,
+            min_us: 98.5,
+            max_us: 200.0,
+            histogram: Vec::new(),
+        };
+        let lacking =
+            NotRun { case: "sequence".into(), way: "graph".into(), reason: "none".into() };
+        let document =
+            DispatchDocument { header: example().header, rows: vec![row], not_run: vec![lacking] };
+        let text = serde_json::to_string(&document).unwrap();
+        assert!(is_of_dispatch(&text));
+        assert!(!is_of_dispatch(&serde_json::to_string(&example()).unwrap()));
+        let section = dispatch_section("d.json", &serde_json::from_str(&text).unwrap());
+        let line = "| sequence | item | cuda | 170 | 2 for all samples | 100.00 (99.00–101.00) | 120.00 | \
+                    98.50–200.00 | 2000 |\n";
+        assert!(section.contains(line), "{section}");
+        assert!(section.contains("Not run: sequence, graph: none\n"), "{section}");
     }
 
     #[test]

@@ -66,7 +66,9 @@ pub(crate) fn launch<T: Element>(
         alpha: a.alpha,
         beta: a.beta,
     };
-    let work = a.out.len().div_ceil(INFERENCE_STAGE_BLOCK_THREADS as usize) as u64;
+    // 16 bytes a thread.
+    let bytes = INFERENCE_STAGE_BLOCK_THREADS as usize * 16;
+    let work = (a.out.len() * size_of::<T>()).div_ceil(bytes) as u64;
     let grid = work.min(device.resident_blocks(kernel)?.into()) as u32;
     // SAFETY: x has an element, y the output's length or none; any grid covers the output, which is borrowed mutably.
     let launch = || unsafe { device.launch(kernel, grid, params) };
