@@ -9,7 +9,7 @@ use super::{
 use crate::bench::BenchError;
 use crate::buffer::Buffer;
 use crate::device::Device;
-use crate::driver::launchers::manifold::Echo;
+use crate::driver::launchers::manifold_echo::Echo;
 use crate::error::Error;
 use crate::information::axpby;
 use crate::persistent::Domains;

@@ -19,6 +19,7 @@ pub(crate) mod linear_hopper;
 mod linear_repack;
 pub(crate) mod linear_sample;
 pub(crate) mod manifold;
+pub(crate) mod manifold_echo;
 pub(crate) mod parameter_gradients;
 pub(crate) mod reduce;
 pub(crate) mod state_update;
