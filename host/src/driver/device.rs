@@ -272,7 +272,12 @@ impl CudaDevice {
     /// the whole process along: the driver refuses every call of it, in any context.
     pub(super) fn lose(&self, why: ContextState) {
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        self.inner.state.store(why as u8, Ordering::Release);
+        // The first reason stays: of an occupied context every later call fails as well, while its kernel runs.
+        let (alive, order) = (ContextState::Alive as u8, Ordering::AcqRel);
+        let state = &self.inner.state;
+        if state.compare_exchange(alive, why as u8, order, Ordering::Acquire).is_err() {
+            return;
+        }
         if why == ContextState::Occupied {
             ONE_IS_OCCUPIED.store(true, Ordering::Release);
             open.entry(self.inner.info.ordinal).or_default().is_occupied = true;
@@ -312,13 +317,19 @@ impl CudaDevice {
     /// Does `job` when all work of the context is done: now, or after the captures in progress. A failed wait means a
     /// lost context, in which nothing runs any more.
     pub(super) fn after_all_work(&self, job: impl FnOnce(&Self) + Send + 'static) {
+        // Before the gate, which somebody may hold who waits for a kernel that does not end.
+        if self.is_lost() || !can_give_back() {
+            return;
+        }
         let device = self.clone();
         self.quiet().when_quiet(move || {
-            let _ = device.synchronize_context();
-            // A lost context keeps what the job would give back.
-            if !device.is_lost() && can_give_back() {
-                job(&device);
-            }
+            device.without_residents(|| {
+                let _ = device.synchronize_context();
+                // A lost context keeps what the job would give back.
+                if !device.is_lost() && can_give_back() {
+                    job(&device);
+                }
+            });
         });
     }
 
@@ -353,7 +364,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         match self.primary.take() {
             // The driver would wait for the kernel.
-            Some(primary) if !self.is_alive() => std::mem::forget(primary),
+            Some(primary) if !self.is_alive() || !can_give_back() => std::mem::forget(primary),
             None if self.is_alive() && can_give_back() => {
                 // SAFETY: made by `new`; the last owner is gone.
                 let _ = unsafe { driver_call!(cuCtxDestroy_v2(self.context)) };

@@ -52,9 +52,12 @@ impl Residents {
     }
 
     fn each(&self, tell: impl Fn(&dyn Residence)) {
-        let mut known = self.lock();
-        known.retain(|residence| residence.strong_count() > 0);
-        let known: Vec<Arc<dyn Residence>> = known.iter().filter_map(Weak::upgrade).collect();
+        // The lock goes first: the last handle of a residence may be among these, and its memory comes here when it goes.
+        let known: Vec<Arc<dyn Residence>> = {
+            let mut known = self.lock();
+            known.retain(|residence| residence.strong_count() > 0);
+            known.iter().filter_map(Weak::upgrade).collect()
+        };
         known.iter().for_each(|residence| tell(&**residence));
     }
 

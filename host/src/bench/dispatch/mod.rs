@@ -273,9 +273,9 @@ mod tests {
             rows,
             [
                 ("sequence", "launches", 170, 170),
+                ("bare round trip", "mapped words", 0, 0),
                 ("sequence", "item", 170, 0),
                 ("empty item", "item", 0, 0),
-                ("bare round trip", "mapped words", 0, 0),
                 ("belief step", "launches", 1, 1),
                 ("belief step", "item", 1, 0),
                 ("three domains", "launches", 3, 3),

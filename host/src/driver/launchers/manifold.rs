@@ -307,9 +307,17 @@ impl Resident {
         }
         gpu.device().without_residents(|| {
             self.launch_with(Command::Stop)?;
+            // It carries out nothing.
+            self.launches -= 1;
             let Some(Run::Cuda(stream)) = self.run.take() else { unreachable!("launched") };
             Ok(stream.synchronize()?)
         })
+    }
+
+    /// Leaves what is shared to a kernel that does not end.
+    fn leave_memory(&self) {
+        let shared = [&self.lines, &self.completions, &self.control, &self.reports];
+        shared.into_iter().cloned().for_each(std::mem::forget);
     }
 
     fn launch_with(&mut self, command: Command) -> Result<(), Error> {
@@ -435,9 +443,10 @@ impl Resident {
             (run, _) => run,
         };
         let Some(run) = run else { return Ok(()) };
-        self.command(Command::Abandon);
         let begun = Instant::now();
         let in_time = || {
+            // Again and again: who has it step aside may be late with a weaker command.
+            self.control.store(0, Command::Abandon as u64);
             std::thread::sleep(LEAVING_INTERVAL);
             begun.elapsed() < ABANDON_LIMIT
         };
@@ -446,10 +455,16 @@ impl Resident {
                 match stream.is_idle() {
                     Ok(true) => return Ok(()),
                     Ok(false) if in_time() => {}
+                    // Lost to another kernel, which does not end, while this one runs: as if it did not either.
+                    Err(DriverError::ContextLost { .. }) if !stream.device().has_failed() => {
+                        while in_time() {}
+                        self.leave_memory();
+                        let device = stream.device().info().name.clone();
+                        return Err(DriverError::Unending { device }.into());
+                    }
                     Ok(false) => {
                         stream.device().lose(ContextState::Occupied);
-                        let shared = [&self.lines, &self.completions, &self.control, &self.reports];
-                        shared.into_iter().cloned().for_each(std::mem::forget);
+                        self.leave_memory();
                         let device = stream.device().info().name.clone();
                         return Err(DriverError::Unending { device }.into());
                     }
