@@ -1,18 +1,24 @@
 #![no_main]
 //! The bytes of `--state`, `--input` and `--grad-output`: refused, or the backward pass runs.
 
+mod files;
+
 use half::{bf16, f16};
 use kasmina::kasmina::checkpoint::states_of;
 use kasmina::kasmina::files::{Dtype, LayerMatrix, TensorFile};
 use kasmina::kasmina::{BlendBackward, GradientBuffers, LayerElement, LayerState, SeedStates};
 use kasmina::{Buffer, Device};
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::{fuzz_mutator, fuzz_target};
+
+fuzz_mutator!(|bytes: &mut [u8], size: usize, most: usize, seed: u32| {
+    files::mutate(bytes, size, most, seed, 3)
+});
 
 fuzz_target!(|bytes: &[u8]| {
-    let Some((file, bytes)) = part(bytes) else { return };
-    let Ok(state) = TensorFile::from_bytes("fuzzed state", file) else { return };
-    let Some((file, bytes)) = part(bytes) else { return };
-    let Ok(input) = TensorFile::from_bytes("fuzzed input", file) else { return };
+    let Some((file, bytes)) = files::part(bytes) else { return };
+    let Ok(state) = TensorFile::from_bytes("fuzzed state", file.to_vec()) else { return };
+    let Some((file, bytes)) = files::part(bytes) else { return };
+    let Ok(input) = TensorFile::from_bytes("fuzzed input", file.to_vec()) else { return };
     let Ok(grad_output) = TensorFile::from_bytes("fuzzed grad_output", bytes.to_vec()) else {
         return;
     };
@@ -27,13 +33,6 @@ fuzz_target!(|bytes: &[u8]| {
         other => panic!("{other} is no layer's type"),
     }
 });
-
-/// A file behind its length in 2 bytes, and what follows it.
-fn part(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
-    let (length, bytes) = bytes.split_first_chunk()?;
-    let (file, rest) = bytes.split_at_checked(u16::from_le_bytes(*length).into())?;
-    Some((file.to_vec(), rest))
-}
 
 fn backward<T: LayerElement>(states: SeedStates, x: &LayerMatrix<'_>, g: &LayerMatrix<'_>) {
     let device = Device::Cpu;

@@ -1,17 +1,20 @@
 #![no_main]
 //! The bytes of `--state` and `--input`: refused, or the forward pass runs.
 
+mod files;
+
 use kasmina::kasmina::checkpoint::states_of;
 use kasmina::kasmina::files::{Dtype, LayerMatrix, TensorFile};
 use kasmina::kasmina::{BlendForward, LayerState, TelemetryBuffers};
 use kasmina::{Buffer, Device};
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::{fuzz_mutator, fuzz_target};
+
+fuzz_mutator!(|bytes: &mut [u8], size: usize, most: usize, seed: u32| {
+    files::mutate(bytes, size, most, seed, 2)
+});
 
 fuzz_target!(|bytes: &[u8]| {
-    let Some((length, bytes)) = bytes.split_first_chunk() else { return };
-    let Some((state, input)) = bytes.split_at_checked(u16::from_le_bytes(*length).into()) else {
-        return;
-    };
+    let Some((state, input)) = files::part(bytes) else { return };
     let Ok(state) = TensorFile::from_bytes("fuzzed state", state.to_vec()) else { return };
     let Ok(input) = TensorFile::from_bytes("fuzzed input", input.to_vec()) else { return };
     let Ok(states) = states_of(&state) else { return };

@@ -13,7 +13,7 @@ use kasmina::kasmina::checkpoint::{
     SCHEMA_WITHOUT_LINEAR, crc32_of_state,
 };
 use kasmina::kasmina::files::{Dtype, FileError, Tensor, TensorFile, encode};
-use kasmina::kasmina::{GraftStates, SeedStates, StateError};
+use kasmina::kasmina::{EpochReport, GraftStates, KasminaLayer, SeedEpoch, SeedStates, StateError};
 use proptest::prelude::*;
 use rayon::prelude::*;
 
@@ -148,6 +148,32 @@ fn a_file_of_schema_1_is_read() {
         }
     }
     assert!(files >= 7, "{files}");
+}
+
+/// So does one of schema 2, with what a layer remembers and LINEAR blueprints, after as many epochs as are counted.
+#[test]
+fn a_file_of_schema_2_is_read_and_a_layer_goes_on_from_it() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/seeds");
+    let checkpoint = Checkpoint::load(&seeds.join("layer_restore/several.safetensors")).unwrap();
+    assert_eq!((checkpoint.metadata.schema_version, checkpoint.metadata.step), (2, u64::MAX));
+    assert_eq!(checkpoint.linear.rows, [1, 4]);
+    assert_eq!(checkpoint.linear.activations, [0, 1]);
+    assert_eq!(checkpoint.linear.weights[17], 17.0 / 8.0 - 1.0);
+    let memory = checkpoint.layer.as_ref().unwrap();
+    assert_eq!(memory.blueprint_ids, [0, 2, 4, 6, 8]);
+    assert_eq!(
+        (&memory.blueprint_use[..], &memory.retired_ids[..]),
+        (&[5, 4, 3, 2, 1][..], &[1, 3][..])
+    );
+    let again = read(checkpoint.to_bytes().unwrap()).unwrap();
+    assert_eq!((bits(&again), again.crc32()), (bits(&checkpoint), checkpoint.crc32()));
+
+    let matrices = 2 * 4 * 3 * 3;
+    let builder = KasminaLayer::<f32>::builder(5, 15).linear_budget_bytes(matrices);
+    let mut layer = builder.build(&Device::Cpu).unwrap();
+    layer.restore(&checkpoint).unwrap();
+    let report = EpochReport::uniform(5, SeedEpoch { loss: 1.0, ..SeedEpoch::default() });
+    assert_eq!(layer.end_epoch(&report).unwrap().epoch, u64::MAX);
 }
 
 #[test]
