@@ -120,7 +120,7 @@ pub struct ItemDescriptor {
     pub count: u32,
     /// Blocks of the group that take part: 1 or more, no more than it has. They meet between two operations.
     pub blocks: u32,
-    /// Items that are complete before this one begins.
+    /// Items that are complete before this one begins, from the first place on.
     pub needs: [Need; NEEDS],
 }
 

@@ -1,4 +1,5 @@
-//! A thread's own copies from global to shared memory, which run beside its work: `cp.async` (sm_80).
+//! A thread's own copies from global to shared memory, which run beside its work: `cp.async` (sm_80). On older GPUs they
+//! are loads and stores.
 //!
 //! A thread closes groups of its copies and waits for them; a barrier of those who read comes after the wait.
 //! No proxy fence is needed. Under the executor a copy is done when it is waited for: what reads its target before
@@ -26,7 +27,7 @@ pub const BYTES: usize = 16;
 ///
 /// # Safety
 /// Both ranges are inside and aligned to 16 bytes. Nobody touches the target before the thread has waited for the
-/// group and a barrier has followed, and nobody writes the source until then. The kernel is for sm_80 or newer.
+/// group and a barrier has followed, and nobody writes the source until then.
 #[inline(always)]
 #[track_caller]
 pub unsafe fn copy(target: Place, source: &In<u8>, index: usize) {
@@ -37,7 +38,7 @@ pub unsafe fn copy(target: Place, source: &In<u8>, index: usize) {
 /// As [`copy`], of the first `bytes` bytes, 0 to 16; the rest of the target is filled with zeros. For edges.
 ///
 /// # Safety
-/// As [`copy`]; of the source, `bytes` bytes are inside.
+/// As [`copy`]; of the source, `bytes` bytes are inside. The kernel is for sm_80 or newer.
 #[inline(always)]
 #[track_caller]
 pub unsafe fn copy_or_zero(target: Place, source: &In<u8>, index: usize, bytes: u32) {

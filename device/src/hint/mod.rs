@@ -25,6 +25,14 @@ pub fn opaque_index(value: usize) -> usize {
     imp::opaque_index(value)
 }
 
+/// The same reference, of which the compiler knows nothing: what was read through another is read anew, and no register holds
+/// it meanwhile.
+#[inline(always)]
+pub fn opaque_reference<T>(value: &T) -> &T {
+    // SAFETY: the address of a reference of the same lifetime.
+    unsafe { &*(imp::opaque_index(core::ptr::from_ref(value) as usize) as *const T) }
+}
+
 /// Ends the kernel with an error: every launch that the context still has fails. Under the executor the launch fails.
 #[inline(always)]
 #[track_caller]

@@ -180,6 +180,31 @@ impl<T: Pod, const N: usize> Shared<T, N> {
     }
 
     accesses!(self, N * size_of::<T>());
+
+    /// The same array, of whose address the compiler knows nothing: addresses in it are computed where they are used, and no
+    /// register holds them meanwhile.
+    #[inline(always)]
+    pub fn anew(self) -> Self {
+        #[cfg(target_arch = "nvptx64")]
+        let array = crate::hint::opaque(self.array);
+        #[cfg(not(target_arch = "nvptx64"))]
+        let array = self.array;
+        Self { array, _element: core::marker::PhantomData }
+    }
+
+    /// What lies at element `index`, of any type.
+    ///
+    /// # Safety
+    /// A value of that type is there, inside the array and aligned; a barrier came after it was written, and nobody writes it
+    /// as long as the reference lives.
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn refer<'a, V>(&self, index: usize) -> &'a V {
+        const { assert!(align_of::<V>() <= Self::ALIGN) };
+        let (offset, bytes) = (index * size_of::<T>(), size_of::<V>());
+        // SAFETY: the caller's contract.
+        unsafe { &*imp::generic(self.array, N * size_of::<T>(), offset, bytes).cast() }
+    }
 }
 
 impl<const N: usize> Shared<u32, N> {

@@ -23,6 +23,23 @@ pub(super) fn dynamic() -> (Array, usize) {
     (address, bytes as usize)
 }
 
+/// The generic address.
+#[inline(always)]
+pub(super) fn generic(
+    array: Array,
+    _array_bytes: usize,
+    offset: usize,
+    _bytes: usize,
+) -> *const u8 {
+    let address: u64;
+    // SAFETY: computes an address.
+    unsafe {
+        asm!("{{.reg .u64 wide; cvt.u64.u32 wide, {1}; cvta.shared.u64 {0}, wide;}}", out(reg64) address,
+            in(reg32) array + offset as u32, options(pure, nomem, nostack));
+    }
+    address as *const u8
+}
+
 /// # Safety
 /// The `M` elements from `index` are inside the array, written, and aligned for one access.
 #[inline(always)]

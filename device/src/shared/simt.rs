@@ -21,6 +21,14 @@ pub(super) fn dynamic() -> (Array, usize) {
     rt::dynamic_shared()
 }
 
+/// The address, once the `bytes` there were seen to be written.
+#[inline(always)]
+#[track_caller]
+pub(super) fn generic(array: Array, array_bytes: usize, offset: usize, bytes: usize) -> *const u8 {
+    rt::access_shared(array, array_bytes, offset, bytes, bytes.min(16), Access::Read);
+    array.wrapping_add(offset)
+}
+
 /// A vector is aligned to its size, where that is a width that the hardware moves at once.
 fn alignment<T, const M: usize>() -> usize {
     if M == 1 { align_of::<T>() } else { size_of::<Vector<T, M>>() }

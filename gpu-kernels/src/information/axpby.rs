@@ -24,7 +24,7 @@
 use kasmina_device::global::{Load, Store};
 use kasmina_device::grid::BlockPlace;
 use kasmina_device::vector::{LoadHint, StoreHint, Vector};
-use kasmina_device::{kernel, math, thread, unroll};
+use kasmina_device::{hint, kernel, math, thread, unroll};
 use kasmina_types::{Axpby, In, Out};
 
 use super::scalar::Scalar;
@@ -49,7 +49,9 @@ unsafe fn each<T: Scalar, const L: usize, const C: bool>(
     let in_vectors = addresses.is_multiple_of(16) && x.len() == len;
     let threads = thread::block_dim_x() as usize;
     let stride = place.blocks as usize * threads * L;
-    let mut i = (place.block as usize * threads + thread::thread_idx_x() as usize) * L;
+    // In a resident kernel no register is to hold it from operation to operation.
+    let thread = hint::opaque(thread::thread_idx_x()) as usize;
+    let mut i = (place.block as usize * threads + thread) * L;
     while i < len {
         if in_vectors && i + L <= len {
             // SAFETY: inside all arrays, whose vectors are aligned; the output's elements are this thread's.

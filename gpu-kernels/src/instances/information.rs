@@ -1,14 +1,15 @@
 //! The kernels of information and inference.
 
 use kasmina_device::Kernel;
+use kasmina_types::tiles::SMALL_INFERENCE_STATES;
 use kasmina_types::transfer_entropy::TE_BLOCK_THREADS;
 use kasmina_types::{
     ActiveInference, Axpby, DType, DistanceKth, InferenceStage, SurrogateRows, TeReduction,
 };
 
 use crate::information::active_inference::{
-    bulk as inference_bulk, infer as inference_kernels, stages as inference_stages,
-    sweep as inference_sweep,
+    bulk as inference_bulk, infer as inference_kernels, small as inference_small,
+    stages as inference_stages, sweep as inference_sweep,
 };
 use crate::information::axpby as axpby_kernels;
 use crate::information::transfer_entropy::{
@@ -87,6 +88,31 @@ pub fn active_inference_bulk(op: Infer, dtype: DType, states: usize) -> Option<I
         };
     }
     kasmina_types::active_inference_bulk_tiles!(instance);
+    None
+}
+
+/// The instance for models of a few states and observations, a block each.
+pub fn active_inference_small(
+    op: Infer,
+    dtype: DType,
+    observations: usize,
+    states: usize,
+) -> Option<InferInstance> {
+    if op != Infer::Step || observations.max(states) > SMALL_INFERENCE_STATES {
+        return None;
+    }
+    macro_rules! instance {
+        ($entry:ident, $element:ty, $dtype:ident) => {
+            if dtype == DType::$dtype {
+                return Some(InferInstance {
+                    kernel: inference_small::$entry::handle(),
+                    block_rows: SMALL_INFERENCE_STATES,
+                    dynamic_shared_bytes: 0,
+                });
+            }
+        };
+    }
+    kasmina_types::small_inference_tiles!(instance);
     None
 }
 

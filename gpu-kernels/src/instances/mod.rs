@@ -28,8 +28,8 @@ pub use dense::{dense_blend, dense_blend_backward_merge};
 pub use gemv::{GemvInstance, gemv};
 pub use information::{
     DistanceKthInstance, Infer, InferInstance, Stage, TeReductionInstance, active_inference,
-    active_inference_bulk, axpby, fused_distance_kth, fused_te_reduction, inference_stage,
-    surrogate_rows,
+    active_inference_bulk, active_inference_small, axpby, fused_distance_kth, fused_te_reduction,
+    inference_stage, surrogate_rows,
 };
 
 pub use linear::{

@@ -9,8 +9,9 @@
 //! the same time, by the protocol of `kasmina_types::manifold`; everything else is on the device.
 //!
 //! # Traffic
-//! A line of 128 bytes read over the bus for each look, one word written for each item. An item's latency is that of the
-//! bus, there and back, and what a block needs to meet: bound by latency. An operation's header and parameters come from L2.
+//! A look reads one sector of 32 bytes of each of the two rings' lines over the bus; an item has one word written. An item's
+//! latency is that of the bus, there and back, and what a block needs to meet: bound by latency. Operations come from L2, each
+//! while the one before it runs.
 //!
 //! # Launch
 //! Cooperative: groups of blocks, all of them resident, a block a multiprocessor. The first warp of a group's first block
@@ -35,46 +36,49 @@ use kasmina_types::manifold::{
 };
 use kasmina_types::tiles::manifold::domain;
 
-use super::desk::{Desk, Heads, Item, Task};
+use super::desk::{Desk, Item, Seat, Slots, Task};
 use super::operations::{carry_out, is_told};
 use super::watch::{Watch, say};
 
 /// One block of the grid.
 ///
+/// What outlives an operation is in shared memory: the operations need the registers, and what lies in local memory instead
+/// comes from L2 after each look, which empties L1.
+///
 /// # Safety
 /// As [`Manifold`] says; every thread of the grid calls it, in blocks of `THREADS`.
 #[inline(always)]
 unsafe fn reside<const DOMAINS: u32, const THREADS: u32>(p: Manifold) {
-    let (p, block) = (&p, thread::block_idx_x());
-    let mut group = 0;
-    // SAFETY: there is a number for each group and one behind.
-    let (rank, blocks) = unsafe {
-        while group + 1 < p.groups && p.first_blocks.load(group as usize + 1) <= block {
-            group += 1;
+    let p = &p;
+    // SAFETY: every thread of the block is here.
+    let desk = Desk::new(unsafe { seat(p) });
+    let (slots, watch) = (Slots::new(), Watch::new());
+    let Seat { group, rank, .. } = desk.seat();
+    if rank == 0 && thread::warp_idx() == 0 {
+        if thread::lane_idx() == 0 {
+            say(p, group, report::STATE, GroupState::Running as u64);
         }
-        let first = p.first_blocks.load(group as usize);
-        (block - first, p.first_blocks.load(group as usize + 1) - first)
-    };
-    let (desk, heads, watch) = (Desk::new(), Heads::new(), Watch::new());
-    let (first_thread, first_warp) = (thread::thread_idx_x() == 0, thread::warp_idx() == 0);
-    if first_thread && rank == 0 {
-        say(p, group, report::STATE, GroupState::Running as u64);
-    }
-    if first_warp && rank == 0 {
         // SAFETY: the group's rings are there.
         unsafe { watch.begin(p, group) };
     }
     loop {
-        if first_warp {
+        if hint::opaque(thread::thread_idx_x()) < warp::WARP_SIZE {
+            let Seat { group, rank, blocks } = desk.seat();
             // SAFETY: the whole warp calls it.
             let task = unsafe {
                 if rank == 0 { watch.look(p, group, blocks) } else { called(p, desk, group) }
             };
-            if let Task::Item(Item { first, .. }) = task {
-                // SAFETY: the operation is inside the table; the barriers are those below.
-                unsafe { heads.hand(0, heads.fetch(p, first)) };
+            if let Task::Item(item) = task {
+                // SAFETY: the item is inside the table; the block is through with all before it.
+                unsafe {
+                    slots.bring(p, &item, 0);
+                    if item.count > 1 {
+                        slots.bring(p, &item, 1);
+                    }
+                }
+                slots.wait(&item, 0);
             }
-            if first_thread {
+            if thread::lane_idx() == 0 {
                 // SAFETY: the barriers are those below.
                 unsafe { desk.put(task) };
             }
@@ -82,32 +86,52 @@ unsafe fn reside<const DOMAINS: u32, const THREADS: u32>(p: Manifold) {
         // Orders the task, and what the host wrote before the item, before the block.
         thread::sync_threads();
         // SAFETY: the barrier came after it was put there.
-        let item = unsafe { desk.item() };
-        let leaves = item.count == 0;
-        if rank == 0 && blocks > 1 && (leaves || item.blocks > 1) && first_thread {
-            call(p, desk, group, item);
-        }
-        if leaves {
-            if rank == 0 && first_thread {
+        let (item, rank) = unsafe { desk.item() };
+        if hint::opaque(thread::thread_idx_x()) == 0 && (item.count == 0 || item.blocks > 1) {
+            let Seat { group, rank, blocks } = desk.seat();
+            if rank == 0 && blocks > 1 {
+                call(p, desk, group, item);
+            }
+            if rank == 0 && item.count == 0 {
                 watch.report_time(p, group);
                 atomic::fence(Scope::System);
                 say(p, group, report::STATE, item.first.into());
             }
+        }
+        if item.count == 0 {
             return;
         }
         let mut status = ItemStatus::Done as u32;
         if rank < item.blocks {
             // SAFETY: the item is inside the table, and its blocks are all here.
-            status = unsafe { carry_out::<DOMAINS, THREADS>(p, desk, heads, group, rank) } as u32;
+            status = unsafe { carry_out::<DOMAINS, THREADS>(p, desk, slots) } as u32;
             // Whatever it is, the barrier below is one.
             status = hint::opaque(status);
         }
         // Orders what the block did before its completion, and the desk's readers before its next task.
         thread::sync_threads();
-        if first_warp && rank == 0 && status != ItemStatus::Abandoned as u32 {
+        if hint::opaque(thread::thread_idx_x()) == 0 && desk.seat().rank == 0 {
             // SAFETY: the item is the one that was found.
             unsafe { watch.complete(p, status) };
         }
+    }
+}
+
+/// The block's seat.
+///
+/// # Safety
+/// As [`Manifold`] says.
+#[inline(always)]
+unsafe fn seat(p: &Manifold) -> Seat {
+    let (mut group, block) = (0, thread::block_idx_x());
+    // SAFETY: there is a number for each group and one behind.
+    unsafe {
+        while group + 1 < p.groups && p.first_blocks.load(group as usize + 1) <= block {
+            group += 1;
+        }
+        let first = p.first_blocks.load(group as usize);
+        let blocks = p.first_blocks.load(group as usize + 1) - first;
+        Seat { group, rank: block - first, blocks }
     }
 }
 
@@ -165,11 +189,12 @@ const WAITS: u32 = 1 << 14;
 /// # Safety
 /// Every thread of the item's blocks calls it equally often.
 #[inline(always)]
-pub(super) unsafe fn meet(p: &Manifold, group: u32, blocks: u32, rank: u32) -> bool {
+pub(super) unsafe fn meet(p: &Manifold, desk: Desk, blocks: u32) -> bool {
     if blocks == 1 {
         thread::sync_threads();
         return true;
     }
+    let Seat { group, rank, .. } = desk.seat();
     let mut waits = 0_u32;
     let gives_up = || {
         waits += 1;

@@ -2,17 +2,17 @@
 
 use kasmina_device::atomic::{self, Order, Scope};
 use kasmina_device::grid::BlockPlace;
-use kasmina_device::{hint, thread};
+use kasmina_device::{hint, thread, warp};
 use kasmina_types::Manifold;
 use kasmina_types::manifold::{Command, ItemStatus, data_of};
-use kasmina_types::tiles::GEMV_BLOCK_THREADS;
 use kasmina_types::tiles::manifold::{domain, operation};
+use kasmina_types::tiles::{GEMV_BLOCK_THREADS, SMALL_INFERENCE_BLOCK_THREADS};
 
-use super::desk::{Desk, Heads};
+use super::desk::{Desk, Slots};
 use super::manifold::meet;
 use crate::information::active_inference::columns::{INFER, STEP};
-use crate::information::active_inference::infer;
 use crate::information::active_inference::teams::Teams;
+use crate::information::active_inference::{infer, small};
 use crate::information::axpby;
 use crate::kasmina::blend_forward::blend_forward;
 use crate::kasmina::strip::BLOCK as BLEND_THREADS;
@@ -22,54 +22,49 @@ use crate::linear::gemv;
 /// The named barrier of operations that only some of a block's threads carry out.
 const PART_BARRIER: u32 = 15;
 
-/// The operations of the item on the desk, one after the other, for its block number `rank`. Answers its status.
+/// The operations of the item on the desk, one after the other, for this block of it. Answers its status.
 ///
 /// # Safety
-/// The item is inside the table, whose parameters are as their kernels say; the head of its first operation was handed on;
-/// every thread of the item's blocks calls it.
+/// The item is inside the table, whose parameters are as their kernels say; its first operation is in its slot, its second on
+/// the way; every thread of the item's blocks calls it.
 #[inline(always)]
 pub(super) unsafe fn carry_out<const DOMAINS: u32, const THREADS: u32>(
     p: &Manifold,
     desk: Desk,
-    heads: Heads,
-    group: u32,
-    rank: u32,
+    slots: Slots,
 ) -> ItemStatus {
-    let (mut i, mut status) = (0, ItemStatus::Done);
+    let mut i = 0;
     loop {
-        // SAFETY: it is there until the block is through with it.
-        let item = unsafe { desk.item() };
-        if i >= item.count {
-            return status;
-        }
-        // SAFETY: the barrier below, or the caller's, came after it was handed on.
-        let (code, blocks) = unsafe { heads.take(i) };
+        // SAFETY: they are there until the block is through with them: the barrier below, or the caller's, came before.
+        let ((item, rank), (code, blocks)) = unsafe { (desk.item(), slots.head(i)) };
         // The same for every block of the item.
-        if blocks == 0 || blocks > item.blocks || !is_known::<DOMAINS>(code) {
-            return ItemStatus::UnknownOperation;
-        }
-        let at = item.first + i;
-        i += 1;
-        // On its way while the operation runs.
-        // SAFETY: the operation is inside the table.
-        let next = if i < item.count { unsafe { heads.fetch(p, at + 1) } } else { (0, 0) };
-        if rank < blocks {
-            let place = BlockPlace { block: rank, blocks };
-            // SAFETY: the caller's contract.
-            unsafe { one::<DOMAINS, THREADS>(p, at as usize, code, place) };
-            if code == operation::HANG {
-                status = ItemStatus::Abandoned;
+        let is_known = blocks != 0 && blocks <= item.blocks && is_known::<DOMAINS>(code);
+        if is_known {
+            if i + 2 < item.count && hint::opaque(thread::thread_idx_x()) < warp::WARP_SIZE {
+                // SAFETY: `meet` has come since the last use of its slot.
+                unsafe { slots.bring(p, &item, i + 2) };
+            }
+            if rank < blocks {
+                let place = BlockPlace { block: rank, blocks };
+                // SAFETY: the caller's contract.
+                unsafe { one::<DOMAINS, THREADS>(p, slots, i, code, place) };
             }
         }
-        // SAFETY: as above. Read anew, so that no register holds it meanwhile.
-        let item = unsafe { desk.item() };
-        if i < item.count {
-            // SAFETY: `meet` comes before it is taken, and has come since the one two before it was.
-            unsafe { heads.hand(i, next) };
+        // SAFETY: as above. Read anew, so that no register holds them meanwhile.
+        let ((item, _), (code, _)) = unsafe { (desk.item(), slots.head(i)) };
+        i += 1;
+        let ends = !is_known || i == item.count;
+        if !ends {
+            slots.wait(&item, i);
         }
         // SAFETY: all of the item's blocks come here for each operation.
-        if (i < item.count || item.blocks > 1) && !unsafe { meet(p, group, item.blocks, rank) } {
+        if (!ends || item.blocks > 1) && !unsafe { meet(p, desk, item.blocks) }
+            || code == operation::HANG
+        {
             return ItemStatus::Abandoned;
+        }
+        if ends {
+            return if is_known { ItemStatus::Done } else { ItemStatus::UnknownOperation };
         }
     }
 }
@@ -77,20 +72,31 @@ pub(super) unsafe fn carry_out<const DOMAINS: u32, const THREADS: u32>(
 /// Whether the kernel has an operation.
 #[inline(always)]
 fn is_known<const DOMAINS: u32>(code: u32) -> bool {
-    let domains = match code {
-        operation::EMPTY..=operation::DEAF => return true,
-        operation::BLEND_FORWARD_F32 => domain::LAYER,
-        operation::BELIEF_STEP_C64..=operation::INFER_C64 => domain::INFORMATION,
-        operation::GEMV_F32 | operation::GEMV_F64 => domain::LINEAR,
-        _ => 0,
+    const { assert!(operation::GEMV_F64 < 32) };
+    let known = const {
+        let (mut known, mut code) = (0_u32, 0);
+        while code < 32 {
+            let domains = match code {
+                operation::EMPTY..=operation::DEAF => domain::ALL,
+                operation::BLEND_FORWARD_F32 => domain::LAYER,
+                operation::BELIEF_STEP_C64..=operation::INFER_C64 => domain::INFORMATION,
+                operation::GEMV_F32 | operation::GEMV_F64 => domain::LINEAR,
+                _ => 0,
+            };
+            if domains & DOMAINS != 0 {
+                known |= 1 << code;
+            }
+            code += 1;
+        }
+        known
     };
-    domains & DOMAINS != 0
+    code < 32 && known >> code & 1 != 0
 }
 
-/// One operation in one of its blocks.
+/// An item's operation number `i` in one of its blocks.
 ///
 /// # Safety
-/// The parameters at `at` are those of the operation's kernel, for a grid of so many blocks; every thread of the block
+/// The parameters in its slot are those of the operation's kernel, for a grid of so many blocks; every thread of the block
 /// calls it.
 #[inline(always)]
 #[allow(
@@ -99,10 +105,13 @@ fn is_known<const DOMAINS: u32>(code: u32) -> bool {
 )]
 unsafe fn one<const DOMAINS: u32, const THREADS: u32>(
     p: &Manifold,
-    at: usize,
+    slots: Slots,
+    i: u32,
     code: u32,
     place: BlockPlace,
 ) {
+    // Of J fewer rows are in registers than in a launch, with the same sums: what an operation needs beyond the block's
+    // registers costs all others.
     // SAFETY: the caller's contract, here and in each arm; operations without barriers may be left to some threads.
     unsafe {
         match code {
@@ -121,34 +130,41 @@ unsafe fn one<const DOMAINS: u32, const THREADS: u32>(
                 hint::trap();
             }
             operation::TRAP => hint::trap(),
-            operation::AXPBY_F32 => axpby::axpby::<f32, 4, true>(&parameters(p, at), place),
-            operation::AXPBY_F64 => axpby::axpby::<f64, 2, true>(&parameters(p, at), place),
+            operation::AXPBY_F32 => axpby::axpby::<f32, 4, true>(slots.parameters(i), place),
+            operation::AXPBY_F64 => axpby::axpby::<f64, 2, true>(slots.parameters(i), place),
             operation::BLEND_FORWARD_F32 if DOMAINS & domain::LAYER != 0 => {
                 if is_of_first::<THREADS>(BLEND_THREADS as u32) {
                     let team = FirstThreads::<THREADS>;
-                    blend_forward::<f32, _, 4, 4, false, true>(parameters(p, at), place, team);
+                    blend_forward::<f32, _, 4, 4, false, true>(*slots.parameters(i), place, team);
                 }
             }
             operation::BELIEF_STEP_C64 if DOMAINS & domain::INFORMATION != 0 => {
-                type Sweep = Teams<f64, 2, 1, 1, 4, 4>;
-                infer::run::<Sweep, STEP, true>(parameters(p, at), place);
+                type Sweep = Teams<f64, 2, 1, 1, 2, 1>;
+                infer::run::<Sweep, STEP, true>(slots.parameters(i), place);
             }
             operation::BELIEF_STEP_C256 if DOMAINS & domain::INFORMATION != 0 => {
-                type Sweep = Teams<f64, 2, 4, 1, 2, 2>;
-                infer::run::<Sweep, STEP, true>(parameters(p, at), place);
+                type Sweep = Teams<f64, 2, 4, 1, 1, 1>;
+                infer::run::<Sweep, STEP, true>(slots.parameters(i), place);
+            }
+            operation::BELIEF_STEP_SMALL if DOMAINS & domain::INFORMATION != 0 => {
+                let threads = SMALL_INFERENCE_BLOCK_THREADS;
+                if thread::thread_idx_x() < threads {
+                    let sync = || thread::sync_team(PART_BARRIER, threads);
+                    small::step::<f64, true>(slots.parameters(i), place, sync);
+                }
             }
             operation::INFER_C64 if DOMAINS & domain::INFORMATION != 0 => {
-                type Sweep = Teams<f64, 2, 1, 1, 4, 4>;
-                infer::run::<Sweep, INFER, true>(parameters(p, at), place);
+                type Sweep = Teams<f64, 2, 1, 1, 2, 1>;
+                infer::run::<Sweep, INFER, true>(slots.parameters(i), place);
             }
             operation::GEMV_F32 if DOMAINS & domain::LINEAR != 0 => {
                 if is_of_first::<THREADS>(GEMV_BLOCK_THREADS) {
-                    gemv::gemv::<f32, 4, 2, true>(&parameters(p, at), place);
+                    gemv::gemv::<f32, 4, 2, true>(slots.parameters(i), place);
                 }
             }
             operation::GEMV_F64 if DOMAINS & domain::LINEAR != 0 => {
                 if is_of_first::<THREADS>(GEMV_BLOCK_THREADS) {
-                    gemv::gemv::<f64, 2, 2, true>(&parameters(p, at), place);
+                    gemv::gemv::<f64, 2, 2, true>(slots.parameters(i), place);
                 }
             }
             _ => {}
@@ -171,17 +187,6 @@ pub(super) unsafe fn is_told(p: &Manifold, command: Command) -> bool {
 #[inline(always)]
 fn is_of_first<const THREADS: u32>(threads: u32) -> bool {
     THREADS == threads || thread::thread_idx_x() < threads
-}
-
-/// An operation's parameters.
-///
-/// # Safety
-/// They are of that type.
-#[inline(always)]
-unsafe fn parameters<P: Copy>(p: &Manifold, at: usize) -> P {
-    const { assert!(size_of::<P>() <= kasmina_types::manifold::OPERATION_PARAMETER_BYTES) };
-    // SAFETY: the operation is inside the table, which nobody writes between its item's submission and completion.
-    unsafe { (&raw const (*p.operations.as_ptr().add(at)).parameters).cast::<P>().read() }
 }
 
 /// The first 256 threads of a block of `THREADS`.

@@ -13,8 +13,8 @@ use super::desk::{Item, Task};
 
 /// Lanes for the line of one ring.
 const HALF: u32 = LINE_WORDS as u32;
-/// Words of a line that decide: what is to be done, and whether there is a need. The host writes an item's first need to
-/// the first place for one. They are one sector, which is what a look reads over the bus of each line.
+/// Words of a line that decide: what is to be done, and whether there is a need. The host writes an item's needs from the
+/// first place for one on. They are one sector, which is what a look reads over the bus of each line.
 const HEAD: u32 = 4;
 /// The lanes that read the command and the host's heartbeat, each the last of its half.
 const COMMAND_LANE: u32 = HALF - 1;
@@ -83,13 +83,13 @@ impl Watch {
     #[inline(always)]
     fn keep(self, place: usize, value: u64) {
         // SAFETY: one lane of one warp writes and reads a place.
-        unsafe { self.0.write(place, value) };
+        unsafe { self.0.anew().write(place, value) };
     }
 
     #[inline(always)]
     fn kept(self, place: usize) -> u64 {
         // SAFETY: as above; `begin` wrote it, or the take of the item.
-        unsafe { self.0.read(place) }
+        unsafe { self.0.anew().read(place) }
     }
 
     /// Looks until there is an item with operations whose needs are met, or reason to leave; completes items without any, and
@@ -180,9 +180,14 @@ impl Watch {
                 if fits && item.count > 0 {
                     return Task::Item(item);
                 }
-                // Nobody else is needed, and there is nothing to be ordered before it but other items, which were.
+                // Nobody else is needed, and there is nothing to be ordered before it but what it needs, which lanes have
+                // seen complete.
                 let status = if fits { ItemStatus::Done } else { ItemStatus::OutOfRange };
+                warp::sync_warp(warp::FULL_MASK);
                 if lane == 0 {
+                    if words_of_line > HEAD {
+                        atomic::fence(Scope::Device);
+                    }
                     self.publish(p, status as u32);
                 }
                 let next_of_taken = u32::from(half == taken);
@@ -235,22 +240,25 @@ impl Watch {
         say(p, group, report::ELAPSED_NS, now_ns - self.kept(kept::BEGAN_AT_NS));
     }
 
-    /// Completes the item that was found last.
+    /// Completes the item that was found last, unless the host gave it up.
+    ///
+    /// What an item writes is in the device's memory, which the host reads by copies and launches that it queues after it has
+    /// seen the item complete: so the fence is the device's. The system's would wait for the bus as well.
     ///
     /// # Safety
-    /// The whole warp calls it, behind a barrier of the block after the item's work.
+    /// Thread 0 calls it, behind a barrier of the block after the item's work.
     #[inline(always)]
     pub(super) unsafe fn complete(self, p: &Manifold, status: u32) {
-        if thread::lane_idx() == 0 {
-            // What the item wrote is seen by who sees it complete.
-            atomic::fence(Scope::System);
-            self.publish(p, status);
-            let work = thread::clock() - self.kept(kept::TAKEN_AT);
-            self.keep(kept::BUSY, self.kept(kept::BUSY) + work);
-            // A group that always has work says so here.
-            let ring = tag_of(self.kept(kept::ITEM));
-            self.report_sometimes(p, ring / GROUP_RINGS as u32);
+        if status == ItemStatus::Abandoned as u32 {
+            return;
         }
+        atomic::fence(Scope::Device);
+        self.publish(p, status);
+        let work = thread::clock() - self.kept(kept::TAKEN_AT);
+        self.keep(kept::BUSY, self.kept(kept::BUSY) + work);
+        // A group that always has work says so here.
+        let ring = tag_of(self.kept(kept::ITEM));
+        self.report_sometimes(p, ring / GROUP_RINGS as u32);
     }
 
     /// Says that the item is complete, to the device and to the host. Lane 0 calls it.

@@ -93,6 +93,16 @@ macro_rules! active_inference_bulk_tiles {
     };
 }
 
+/// Hands each instance of the belief step of small models to a macro: `(entry, element, DType)`. For models of up to
+/// [`SMALL_INFERENCE_STATES`] states and observations; every block has [`SMALL_INFERENCE_BLOCK_THREADS`].
+#[macro_export]
+macro_rules! small_inference_tiles {
+    ($instance:ident) => {
+        $instance! { belief_step_f64_small, f64, F64 }
+        $instance! { belief_step_f32_small, f32, F32 }
+    };
+}
+
 /// Hands each pair of instances of the stages that read J to a macro: `(entry of the accuracy, of the update, element,
 /// DType, lanes)`. Every block has [`INFERENCE_STAGE_BLOCK_THREADS`], that of `fused_kl_complexity_f64` too.
 #[macro_export]
@@ -118,6 +128,12 @@ pub const INFERENCE_STAGE_BLOCK_THREADS: u32 = 256;
 
 /// Threads of a block of the one-launch kernels of active inference.
 pub const ACTIVE_INFERENCE_BLOCK_THREADS: u32 = 512;
+
+/// Threads of a block of the belief step of small models.
+pub const SMALL_INFERENCE_BLOCK_THREADS: u32 = 384;
+
+/// The most states, and observations, of a small model.
+pub const SMALL_INFERENCE_STATES: usize = 64;
 
 pub(super) const fn add(table: &mut Table) {
     transfer_entropy(table);
@@ -191,6 +207,13 @@ const fn active_inference(table: &mut Table) {
         };
     }
     active_inference_bulk_tiles!(bulk);
+    macro_rules! small {
+        ($entry:ident, $element:ty, $dtype:ident) => {
+            let (entry, threads) = (stringify!($entry), SMALL_INFERENCE_BLOCK_THREADS);
+            table.add(entry, "belief_step", DType::$dtype, 2, threads, 1);
+        };
+    }
+    small_inference_tiles!(small);
     macro_rules! stage {
         ($family:literal, $entry:expr, $dtype:ident, $lanes:literal) => {
             let threads = INFERENCE_STAGE_BLOCK_THREADS;

@@ -47,12 +47,14 @@ pub mod operation {
     pub const BELIEF_STEP_C64: u32 = 7;
     /// `belief_step_f64_c256`.
     pub const BELIEF_STEP_C256: u32 = 8;
+    /// `belief_step_f64_small`.
+    pub const BELIEF_STEP_SMALL: u32 = 9;
     /// `infer_until_converged_f64_c64`.
-    pub const INFER_C64: u32 = 9;
+    pub const INFER_C64: u32 = 10;
     /// `gemv_f32` of warp teams.
-    pub const GEMV_F32: u32 = 10;
+    pub const GEMV_F32: u32 = 11;
     /// `gemv_f64` of warp teams.
-    pub const GEMV_F64: u32 = 11;
+    pub const GEMV_F64: u32 = 12;
 }
 
 /// An operation of the resident kernels.
@@ -74,6 +76,7 @@ pub static MANIFOLD_OPERATIONS: &[ManifoldOperation] = &[
     of("blend_forward_whole_f32_v16", operation::BLEND_FORWARD_F32, domain::LAYER),
     of("belief_step_f64_c64", operation::BELIEF_STEP_C64, domain::INFORMATION),
     of("belief_step_f64_c256", operation::BELIEF_STEP_C256, domain::INFORMATION),
+    of("belief_step_f64_small", operation::BELIEF_STEP_SMALL, domain::INFORMATION),
     of("infer_until_converged_f64_c64", operation::INFER_C64, domain::INFORMATION),
     of("gemv_f32", operation::GEMV_F32, domain::LINEAR),
     of("gemv_f64", operation::GEMV_F64, domain::LINEAR),

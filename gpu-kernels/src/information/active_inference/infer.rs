@@ -52,13 +52,19 @@ use super::sweep::{BLOCK, Pass, Share, Sweep, WARPS, floored, here};
 use super::teams::Teams;
 use super::wide::Wide;
 
+/// The parameters, read anew where a resident kernel has them in shared memory: in registers they leave no room for the rest.
+#[inline(always)]
+fn anew<const C: bool>(p: &ActiveInference<C>) -> &ActiveInference<C> {
+    if C { hint::opaque_reference(p) } else { p }
+}
+
 /// All models of a block's group.
 ///
 /// # Safety
 /// As [`ActiveInference`] says; every thread of the block calls it.
 #[inline(always)]
 pub(crate) unsafe fn run<S: Sweep, const MODE: u32, const C: bool>(
-    p: ActiveInference<C>,
+    p: &ActiveInference<C>,
     place: BlockPlace,
 ) {
     let scratch = shared_array![f64; WARPS * SUMS];
@@ -74,6 +80,7 @@ pub(crate) unsafe fn run<S: Sweep, const MODE: u32, const C: bool>(
     let first_slot = block - part;
     // The columns that this block moves, and whose complexity it counts.
     let columns = || {
+        let p = anew(p);
         let per_part = hint::opaque(p.part_states);
         let (first, last) = (part * per_part, part * per_part + per_part);
         let within = |column: u32| if column < p.states { column } else { p.states } as usize;
@@ -83,13 +90,13 @@ pub(crate) unsafe fn run<S: Sweep, const MODE: u32, const C: bool>(
     // SAFETY: every thread of the group's blocks arrives, and all are resident at once.
     let meet = || unsafe {
         if parts > 1 {
-            grid::barrier(&p.barriers, group as usize, parts, part == 0);
+            grid::barrier(&anew(p).barriers, group as usize, parts, part == 0);
         } else {
             thread::sync_threads();
         }
     };
 
-    let mut held = S::nothing(&p);
+    let mut held = S::nothing(p);
     let mut model = group;
     while model < p.models {
         let share = Share { model, begin, end, slot: block };
@@ -100,14 +107,16 @@ pub(crate) unsafe fn run<S: Sweep, const MODE: u32, const C: bool>(
         let (mut from, mut to) = (p.mean, if MODE == STEP { p.mean } else { p.other_mean });
         let (mut steps, mut scale, mut last) = (0_u32, 1.0_f64, 0.0_f64);
         loop {
+            let p = anew(p);
             let first = steps == 0;
             let pass = Pass { mean: from, scale, first, observes: MODE != CURVATURE };
             let step = Move { share, kappa, scale, from, to };
             // SAFETY: the share is inside the model; every thread is here.
-            unsafe { S::hold(&p, &share, &pass, &mut held) };
+            unsafe { S::hold(p, &share, &pass, &mut held) };
             let mut own = Sums::ZERO;
+            let p = anew(p);
             if MODE != CURVATURE {
-                let (base, (first_column, last_column)) = (share.fresh(&p).base, columns());
+                let (base, (first_column, last_column)) = (share.fresh(p).base, columns());
                 let mut j = first_column + here();
                 while j < last_column {
                     // SAFETY: a state of the model.
@@ -126,25 +135,28 @@ pub(crate) unsafe fn run<S: Sweep, const MODE: u32, const C: bool>(
                 let mut i = BLOCK - 1 - here();
                 while first && i < (end - begin) as usize {
                     // SAFETY: a row of the model.
-                    let precision = unsafe { p.obs_precision.load(share.fresh(&p).row(i)) };
+                    let precision = unsafe { p.obs_precision.load(share.fresh(p).row(i)) };
                     fixed.logs += math::log_f64(core::f64::consts::TAU / precision);
                     i += BLOCK;
                 }
             }
+            let p = anew(p);
             let mut moved = Moved::ZERO;
             let emit = |column: usize, sum: f64| {
+                let p = anew(p);
                 // SAFETY: each column is one thread's; the slot is the block's.
                 unsafe {
                     if parts > 1 {
-                        p.partials.store(share.fresh(&p).own + column, sum);
+                        p.partials.store(share.fresh(p).own + column, sum);
                     } else {
-                        let found = look_up(&p, &step, column);
-                        moved = move_column::<MODE, C>(&p, &step, column, found, sum, moved);
+                        let found = look_up(p, &step, column);
+                        moved = move_column::<MODE, C>(p, &step, column, found, sum, moved);
                     }
                 }
             };
             // SAFETY: the share is inside the model; every thread is here.
-            own.misfit = unsafe { S::pass(&p, &share, &pass, &mut held, &mut fixed.spread, emit) };
+            own.misfit = unsafe { S::pass(p, &share, &pass, &mut held, &mut fixed.spread, emit) };
+            let p = anew(p);
             // The model's sums, in the thread that leaves them.
             let (mut total, mut leaves) = (Sums::ZERO, false);
             if MODE != CURVATURE {
@@ -168,26 +180,27 @@ pub(crate) unsafe fn run<S: Sweep, const MODE: u32, const C: bool>(
                 let mut ahead = Column { x: 0.0, prior_mean: 0.0, prior_var: 1.0 };
                 if thread::warp_idx() == 0 && first_column + lane < last_column {
                     // SAFETY: a state of the model.
-                    ahead = unsafe { look_up(&p, &step, first_column + lane) };
+                    ahead = unsafe { look_up(p, &step, first_column + lane) };
                 }
                 meet();
                 if MODE != CURVATURE && part == 0 && thread::warp_idx() == 1 {
                     // SAFETY: all parts of the group have left their sums; the warp is whole.
-                    total = unsafe { total_sums(&p, first_slot) };
+                    total = unsafe { total_sums(p, first_slot) };
                     leaves = lane == 0;
                 }
                 // SAFETY: all parts of the group have left their columns' sums.
                 moved = unsafe {
-                    gather::<MODE, C>(&p, &step, first_slot, first_column, last_column, ahead)
+                    gather::<MODE, C>(p, &step, first_slot, first_column, last_column, ahead)
                 };
             }
             if MODE == STEP {
                 if leaves {
                     // SAFETY: one thread of the group writes the model's figures.
-                    unsafe { leave(&p, model, InferenceFigures { steps: 1, ..total.figures() }) };
+                    unsafe { leave(p, model, InferenceFigures { steps: 1, ..total.figures() }) };
                 }
                 break;
             }
+            let p = anew(p);
             // Warp 0 has read the scratch.
             thread::sync_threads();
             let folded =
@@ -206,7 +219,7 @@ pub(crate) unsafe fn run<S: Sweep, const MODE: u32, const C: bool>(
             }
             meet();
             // SAFETY: all parts of the group have left what they moved; every warp is whole.
-            let moved = unsafe { total_moved(&p, first_slot) };
+            let moved = unsafe { total_moved(p, first_slot) };
             if MODE == CURVATURE {
                 let quotient = moved.first;
                 scale = 1.0 / math::sqrt_f64(moved.second);
@@ -224,7 +237,7 @@ pub(crate) unsafe fn run<S: Sweep, const MODE: u32, const C: bool>(
                             ..NONE
                         };
                         // SAFETY: one thread of the group writes the model's figures.
-                        unsafe { leave(&p, model, figures) };
+                        unsafe { leave(p, model, figures) };
                     }
                     break;
                 }
@@ -247,7 +260,7 @@ pub(crate) unsafe fn run<S: Sweep, const MODE: u32, const C: bool>(
                             leave_parts(&p.trace, point * TRACE_FIGURES, &figures);
                         }
                         if ends {
-                            leave(&p, model, figures);
+                            leave(p, model, figures);
                         }
                     }
                 }
@@ -260,7 +273,7 @@ pub(crate) unsafe fn run<S: Sweep, const MODE: u32, const C: bool>(
         }
         if MODE == INFER && steps % 2 == 1 {
             // The last μ is where every other one is.
-            let (base, (first_column, last_column)) = (share.fresh(&p).base, columns());
+            let (base, (first_column, last_column)) = (share.fresh(p).base, columns());
             let mut j = first_column + here();
             while j < last_column {
                 // SAFETY: a state of the model, which nobody reads or writes any more.
@@ -306,7 +319,7 @@ macro_rules! instance {
         #[kernel(block = BLOCK as u32 $(, $spills)?)]
         pub unsafe fn $entry(p: ActiveInference) {
             // SAFETY: the entry's contract.
-            unsafe { run::<$sweep, $mode, _>(p, BlockPlace::of_launch()) }
+            unsafe { run::<$sweep, $mode, _>(&p, BlockPlace::of_launch()) }
         }
     };
 }
@@ -331,7 +344,7 @@ macro_rules! bulk_instance {
         #[kernel(block = BLOCK as u32, arch = 90 $(, $spills)?)]
         pub unsafe fn $entry(p: ActiveInference) {
             // SAFETY: the entry's contract.
-            unsafe { run::<$sweep, $mode, _>(p, BlockPlace::of_launch()) }
+            unsafe { run::<$sweep, $mode, _>(&p, BlockPlace::of_launch()) }
         }
     };
 }

@@ -3,6 +3,7 @@
 pub mod bulk;
 pub mod columns;
 pub mod infer;
+pub mod small;
 pub mod stages;
 pub mod sums;
 pub mod sweep;

@@ -111,10 +111,11 @@ fn choose(
     bulk_copies: bool,
     mut room: impl FnMut(&InferInstance) -> Result<u32, Error>,
 ) -> Result<(InferInstance, usize), Error> {
-    let Shape { dtype, states, .. } = *shape;
+    let Shape { dtype, observations, states, .. } = *shape;
     let wide =
         instances::active_inference(op, dtype, usize::MAX).ok_or_else(|| unsupported(dtype))?;
     let narrower = [
+        instances::active_inference_small(op, dtype, observations, states),
         instances::active_inference_bulk(op, dtype, states).filter(|_| bulk_copies),
         instances::active_inference(op, dtype, states),
     ];
@@ -160,6 +161,8 @@ mod tests {
         assert_eq!(chosen(&LARGE, 60_000), ("belief_step_f64_wide", 7));
         let small = Shape { states: 60, dtype: DType::F32, ..LARGE };
         assert_eq!(chosen(&small, 60_000), ("belief_step_f32_c64", 7));
+        let smaller = Shape { observations: 64, ..small };
+        assert_eq!(chosen(&smaller, 60_000), ("belief_step_f32_small", 7));
         assert_eq!(chosen(&Shape { states: 5000, ..LARGE }, 60_000), ("belief_step_f64_wide", 7));
     }
 
