@@ -241,4 +241,5 @@ fn leave(shared: &Arc<Shared>) {
     }
     // What was complete before the kernel left is not unfinished.
     shared.close(CloseReason::ShutDown);
+    shared.dropper.end();
 }
