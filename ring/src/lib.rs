@@ -41,7 +41,7 @@
 //!
 //!   items of a ring             lines     [place][0..16]
 //!   ─ oldest ≤ s < next    ┌──► tag s │ data                  ─┐    looks at the line of place (done + 1)
-//!                          │    tag s │ data                   ├──► all tags = done + 1: it has come
+//!                          │    tag s │ data                   ├──► tags = done + 1: it has come
 //!   push, if               │      ...                         ─┘    needs met: carries it out, else looks
 //!   next − oldest <        │                                        at the group's other ring
 //!   capacity: ─────────────┘                                        done := s
@@ -52,8 +52,10 @@
 //!   wakes waiters, pushers
 //! ```
 //!
-//! - **No line is taken torn.** Words become visible in any order. A line has come when all of its tags are the number
-//!   that the device expects next; what was in the place before has a tag `capacity` less.
+//! - **No line is taken torn.** Words become visible in any order. A line has come when the tags of the words that say
+//!   something are the number that the device expects next; what was in the place before has a tag `capacity` less. The
+//!   fourth word, the ring of the first need, says whether there are needs: where there are none the device looks at no
+//!   word behind it. So an item's needs have to be in the first places, as pushing puts them.
 //! - **No line is overwritten early.** Its place is used again once the completion of the item before has been reaped.
 //!   So has that completion's word been read before the device writes the next one there.
 //! - **Order.** The items of a ring are carried out in their order. Items of different rings have an order only by

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use kasmina_types::manifold::ItemDescriptor;
@@ -240,9 +241,10 @@ impl Wakers {
         Some(self.more.swap_remove(index).1)
     }
 
+    /// A waker may be anybody's code: one that panics keeps no item and no other waker from what is due to them.
     pub(crate) fn wake(self) {
         for (_, waker) in self.first.into_iter().chain(self.more) {
-            waker.wake();
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
         }
     }
 }

@@ -293,7 +293,8 @@ impl<W: Words, T> Rings<W, T> {
         payload: T,
     ) -> Ticket {
         let line = self.index(ring, state.next) * LINE_WORDS;
-        // In any order: the device takes the line once every word has the item's tag.
+        // In any order: the device takes the line once each word that it goes by has the item's tag. Those are the first four
+        // where the first need is none, so `check` packs needs from the first place on.
         let words = protocol::line_words(&descriptor, wire(state.next));
         for (index, word) in words.into_iter().enumerate() {
             self.lines.store(line + index, word);

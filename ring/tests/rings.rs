@@ -230,6 +230,37 @@ fn a_future_is_woken_once_and_forgets_its_waker() {
     assert!(matches!(poll_borrowed(&mut second, &wakers[3]), Poll::Ready(Err(_))));
 }
 
+/// Panics.
+struct Alarm;
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker's own");
+    }
+}
+
+#[test]
+fn a_waker_that_panics_takes_nothing_along() {
+    let (rings, mut device) = make(4, &[1]);
+    let bell = Arc::new(Bell::default());
+    let wakers = [Waker::from(Arc::new(Alarm)), Waker::from(Arc::clone(&bell))];
+    let tickets = [1, 2].map(|payload| rings.try_push(0, item(0), payload).expect("room"));
+    let mut futures: Vec<_> = Vec::new();
+    for ticket in tickets {
+        for waker in &wakers {
+            let mut future = rings.completion(ticket);
+            assert!(poll_borrowed(&mut future, waker).is_pending());
+            futures.push(future);
+        }
+    }
+    device.complete(0, 0);
+    assert_eq!(reaped(&rings), [(tickets[0], Ok(()), 1)]);
+    assert_eq!(bell.0.load(Ordering::SeqCst), 1);
+    let unfinished = rings.close(CloseReason::ShutDown, |_| unreachable!("the second is out"));
+    assert_eq!(unfinished.iter().map(|item| item.payload).collect::<Vec<_>>(), [2]);
+    assert_eq!(bell.0.load(Ordering::SeqCst), 2);
+}
+
 fn poll_borrowed<T>(
     future: &mut Completion<&Rings<Shared, T>, Shared, T>,
     waker: &Waker,

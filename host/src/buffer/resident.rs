@@ -93,6 +93,11 @@ impl ResidentUse {
         }
     }
 
+    /// Takes memory of a buffer that is gone.
+    pub(crate) fn keep(&self, memory: Box<dyn Any + Send + Sync>) {
+        self.lock().kept.push(memory);
+    }
+
     fn begin_access(&self) {
         let mut state = self.lock();
         while state.out > 0 {
@@ -163,7 +168,7 @@ impl Users {
         }
         let memory: Arc<dyn Any + Send + Sync> = Arc::from(memory());
         for user in users {
-            user.lock().kept.push(Box::new(Arc::clone(&memory)));
+            user.keep(Box::new(Arc::clone(&memory)));
         }
     }
 }

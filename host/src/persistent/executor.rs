@@ -11,6 +11,7 @@ use kasmina_types::manifold::{GROUP_RINGS, NEEDS, Need, ring_of};
 use kasmina_types::{ItemDescriptor, ItemPriority};
 
 use super::config::PersistentConfig;
+use super::dropper::Dropper;
 use super::error::{Fault, PersistentError};
 use super::program::Program;
 use super::shared::{Item, Presence, Shared, nanoseconds};
@@ -102,7 +103,8 @@ impl PersistentExecutor {
         resident.begin_at(first)?;
         let rings = Rings::new(lines, completions, count, capacity, &vec![first; count])
             .expect("memory of the rings' size");
-        let shared = Arc::new(Shared::new(owner, config, rings, groups, resident));
+        let dropper = Dropper::new()?;
+        let shared = Arc::new(Shared::new(owner, config, rings, groups, resident, dropper));
         let residence: Arc<dyn Residence> = Arc::clone(&shared) as _;
         shared.resident().announce(Arc::downgrade(&residence));
         let watched = Arc::clone(&shared);
@@ -251,10 +253,15 @@ impl PersistentExecutor {
         self.submit(&self.empty)
     }
 
-    /// An item whose descriptor nobody has checked.
+    /// An item whose descriptor nobody has checked, and which alone has its program.
     #[cfg(test)]
-    pub(super) fn push_descriptor(&self, first: u32, count: u32, blocks: u32) -> Ticket {
-        let program = Program::of_operations("raw", Vec::new(), 1, Arc::default());
+    pub(super) fn push_descriptor(
+        &self,
+        program: Program,
+        first: u32,
+        count: u32,
+        blocks: u32,
+    ) -> Ticket {
         program.inner.buffers.begin().expect("it has no buffers");
         let descriptor = ItemDescriptor { first, count, blocks, needs: [Need::NONE; NEEDS] };
         let (submitted, deadline) = (Instant::now(), Duration::from_secs(10));

@@ -26,6 +26,7 @@
 //! protocol, what happens when something fails, and when it pays.
 
 mod config;
+mod dropper;
 mod error;
 mod executor;
 mod program;

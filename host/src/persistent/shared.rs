@@ -8,6 +8,7 @@ use kasmina_ring::{CloseReason, Completed, Rings, Unfinished, WaitError, Words};
 use kasmina_types::{Operation, manifold::Command};
 
 use super::config::PersistentConfig;
+use super::dropper::Dropper;
 use super::error::{Fault, FaultCause, PersistentError};
 use super::program::Program;
 use super::statistics::Counters;
@@ -52,6 +53,7 @@ pub(super) struct Shared {
     pub(super) counters: Counters,
     pub(super) made: Instant,
     fault: OnceLock<Arc<Fault>>,
+    pub(super) dropper: Dropper,
     pub(super) unfinished: Mutex<Vec<Unfinished<Item>>>,
     /// The shortest deadline that an item had, in nanoseconds.
     pub(super) least_deadline_ns: AtomicU64,
@@ -75,6 +77,7 @@ impl Shared {
         rings: Rings<SharedWords, Item>,
         groups: Vec<u32>,
         resident: Resident,
+        dropper: Dropper,
     ) -> Self {
         let places = Mutex::new(Places::new(config.operations));
         let deadline_ns = nanoseconds(config.deadline);
@@ -90,6 +93,7 @@ impl Shared {
             counters: Counters::new(),
             made: Instant::now(),
             fault: OnceLock::new(),
+            dropper,
             unfinished: Mutex::default(),
             least_deadline_ns: AtomicU64::new(deadline_ns),
             orders: Mutex::default(),
@@ -196,6 +200,7 @@ impl Shared {
         self.counters.complete(submitted.elapsed(), completed.outcome.is_err());
         // Last: whoever waits for the buffers finds the item counted.
         program.inner.buffers.end();
+        self.dropper.release(program);
     }
 
     /// Closes the rings when the kernel is gone: waiters wake, items that are not complete come to `unfinished`.

@@ -1,6 +1,6 @@
 //! Items, order, failures and recovery, under the executor.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak, mpsc};
 use std::task::{Context, Wake};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,9 +9,9 @@ use kasmina_simt::Executor;
 use kasmina_types::Operation;
 use kasmina_types::manifold::GroupState;
 
-use super::shared::Presence;
+use super::shared::{Presence, Shared};
 use super::*;
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, ResidentUse};
 use crate::device::Device;
 use crate::driver::residents::Residence;
 use crate::error::Error;
@@ -287,7 +287,7 @@ fn items_that_mean_nothing_are_refused_by_the_device() {
     assert!(
         matches!(&refused, PersistentError::Item { reason } if reason.contains("UnknownOperation"))
     );
-    let out_of_range = executor.push_descriptor(u32::MAX, 2, 1);
+    let out_of_range = executor.push_descriptor(empty(), u32::MAX, 2, 1);
     let refused = persistent(out_of_range.wait().unwrap_err());
     assert!(matches!(&refused, PersistentError::Item { reason } if reason.contains("OutOfRange")));
     let too_wide = executor.submit(&Program::provoking(Provoke::OutOfRange)).unwrap();
@@ -502,6 +502,59 @@ fn dropping_never_hangs() {
     executor.submit(&Program::provoking(Provoke::Hang)).unwrap();
     drop(executor);
     assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+/// Memory as the driver frees it: once the kernel has left.
+struct Memory {
+    kernel: Weak<Shared>,
+    freed: mpsc::Sender<bool>,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let has_left =
+            || self.kernel.upgrade().is_none_or(|kernel| kernel.presence() == Presence::Ended);
+        let begun = Instant::now();
+        while !has_left() && begun.elapsed() < Duration::from_secs(60) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let _ = self.freed.send(has_left());
+    }
+}
+
+/// Carries out a program whose last handle is the item's, and whose memory waits for a kernel.
+fn leave_memory(executor: &PersistentExecutor, kernel: &Arc<Shared>) -> mpsc::Receiver<bool> {
+    let (freed, is_freed) = mpsc::channel();
+    let buffers = Arc::new(ResidentUse::default());
+    buffers.keep(Box::new(Memory { kernel: Arc::downgrade(kernel), freed }));
+    let program = Program::of_operations("last", Vec::new(), 1, buffers);
+    executor.push_descriptor(program, 0, 0, 1);
+    // Nobody but the watchdog looks at completions.
+    wait_until(|| executor.statistics().completed == 1);
+    is_freed
+}
+
+#[test]
+fn a_watchdog_waits_for_no_memory() {
+    let device = device();
+    let config = PersistentConfig { deadline: Duration::from_millis(200), ..Default::default() };
+    let executor = executor_with(&device, config);
+    let is_freed = leave_memory(&executor, &executor.shared);
+    let stuck = executor.submit(&Program::provoking(Provoke::Hang)).unwrap();
+    let found = fault(stuck.wait_for(Duration::from_secs(20)).unwrap_err());
+    assert!(matches!(found.cause, FaultCause::Stalled { .. }), "{found}");
+    assert!(is_freed.recv().unwrap());
+}
+
+#[test]
+fn dropping_waits_for_no_memory() {
+    let device = device();
+    let [executor, other] = [(); 2].map(|()| executor(&device));
+    let is_freed = leave_memory(&executor, &other.shared);
+    drop(executor);
+    assert!(is_freed.try_recv().is_err());
+    drop(other);
+    assert!(is_freed.recv().unwrap());
 }
 
 #[test]

@@ -105,7 +105,8 @@ impl std::ops::Deref for RingsOf {
 }
 
 /// The future of an item, for any runtime: ready when it is complete, with what [`Ticket::wait`] would answer. The
-/// executor's watchdog wakes it: it looks every 50 µs, and what its timer adds.
+/// executor's watchdog wakes it: it looks every 50 µs, and what its timer adds. Wakers therefore neither block nor drop
+/// buffers: the watchdog would wait for a kernel that it alone can end.
 #[must_use = "a future does nothing unless it is polled"]
 pub struct Completion {
     inner: kasmina_ring::Completion<RingsOf, SharedWords, Item>,

@@ -39,13 +39,13 @@ pub(super) fn watch(shared: &Arc<Shared>) {
     let items = vec![None; shared.groups.len()];
     let mut memory = Memory { items, last_busy: now, last_look: now, absent_since: None };
     loop {
-        // A waker may be anybody's code.
+        // Whatever is wrong here, the kernel does not go unwatched.
         let looked = catch_unwind(AssertUnwindSafe(|| {
             shared.reap();
             look(shared, &mut shared.resident(), &mut memory);
         }));
         if looked.is_err() {
-            let message = "a panic on the watchdog's thread, in a waker perhaps".to_owned();
+            let message = "a panic on the watchdog's thread".to_owned();
             shared.fail(&mut shared.resident(), FaultCause::Failed { message }, &[]);
         }
         let interval = match (shared.presence(), shared.outstanding()) {
@@ -241,4 +241,5 @@ fn leave(shared: &Arc<Shared>) {
     }
     // What was complete before the kernel left is not unfinished.
     shared.close(CloseReason::ShutDown);
+    shared.dropper.end();
 }

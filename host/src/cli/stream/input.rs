@@ -1,12 +1,13 @@
 //! Where a stream's rows come from: a tensor that is there whole, or lines that come one by one.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Instant;
 
 use crate::error::Error;
 use crate::kasmina::LayerElement;
+use crate::kasmina::files::{RowError, RowReader};
 
 /// Rows in batches.
 pub(super) trait Batches<T> {
@@ -29,18 +30,9 @@ pub(super) struct Arrived {
 /// Standard input that is no stream of rows.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InputError {
-    /// A row of another length.
-    #[error("standard input, line {line}: {got} numbers, expected {expected}, one for each column")]
-    Columns { line: u64, expected: usize, got: usize },
-    /// Something else than a number.
-    #[error("standard input, line {line}, column {column}: `{got}`, expected a finite number")]
-    Number { line: u64, column: usize, got: String },
-    /// A line without end.
-    #[error("standard input, line {line}: more than {limit} bytes, expected {expected} numbers")]
-    TooLong { line: u64, limit: u64, expected: usize },
-    /// The system did not give it.
-    #[error("cannot read standard input, line {line}: {source}")]
-    Read { line: u64, source: io::Error },
+    /// A line that is no row.
+    #[error("standard input, {0}")]
+    Row(#[from] RowError),
     /// No thread to read it in.
     #[error(transparent)]
     Thread(#[from] Box<Error>),
@@ -123,79 +115,36 @@ impl Batches<f32> for Lines {
     }
 }
 
-/// Bytes of a number at most: more digits than any needs.
-const NUMBER_BYTES: u64 = 512;
-
+/// Reads rows until the end, or a line that is none. Whoever wants no more of them need not say so.
 fn read(
-    mut input: impl BufRead,
+    input: impl BufRead,
     columns: usize,
     batch: usize,
     to: &SyncSender<Result<Block, InputError>>,
 ) {
+    let mut lines = RowReader::new(input, columns);
     let room = || Vec::with_capacity(columns * batch);
-    let (mut values, mut line) = (room(), Vec::new());
-    for number in 1.. {
-        line.clear();
-        match one_line(&mut input, &mut line, number, columns, &mut values) {
-            Ok(true) => {}
-            Ok(false) => break,
+    let mut values = room();
+    loop {
+        let is_there = match lines.read_into(&mut values) {
+            Ok(is_there) => is_there,
             Err(why) => {
-                // Nobody is left to be told where this fails.
-                let _ = to.send(Err(why));
+                let _ = to.send(Err(why.into()));
                 return;
             }
-        }
-        if values.len() == columns * batch {
-            let arrived = Arrived { rows: batch, at: Some(Instant::now()) };
-            if to
-                .send(Ok(Block { values: std::mem::replace(&mut values, room()), arrived }))
-                .is_err()
-            {
-                return;
-            }
-        }
-    }
-    let rows = values.len() / columns;
-    if rows > 0 {
-        let arrived = Arrived { rows, at: Some(Instant::now()) };
-        let _ = to.send(Ok(Block { values, arrived }));
-    }
-}
-
-/// Reads a line and adds its numbers to `values`; an empty one has none. False at the end.
-fn one_line(
-    input: &mut impl BufRead,
-    bytes: &mut Vec<u8>,
-    line: u64,
-    expected: usize,
-    values: &mut Vec<f32>,
-) -> Result<bool, InputError> {
-    let limit = NUMBER_BYTES * (expected as u64 + 8);
-    let taken = input.by_ref().take(limit).read_until(b'\n', bytes);
-    if taken.map_err(|source| InputError::Read { line, source })? == 0 {
-        return Ok(false);
-    }
-    if bytes.len() as u64 == limit && !bytes.ends_with(b"\n") {
-        return Err(InputError::TooLong { line, limit, expected });
-    }
-    let text = String::from_utf8_lossy(bytes);
-    let text = text.trim();
-    if text.is_empty() {
-        return Ok(true);
-    }
-    let got = text.split(',').count();
-    if got != expected {
-        return Err(InputError::Columns { line, expected, got });
-    }
-    for (column, cell) in text.split(',').map(str::trim).enumerate() {
-        let value = cell.parse().ok().filter(|value: &f32| value.is_finite());
-        let number = || {
-            let (column, got) = (column + 1, cell.chars().take(40).collect());
-            InputError::Number { line, column, got }
         };
-        values.push(value.ok_or_else(number)?);
+        let rows = values.len() / columns;
+        if rows == batch || (rows > 0 && !is_there) {
+            let arrived = Arrived { rows, at: Some(Instant::now()) };
+            let block = Block { values: std::mem::replace(&mut values, room()), arrived };
+            if to.send(Ok(block)).is_err() {
+                return;
+            }
+        }
+        if !is_there {
+            return;
+        }
     }
-    Ok(true)
 }
 
 #[cfg(test)]
@@ -230,30 +179,11 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_no_rows_are_refused_with_their_number() {
-        for (text, said) in [
-            (&b"1,2,3\n1,2\n"[..], "line 2: 2 numbers, expected 3"),
-            (b"1,2,3\n\n1,2,3,4\n", "line 3: 4 numbers, expected 3"),
-            (b"1,,3\n", "line 1, column 2: ``, expected a finite number"),
-            (b"a,b,c\n", "line 1, column 1: `a`"),
-            (b"1,2,nan\n", "line 1, column 3: `nan`"),
-            (b"1,2,1e99\n", "line 1, column 3: `1e99`"),
-            (b"1,2,\xff\n", "line 1, column 3"),
-        ] {
-            let (_, why) = batches(text);
-            let why = why.expect("a refusal").to_string();
-            assert!(why.contains(said), "{why}");
-        }
+    fn batches_before_a_line_that_is_no_row_come() {
         let (all, why) = batches(b"1,2,3\n4,5,6\n7;8;9\n");
-        assert_eq!((all.len(), why.is_some()), (1, true));
-    }
-
-    #[test]
-    fn a_line_without_end_is_refused() {
-        let (send, receive) = sync_channel(1);
-        read(io::BufReader::new(io::repeat(b'1')), 3, 2, &send);
-        let why = receive.recv().unwrap().map(drop).unwrap_err();
-        assert!(matches!(why, InputError::TooLong { line: 1, .. }), "{why}");
+        assert_eq!(all.len(), 1);
+        let why = why.expect("a refusal").to_string();
+        assert_eq!(why, "standard input, line 3: 1 numbers, expected 3, one for each column");
     }
 
     #[test]

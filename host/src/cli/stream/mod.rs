@@ -28,7 +28,7 @@ use super::{Failure, Status};
 use crate::device::Device;
 use crate::dispatch::{Choice, Dispatch};
 use crate::error::Error;
-use crate::kasmina::files::{Dtype, LayerMatrix, Tensor, TensorFile, encode};
+use crate::kasmina::files::{Dtype, LayerMatrix, RowError, Tensor, TensorFile, encode};
 use crate::kasmina::{LayerElement, SeedStates};
 use crate::latency::{LatencyBucket, LatencyHistogram};
 use crate::persistent::PersistentError;
@@ -316,7 +316,7 @@ fn us(time: Duration) -> f64 {
 
 fn broken_input(why: InputError) -> Failure {
     match why {
-        InputError::Read { .. } | InputError::Thread(_) => why.into(),
+        InputError::Row(RowError::Read { .. }) | InputError::Thread(_) => why.into(),
         other => Failure::usage(other),
     }
 }

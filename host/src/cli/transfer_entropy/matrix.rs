@@ -45,21 +45,23 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     options.check_files(Some(svg))?;
     let device = options.device.device()?;
     let table = options.table()?;
-    let others = table.others().join(", ");
+    let series = table.series();
+    let names = table.names().iter().map(String::as_str);
+    let others = names.filter(|name| !series.contains(name)).collect::<Vec<_>>().join(", ");
     if columns.is_empty() && !others.is_empty() {
         options.json.say(format!(
             "left out, for they have other than finite numbers, are constant or count the lines: {others}"
         ))?;
     }
     let names: Vec<String> = if columns.is_empty() {
-        table.series().into_iter().map(str::to_owned).collect()
+        series.into_iter().map(str::to_owned).collect()
     } else {
         columns.clone()
     };
     refuse_repeated(names.iter().map(String::as_str))?;
     let mut series = Array2::zeros((names.len(), table.samples()));
     for (mut row, name) in series.rows_mut().into_iter().zip(&names) {
-        row.assign(&table.column(name)?);
+        row.assign(&table.column(name).map_err(Failure::usage)?);
     }
     let estimate = options.estimate(table.samples()).delay(*delay);
     let working = options.working(&device);

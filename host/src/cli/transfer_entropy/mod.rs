@@ -1,6 +1,5 @@
 //! `kasmina te`: transfer entropy between columns of a CSV file.
 
-mod input;
 mod matrix;
 mod scan;
 
@@ -18,9 +17,8 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::information::TransferEntropy;
 use crate::information::transfer_entropy::{
-    Algorithm, Precision, SurrogateKind, TransferEntropyResult,
+    Algorithm, Precision, SeriesTable, SurrogateKind, TransferEntropyResult, Transform,
 };
-use input::{Table, Transform};
 
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -102,8 +100,8 @@ struct Options {
     #[arg(long, value_enum, default_value_t = Distances::F32)]
     precision: Distances,
     /// What is done to each series first: series with a trend are not for this estimator
-    #[arg(long, value_enum, default_value_t = Transform::None)]
-    transform: Transform,
+    #[arg(long, value_enum, default_value_t = Change::None)]
+    transform: Change,
     /// Bring each series to mean 0 and standard deviation 1 first
     #[arg(long)]
     standardize: bool,
@@ -135,6 +133,17 @@ enum Distances {
     F32,
     /// Double precision
     F64,
+}
+
+/// What `--transform` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Change {
+    /// Nothing
+    None,
+    /// x_t − x_{t−1}
+    Difference,
+    /// ln(x_t / x_{t−1}), of values above 0
+    Growth,
 }
 
 /// The result of a pair for programs; what surrogates say is null without them.
@@ -257,12 +266,13 @@ impl Columns {
         self.target.as_deref().expect(REQUIRED)
     }
 
-    fn of<'a>(&self, table: &'a Table) -> Result<PairSeries<'a>, Failure> {
+    fn of<'a>(&self, table: &'a SeriesTable) -> Result<PairSeries<'a>, Failure> {
         refuse_repeated([self.target(), self.source()].into_iter())?;
-        let conditions = self.conditions.iter().map(|name| table.column(name));
+        let column = |name| table.column(name).map_err(Failure::usage);
+        let conditions = self.conditions.iter().map(|name| column(name));
         Ok(PairSeries {
-            target: table.column(self.target())?,
-            source: table.column(self.source())?,
+            target: column(self.target())?,
+            source: column(self.source())?,
             conditions: conditions.collect::<Result<_, _>>()?,
         })
     }
@@ -282,8 +292,13 @@ impl Options {
         check_files(self.input(), &self.json, svg)
     }
 
-    fn table(&self) -> Result<Table, Failure> {
-        Table::read(self.input(), self.transform)
+    fn table(&self) -> Result<SeriesTable, Failure> {
+        let transform = match self.transform {
+            Change::None => Transform::None,
+            Change::Difference => Transform::Difference,
+            Change::Growth => Transform::Growth,
+        };
+        SeriesTable::read(self.input(), transform).map_err(Failure::usage)
     }
 
     fn estimate(&self, samples: usize) -> TransferEntropy {

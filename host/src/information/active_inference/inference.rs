@@ -192,7 +192,7 @@ impl ActiveInference {
         self.last_free_energies()
     }
 
-    /// Takes `steps` belief steps of each model in one launch; fewer only where a belief is no longer finite.
+    /// Takes `steps` belief steps of each model in one launch; fewer only where [`Inferred::distance_bound`] is not finite.
     ///
     /// # Errors
     /// More steps than 32 bits count, or a failed call.

@@ -139,6 +139,23 @@ fn a_step_that_overflows_is_taken_on_every_device() {
     }
 }
 
+/// The bound's squares overflow while the belief is far from that.
+#[test]
+fn an_inference_whose_bound_overflows_ends() {
+    for device in devices() {
+        let model = GaussianModel::builder(array![[1.0, 0.5], [0.0, 1.0]])
+            .observation(array![1.8, 2e307])
+            .build()
+            .unwrap();
+        let mut inference =
+            ActiveInference::new(&device, &[model], InferenceOptions::default()).unwrap();
+        let found = inference.infer(3).unwrap().remove(0);
+        assert_eq!((found.steps, found.converged), (0, false), "{device}");
+        assert!(found.distance_bound.is_infinite());
+        assert_eq!(found.belief.mean, [0.0; 2]);
+    }
+}
+
 #[test]
 fn stages_of_a_batch_are_those_of_a_step() {
     let models = [model(1.0), model(0.5), model(0.25)];

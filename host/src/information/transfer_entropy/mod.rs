@@ -26,6 +26,7 @@ mod input;
 mod order;
 mod plan;
 mod prepared;
+mod table;
 
 pub use error::TransferEntropyError;
 pub use kasmina_reference::information::transfer_entropy::{
@@ -33,6 +34,7 @@ pub use kasmina_reference::information::transfer_entropy::{
 };
 use ndarray::{Array2, ArrayView1, ArrayView2};
 pub use prepared::{Pairs, PreparedTransferEntropy};
+pub use table::{SeriesTable, SeriesTableError, Transform};
 
 use crate::device::Device;
 use crate::error::Error;

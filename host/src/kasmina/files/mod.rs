@@ -1,8 +1,9 @@
-//! Safetensors files of the layer: read whole or refused, with file and tensor named; written whole or
-//! not at all.
+//! Files of the layer. Safetensors files are read whole or refused, with file and tensor named, and written whole or not
+//! at all; rows are read from lines of text.
 
 mod error;
 mod matrix;
+mod rows;
 mod write;
 
 use std::fs::File;
@@ -15,6 +16,7 @@ pub use safetensors::{Dtype, SafeTensorError};
 
 pub use error::FileError;
 pub use matrix::LayerMatrix;
+pub use rows::{RowError, RowReader};
 pub use write::{Tensor, encode, write_file};
 pub(crate) use write::{UNFINISHED, write_file_with};
 

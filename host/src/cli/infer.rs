@@ -1,7 +1,5 @@
 //! `kasmina infer`: active inference of a model in a file.
 
-mod model_file;
-
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -12,7 +10,7 @@ use super::plot::{self, Chart, Line};
 use super::{Failure, Status};
 use crate::error::Error;
 use crate::information::active_inference::{
-    ActiveInference, GaussianModel, InferenceOptions, Inferred, TracePoint,
+    ActiveInference, GaussianModel, InferenceOptions, Inferred, ModelFile, TracePoint,
 };
 
 #[derive(clap::Args)]
@@ -78,9 +76,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let in_file = |error: anyhow::Error| {
         Failure::usage(error.context(format!("cannot use the model {}", path.display())))
     };
-    let (model, belief, kappa, unknown) = model_file::read(path).map_err(in_file)?;
+    let file = ModelFile::read(path).map_err(|why| in_file(why.into()))?;
+    let ModelFile { model, belief, kappa, unknown } = file;
     for key in unknown {
-        let known = model_file::KEYS.join(", ");
+        let known = ModelFile::KEYS.join(", ");
         arguments.json.say(format!(
             "warning: {} has a key `{key}`, which means nothing and is passed over; the keys are {known}",
             path.display()
