@@ -190,6 +190,37 @@ fn options_have_the_values_of_the_case() {
     assert!(given["te_nats"].as_f64().unwrap() < 0.03, "{given}");
 }
 
+/// The default length of blocks is that of the points which delays leave.
+#[test]
+fn blocks_fit_the_points_that_are_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("short.csv");
+    let text = std::fs::read_to_string(case()).unwrap();
+    let lines: Vec<&str> = text.lines().take(301).collect();
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let (svg, input) = (folder.path().join("scan.svg"), file.display());
+    let pair = format!("--input {input} --source x --target y --device cpu --json -");
+    let block = "--surrogate-kind block";
+    // 20 points, of which the 17 rows of √299 are more than a third.
+    for surrogates in [0, 9] {
+        let line = format!("{pair} --delay 280 {block} --surrogates {surrogates}");
+        let found = json(&te(&line));
+        assert_eq!((&found["points"], found["p_value"].is_null()), (&20.into(), surrogates == 0));
+    }
+    for surrogates in [0, 9] {
+        let scan = format!("scan {pair} --min-delay 250 --max-delay 260 --svg {}", svg.display());
+        let found = json(&te(&format!("{scan} {block} --surrogates {surrogates}")));
+        assert_eq!(found["delays"].as_array().unwrap().len(), 11);
+    }
+    // Six points, of which two rows are a third.
+    json(&te(&format!("{pair} --delay 294 {block} --surrogates 9")));
+    let folder = folder.path().join("matrix.svg");
+    json(&te(&format!(
+        "matrix --input {input} --columns x,y --delay 280 {block} --surrogates 9 --device cpu --svg {} --json -",
+        folder.display()
+    )));
+}
+
 /// Standardised, differences and growth rates: what a file of them would have given. Growth is of values above 0.
 #[test]
 fn series_are_transformed() {

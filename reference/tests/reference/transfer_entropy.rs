@@ -393,6 +393,13 @@ fn surrogates_are_bijections_of_their_kind() {
 }
 
 #[test]
+fn blocks_are_a_third_of_the_points_at_most() {
+    for (points, length) in [(0, 1), (3, 1), (4, 1), (5, 1), (6, 2), (9, 3), (20, 4), (2000, 44)] {
+        assert_eq!(default_block_length(points), length, "{points}");
+    }
+}
+
+#[test]
 fn coupling_is_significant_and_its_absence_is_not() {
     let (x, y) = case_series();
     let spec = Embedding::new(1, 1, 1);

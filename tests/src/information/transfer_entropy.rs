@@ -267,7 +267,10 @@ pub fn check_refusals(device: &Device) {
     assert!(refused(&many, &x).contains("estimates and surrogates, expected at most"));
     says(options.clone().delay(usize::MAX), "at least 18446744073709551615 samples");
     let blocks = options.clone().surrogates(1).surrogate_kind(SurrogateKind::Block(30));
-    says(blocks, "blocks of 30 rows of 49");
+    says(blocks.clone(), "blocks of 30 rows of 49");
+    // A length counts where there are surrogates.
+    let x_of = x.mapv(|value| value * value);
+    assert!(blocks.surrogates(0).estimate(device, x.view(), x_of.view()).is_ok());
     let rotated = options.clone().surrogates(49).surrogate_kind(SurrogateKind::Rotate);
     says(rotated, "49 rotated surrogates of 49 points, expected at most 48");
     let one = x.slice(ndarray::s![..1]);

@@ -61,7 +61,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     for (mut row, name) in series.rows_mut().into_iter().zip(&names) {
         row.assign(&table.column(name)?);
     }
-    let estimate = options.estimate(table.samples()).delay(*delay);
+    let estimate = options.estimate().delay(*delay);
     let working = options.working(&device);
     let found = estimate.matrix(&device, series.view());
     working.finish_and_clear();

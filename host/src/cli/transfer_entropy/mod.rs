@@ -124,7 +124,7 @@ enum Kind {
     Permute,
     /// All rows rotate together
     Rotate,
-    /// Blocks of √points rows go anywhere
+    /// Blocks of √points rows go anywhere; in a scan, of the fewest points of a delay
     Block,
 }
 
@@ -183,7 +183,7 @@ fn run_pair(arguments: &Pair) -> Result<Status, Failure> {
     let device = options.device.device()?;
     let table = options.table()?;
     let series = columns.of(&table)?;
-    let estimate = columns.condition(options.estimate(table.samples()).delay(*delay));
+    let estimate = columns.condition(options.estimate().delay(*delay));
     let working = options.working(&device);
     let found = estimate.estimate_given(&device, series.target, series.source, &series.conditions);
     working.finish_and_clear();
@@ -286,7 +286,7 @@ impl Options {
         Table::read(self.input(), self.transform)
     }
 
-    fn estimate(&self, samples: usize) -> TransferEntropy {
+    fn estimate(&self) -> TransferEntropy {
         let options = TransferEntropy::new()
             .k(self.k)
             .target_history(self.target_history)
@@ -304,12 +304,11 @@ impl Options {
             Some(amplitude) => options.noise(amplitude),
             None => options,
         };
-        let kind = match self.surrogate_kind {
-            Kind::Permute => SurrogateKind::Permute,
-            Kind::Rotate => SurrogateKind::Rotate,
-            Kind::Block => SurrogateKind::Block(options.block_length(samples)),
-        };
-        options.surrogate_kind(kind)
+        match self.surrogate_kind {
+            Kind::Permute => options.surrogate_kind(SurrogateKind::Permute),
+            Kind::Rotate => options.surrogate_kind(SurrogateKind::Rotate),
+            Kind::Block => options.surrogate_blocks(),
+        }
     }
 
     /// What shows that work goes on; hidden where standard error is no terminal.

@@ -60,7 +60,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         )));
     }
     let series = columns.of(&table)?;
-    let estimate = columns.condition(options.estimate(table.samples()));
+    let estimate = columns.condition(options.estimate());
     let delays: Vec<usize> = (*min_delay..=*max_delay).collect();
     let working = options.working(&device);
     let found = estimate.scan(&device, series.target, series.source, &series.conditions, &delays);

@@ -67,6 +67,15 @@ struct Past {
     delay: usize,
 }
 
+/// How surrogates are made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mixing {
+    /// As said.
+    Kind(SurrogateKind),
+    /// In blocks of a length that follows from the points.
+    Blocks,
+}
+
 /// The options of an estimate. Its methods run it.
 ///
 /// The default: K = 4, histories and delay of 1, algorithm 1, no Theiler window, no surrogates, f32, the series as they
@@ -80,7 +89,7 @@ pub struct TransferEntropy {
     algorithm: Algorithm,
     theiler: usize,
     surrogates: u32,
-    kind: Option<SurrogateKind>,
+    mixing: Mixing,
     seed: u64,
     precision: Precision,
     method: Method,
@@ -160,7 +169,7 @@ impl TransferEntropy {
             algorithm: Algorithm::One,
             theiler: 0,
             surrogates: 0,
-            kind: None,
+            mixing: Mixing::Kind(SurrogateKind::Permute),
             seed: 0,
             precision: Precision::F32,
             method: Method::Auto,
@@ -225,7 +234,13 @@ impl TransferEntropy {
 
     /// How surrogates are made: permuted rows, unless said otherwise.
     pub fn surrogate_kind(self, kind: SurrogateKind) -> Self {
-        Self { kind: Some(kind), ..self }
+        Self { mixing: Mixing::Kind(kind), ..self }
+    }
+
+    /// Surrogates of permuted blocks of √n rows ([`default_block_length`]), n the number of points: in a scan, of the
+    /// delay with the fewest.
+    pub fn surrogate_blocks(self) -> Self {
+        Self { mixing: Mixing::Blocks, ..self }
     }
 
     /// Seed of surrogates and noise.
