@@ -165,6 +165,40 @@ fn ties_are_warned_of() {
     assert!(json(&te(&pair))["ties"].as_u64().unwrap() > 100);
     let parted = json(&te(&format!("{pair} --noise 1e-8 --precision f64")));
     assert_eq!(parted["ties"], 0);
+    let lines = (0..200_u32).map(|i| {
+        format!("{},{}\n", 1_000_000_000 + i * i % 7, 1_000_000_000 + (i * 5 + i * i) % 11)
+    });
+    std::fs::write(&file, format!("x,y\n{}", lines.collect::<String>())).unwrap();
+    let parted = json(&te(&format!("{pair} --noise 1e-8 --precision f64")));
+    assert_eq!(parted["ties"], 0, "an offset swallows the noise");
+}
+
+/// What is in use is not recommended. A step of a ramp is the distance to the points before and after, with noise as
+/// without.
+#[test]
+fn the_warning_of_ties_names_what_is_left_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, svg) = (folder.path().join("ties.csv"), folder.path().join("ties.svg"));
+    let lines = (0..200_u32)
+        .map(|i| format!("{},{}\n", f64::from(i * i % 11) * 1e-3, f64::from(5 * i + i * i % 7)));
+    std::fs::write(&file, format!("x,y\n{}", lines.collect::<String>())).unwrap();
+    let common = format!("--input {} --device cpu --k 1", file.display());
+    for (command, svg) in [
+        ("--source x --target y".to_owned(), String::new()),
+        ("matrix --columns x,y".to_owned(), format!("--svg {}", svg.display())),
+    ] {
+        for (options, said) in [
+            ("--precision f64", "--noise 1e-8 with --precision f64 parts"),
+            ("--noise 1e-3", "--precision f64 parts what f32"),
+            ("--noise 1e-3 --precision f64", ""),
+        ] {
+            let output = te(&format!("{command} {common} {options} {svg}"));
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{text}");
+            assert!(text.contains("warning: ") && text.contains(said), "{options}: {text}");
+            assert!(!options.contains("--noise") || !text.contains("--noise"), "{options}: {text}");
+        }
+    }
 }
 
 /// What the case has of the other options.

@@ -370,7 +370,8 @@ fn expected_free_energy_weighs_by_the_preferred_variance() {
     assert!(got.risk.abs() < 1e-12, "{}", got.risk);
     let entropy = 0.5 * (std::f64::consts::TAU * std::f64::consts::E * 1e-12).ln();
     assert_relative_eq!(got.total(), entropy, max_relative = 1e-10);
-    for (mean, variance) in [(vec![], vec![1.0]), (vec![f64::NAN], vec![1.0]), (vec![0.0], vec![0.0])]
+    for (mean, variance) in
+        [(vec![], vec![1.0]), (vec![f64::NAN], vec![1.0]), (vec![0.0], vec![0.0])]
     {
         let preferences = Preferences { mean, variance };
         expected_free_energy(&model, &belief, &preferences).expect_err("refused");

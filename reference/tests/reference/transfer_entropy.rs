@@ -482,6 +482,16 @@ fn noise_and_standardisation() {
     let std = (differences.iter().map(|v| v * v).sum::<f64>() / 1000.0).sqrt();
     assert!((0.9e-3..1.1e-3).contains(&std), "{std}");
     assert_ne!(noisy, add_noise(&standard, 1e-3, 4, 1));
+    // An offset of whole numbers changes nothing, be its step more than the noise.
+    let whole: Vec<f64> = (0..1000).map(|i| f64::from(i % 7)).collect();
+    let far: Vec<f64> = whole.iter().map(|v| v + 1e9).collect();
+    for (a, b) in add_noise(&whole, 1e-8, 4, 0).iter().zip(add_noise(&far, 1e-8, 4, 0)) {
+        // The means differ by a step of the sum of a thousand, for each pair alike.
+        close(*a, b, 1e-6);
+    }
+    let mut parted = add_noise(&far, 1e-8, 4, 0);
+    parted.sort_by(f64::total_cmp);
+    assert!(parted.windows(2).all(|pair| pair[0] < pair[1]));
     // Powers of two scale exactly, also where squares are beyond f64.
     for exponent in [-600, 600] {
         let scaled: Vec<f64> = series.iter().map(|v| v * 2_f64.powi(exponent)).collect();

@@ -262,7 +262,15 @@ pub fn check_refusals(device: &Device) {
         options.estimate(device, x.view(), of(-1.0, 3.0).view()).unwrap().ties
     };
     assert!(count(&tied) > 0);
-    assert_eq!(count(&tied.noise(1e-8)), 0);
+    assert_eq!(count(&tied.clone().noise(1e-8)), 0);
+    // Also where a step of f64 at the size of the series is more than the noise.
+    let far = of(-1.0, 1e9);
+    let far = |options: &TransferEntropy| {
+        options.estimate(device, far.view(), of(1.0, -3e9).view()).unwrap().ties
+    };
+    assert!(far(&tied) > 0);
+    assert_eq!(far(&tied.clone().noise(1e-8)), 0);
+    assert!(refused(&tied.noise(1e-17), &x).contains("lost in f64"));
     let many = options.clone().surrogates(u32::MAX);
     assert!(refused(&many, &x).contains("estimates and surrogates, expected at most"));
     says(options.clone().delay(usize::MAX), "at least 18446744073709551615 samples");

@@ -92,9 +92,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let most = found.ties.iter().max().copied().unwrap_or(0);
     if most * 20 > found.points {
         json.say(format!(
-            "warning: of a pair, at up to {most} of {} points distances are tied; --noise 1e-8 with \
-             --precision f64 parts equal values",
-            found.points
+            "warning: of a pair, at up to {most} of {} points distances are tied{}",
+            found.points,
+            options.against_ties()
         ))?;
     }
     json.write(&Record {

@@ -328,8 +328,17 @@ impl Options {
         }
         let TransferEntropyResult { ties, points, .. } = found;
         self.json.say(format!(
-            "warning: at {ties} of {points} points distances are tied; the estimator is made for continuous values, \
-             and --noise 1e-8 with --precision f64 parts values that are equal"
+            "warning: at {ties} of {points} points distances are tied; the estimator is made for continuous values{}",
+            self.against_ties()
         ))
+    }
+
+    /// What may part tied distances, and was not asked for.
+    fn against_ties(&self) -> &'static str {
+        match (self.noise, self.precision) {
+            (None, _) => "; --noise 1e-8 with --precision f64 parts values that are equal",
+            (Some(_), Distances::F32) => "; --precision f64 parts what f32 makes equal",
+            (Some(_), Distances::F64) => "",
+        }
     }
 }

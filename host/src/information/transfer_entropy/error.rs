@@ -69,18 +69,22 @@ pub enum TransferEntropyError {
         /// Which one.
         series: String,
     },
-    /// Noise that f32 rounds away.
+    /// Noise that is rounded away.
     #[error(
-        "transfer entropy: noise of {got} standard deviations is lost in f32 at the size of series `{series}`, \
-         expected at least {least:.1e}; ask for f64"
+        "transfer entropy: noise of {got} standard deviations is lost in {} at the size of series `{series}`, \
+         expected at least {least:.1e}{}",
+        if *.narrow { "f32" } else { "f64" },
+        if *.narrow { "; ask for f64" } else { "" }
     )]
-    NoiseBelowF32 {
+    NoiseLost {
         /// Which one.
         series: String,
         /// The amplitude.
         got: f64,
         /// What may remain.
         least: f64,
+        /// Whether distances are f32.
+        narrow: bool,
     },
     /// Noise that is no scale.
     #[error("transfer entropy: `noise` is {got}, expected a finite number above 0, such as 1e-8")]

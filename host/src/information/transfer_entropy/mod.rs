@@ -263,7 +263,8 @@ impl TransferEntropy {
         Self { standardize, ..self }
     }
 
-    /// Adds Gaussian noise of `amplitude` standard deviations of each series, from the seed. Off unless asked for.
+    /// Takes the mean of each series away, which no distance sees, and adds Gaussian noise of `amplitude` standard
+    /// deviations, from the seed. Off unless asked for.
     pub fn noise(self, amplitude: f64) -> Self {
         Self { noise: Some(amplitude), ..self }
     }

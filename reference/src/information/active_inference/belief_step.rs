@@ -212,8 +212,11 @@ pub fn accuracy_terms(residual: &[f64], obs_precision: &[f64]) -> Vec<f64> {
 /// ½ Σ_i π_i Σ_j J_ij² s_j: what the expected accuracy is below the plug-in one.
 pub fn variance_correction(model: &GaussianModel<'_>, variance: &[f64]) -> f64 {
     let predicted = model.predicted_variance(variance);
-    let terms: Vec<f64> =
-        predicted.iter().zip(model.obs_precision).map(|(v, precision)| 0.5 * precision * v).collect();
+    let terms: Vec<f64> = predicted
+        .iter()
+        .zip(model.obs_precision)
+        .map(|(v, precision)| 0.5 * precision * v)
+        .collect();
     pairwise_sum(&terms, |&term| term)
 }
 

@@ -72,8 +72,11 @@ pub fn expected_free_energy(
     let product = model.product(&belief.mean);
     let predicted_mean: Vec<f64> = product.iter().zip(model.offset).map(|(p, b)| p + b).collect();
     let of_belief = model.predicted_variance(&belief.variance);
-    let predicted_variance: Vec<f64> =
-        of_belief.iter().zip(model.obs_precision).map(|(v, precision)| v + 1.0 / precision).collect();
+    let predicted_variance: Vec<f64> = of_belief
+        .iter()
+        .zip(model.obs_precision)
+        .map(|(v, precision)| v + 1.0 / precision)
+        .collect();
     let Preferences { mean, variance } = preferences;
     let of_each = |term: &dyn Fn(usize) -> f64| {
         let terms: Vec<f64> = (0..model.observations()).map(term).collect();
@@ -81,9 +84,8 @@ pub fn expected_free_energy(
     };
     let apart = |i| divergence(predicted_mean[i], predicted_variance[i], mean[i], variance[i]);
     let squared = |i: usize| (predicted_mean[i] - mean[i]).powi(2) / variance[i];
-    let entropy = |precision: &f64| {
-        0.5 * (std::f64::consts::TAU * std::f64::consts::E / precision).ln()
-    };
+    let entropy =
+        |precision: &f64| 0.5 * (std::f64::consts::TAU * std::f64::consts::E / precision).ln();
     let narrower: Vec<f64> = model
         .prior_var
         .iter()
