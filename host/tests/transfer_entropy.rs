@@ -65,6 +65,7 @@ fn a_matrix_and_a_scan_draw_what_they_found() {
     assert!((to_y - 0.114_127_595_982_737_07).abs() < 1e-12);
     assert!((found["te_nats"][1][0].as_f64().unwrap() + 0.006_394_390_639_627_782).abs() < 1e-12);
     assert!(found["te_nats"][0][0].is_null() && found["p_values"].is_null());
+    assert_eq!(found["ties"], serde_json::json!([[null, 0], [0, null]]));
     let drawn = std::fs::read_to_string(&svg).unwrap();
     // Background and a cell for each pair.
     assert!(drawn.starts_with("<svg") && drawn.matches("<rect").count() == 5, "{drawn}");
@@ -149,6 +150,17 @@ fn what_is_refused_says_what_was_expected() {
     let both = folder.path().join("both");
     let both = both.display();
     refused(&format!("scan {pair} --max-delay 2 --json {both} --svg {both}"), "the file of --json");
+}
+
+/// A result that nobody could get is a failure.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_standard_output_is_a_failure() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let line = format!("te --input {} --source x --target y --device cpu --json -", case());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kasmina"));
+    let output = command.args(line.split_whitespace()).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
 }
 
 /// Values that repeat are warned of.

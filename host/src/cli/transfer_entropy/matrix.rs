@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::{Options, refusal, refuse_repeated};
 use crate::cli::plot::{self, Heatmap};
 use crate::cli::{Failure, Status};
+use crate::information::transfer_entropy::TransferEntropyMatrix;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -31,7 +32,7 @@ struct Record<'a> {
     te_nats: Rows,
     effective_te_nats: Option<Rows>,
     p_values: Option<Rows>,
-    ties: Vec<Vec<usize>>,
+    ties: Vec<Vec<Option<usize>>>,
     points: usize,
     k: usize,
     device: &'static str,
@@ -102,7 +103,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         te_nats: rows(found.te_nats.view()),
         effective_te_nats: found.effective_te_nats.as_ref().map(|values| rows(values.view())),
         p_values: found.p_values.as_ref().map(|values| rows(values.view())),
-        ties: found.ties.rows().into_iter().map(|row| row.to_vec()).collect(),
+        ties: ties(&found),
         points: found.points,
         k: found.k,
         device: found.device,
@@ -124,4 +125,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
 fn rows(values: ArrayView2<'_, f64>) -> Rows {
     let finite = |value: &f64| value.is_finite().then_some(*value);
     values.rows().into_iter().map(|row| row.iter().map(finite).collect()).collect()
+}
+
+fn ties(found: &TransferEntropyMatrix) -> Vec<Vec<Option<usize>>> {
+    let of = |from, (to, &ties): (usize, &usize)| (from != to).then_some(ties);
+    let rows = found.ties.rows().into_iter().enumerate();
+    rows.map(|(from, row)| row.iter().enumerate().map(|at| of(from, at)).collect()).collect()
 }

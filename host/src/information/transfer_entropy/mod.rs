@@ -147,7 +147,7 @@ pub struct TransferEntropyMatrix {
     pub p_values: Option<Array2<f64>>,
     /// The estimates less the mean of their surrogates, if there are any.
     pub effective_te_nats: Option<Array2<f64>>,
-    /// Points with a tie, `[source, target]`.
+    /// Points with a tie, `[source, target]`; 0 on the diagonal.
     pub ties: Array2<usize>,
     /// Points of the joint space.
     pub points: usize,
