@@ -129,7 +129,9 @@ fn what_is_refused_says_what_was_expected() {
     let pair = format!("--input {input} --source x --target y --device cpu");
     refused(&format!("{pair} --noise 1e-12"), "lost in f32");
     refused(&format!("{pair} --surrogates 4294967295"), "expected at most");
-    refused(&format!("{pair} --delay 18446744073709551615"), "samples");
+    refused(&format!("{pair} --delay 18446744073709551615"), "expected at most 1999; shorten them");
+    refused(&format!("{pair} --k 0"), "`k` is 0, expected 1 to 32");
+    refused(&format!("{pair} --theiler 1000"), "some point has no other outside its window");
     refused(
         &format!("scan {pair} --max-delay 18446744073709551615"),
         "leaves no point of 2000 samples",
@@ -150,6 +152,30 @@ fn what_is_refused_says_what_was_expected() {
     let both = folder.path().join("both");
     let both = both.display();
     refused(&format!("scan {pair} --max-delay 2 --json {both} --svg {both}"), "the file of --json");
+}
+
+/// The columns of the file, not what the library calls the series.
+#[test]
+fn refusals_name_the_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, svg) = (folder.path().join("columns.csv"), folder.path().join("plot.svg"));
+    // Far from 0 by more than f32 tells apart.
+    let lines =
+        (0..50_u32).map(|i| format!("{},{},{}\n", i * i % 7, i * i % 11, 1_000_000_000 + i % 3));
+    std::fs::write(&file, format!("one,two,far\n{}", lines.collect::<String>())).unwrap();
+    let (input, plot) = (file.display(), format!("--svg {}", svg.display()));
+    for (command, plot) in [
+        ("--source one --target far", ""),
+        ("--source far --target two", ""),
+        ("--source one --target two --conditions two,far", ""),
+        ("scan --source far --target two", &plot),
+        ("matrix --columns one,two,far", &plot),
+    ] {
+        let output = te(&format!("{command} --input {input} --device cpu {plot}"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command}: {said}");
+        assert!(said.contains("series `far`"), "{command}: {said}");
+    }
 }
 
 /// A result that nobody could get is a failure.

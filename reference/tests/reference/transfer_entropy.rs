@@ -452,16 +452,24 @@ fn what_is_refused() {
     assert!(refuse(&series, &broken, &spec).contains("series `source`: expected finite values"));
     assert!(refuse(&series, &series, &Embedding::new(0, 1, 1)).contains("`target_history`"));
     assert!(refuse(&series, &series, &Embedding::new(1, 1, 0)).contains("`delay`"));
-    assert!(refuse(&series, &series, &Embedding::new(1, 1, 20)).contains("at least 21 samples"));
+    let far = |delay| refuse(&series, &series, &Embedding::new(1, 2, delay));
+    assert!(far(19).contains(
+        "20 samples: histories, steps and delays reach back 20 samples, expected at most 19"
+    ));
+    assert!(far(usize::MAX).contains("expected at most 19"));
     let short = Array1::zeros(19);
     assert!(refuse(&series, &short, &spec).contains("expected 20 samples"));
     let points = embed(series.view(), series.view(), &[], &spec).unwrap();
-    for (k, theiler) in [(0, 0), (19, 0), (5, 7), (1, usize::MAX)] {
+    for (k, theiler, words) in [
+        (0, 0, "`k` is 0, expected 1 to 18"),
+        (19, 0, "`k` is 19, expected 1 to 18, as many"),
+        (5, 7, "`k` is 5, expected 1 to 4, as many"),
+        (1, 9, "19 points and a Theiler window of 9 samples"),
+        (1, usize::MAX, "some point has no other outside its window"),
+    ] {
         let search = Search { k, algorithm: Algorithm::One, theiler };
-        assert!(matches!(
-            estimate(&points, None, &search),
-            Err(TransferEntropyError::Neighbours { .. })
-        ));
+        let message = estimate(&points, None, &search).unwrap_err().to_string();
+        assert!(message.contains(words), "{message}");
     }
     assert!(estimate(&points, None, &Search { k: 18, ..ONE }).is_ok());
     let rows = vec![19; 19];

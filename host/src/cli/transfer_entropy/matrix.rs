@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ndarray::{Array2, ArrayView2};
 use serde::Serialize;
 
-use super::{Options, refusal, refuse_repeated};
+use super::{Options, numbered, refusal, refuse_repeated};
 use crate::cli::plot::{self, Heatmap};
 use crate::cli::{Failure, Status};
 use crate::information::transfer_entropy::TransferEntropyMatrix;
@@ -66,7 +66,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let working = options.working(&device);
     let found = estimate.matrix(&device, series.view());
     working.finish_and_clear();
-    let found = found.map_err(refusal)?;
+    let found = found.map_err(|error| refusal(error, |series| numbered(series, "row", &names)))?;
 
     let json = &options.json;
     let table = |values: ArrayView2<'_, f64>| {

@@ -187,7 +187,7 @@ fn run_pair(arguments: &Pair) -> Result<Status, Failure> {
     let working = options.working(&device);
     let found = estimate.estimate_given(&device, series.target, series.source, &series.conditions);
     working.finish_and_clear();
-    let found = found.map_err(refusal)?;
+    let found = found.map_err(|error| refusal(error, |series| columns.called(series)))?;
 
     let (json, source, target) = (&options.json, columns.source(), columns.target());
     let conditions = &columns.conditions;
@@ -216,10 +216,19 @@ fn run_pair(arguments: &Pair) -> Result<Status, Failure> {
     Ok(Status::Pass)
 }
 
-/// Series and options that do not fit are the caller's; all else is a failure.
-fn refusal(error: Error) -> Failure {
+/// Series and options that do not fit are the caller's; all else is a failure. `column` knows the column of a series
+/// by what the library calls it.
+fn refusal(error: Error, column: impl Fn(&str) -> Option<String>) -> Failure {
     match error {
-        error @ (Error::TransferEntropy(_) | Error::TooLarge { .. }) => Failure::usage(error),
+        Error::TransferEntropy(mut error) => {
+            if let Some(series) = error.series_mut()
+                && let Some(column) = column(series)
+            {
+                *series = column;
+            }
+            Failure::usage(Error::TransferEntropy(error))
+        }
+        error @ Error::TooLarge { .. } => Failure::usage(error),
         error => error.into(),
     }
 }
@@ -248,6 +257,12 @@ fn refuse_repeated<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), Failu
     Ok(())
 }
 
+/// The name with the number that `series` has after `prefix`.
+fn numbered(series: &str, prefix: &str, names: &[String]) -> Option<String> {
+    let number: usize = series.strip_prefix(prefix)?.trim_start().parse().ok()?;
+    names.get(number).cloned()
+}
+
 impl Columns {
     fn source(&self) -> &str {
         self.source.as_deref().expect(REQUIRED)
@@ -255,6 +270,15 @@ impl Columns {
 
     fn target(&self) -> &str {
         self.target.as_deref().expect(REQUIRED)
+    }
+
+    /// The column of a series of the library's.
+    fn called(&self, series: &str) -> Option<String> {
+        match series {
+            "source" => self.source.clone(),
+            "target" => self.target.clone(),
+            _ => numbered(series, "condition", &self.conditions),
+        }
     }
 
     fn of<'a>(&self, table: &'a Table) -> Result<PairSeries<'a>, Failure> {

@@ -65,7 +65,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let working = options.working(&device);
     let found = estimate.scan(&device, series.target, series.source, &series.conditions, &delays);
     working.finish_and_clear();
-    let found = found.map_err(refusal)?;
+    let found = found.map_err(|error| refusal(error, |series| columns.called(series)))?;
 
     let json = &options.json;
     let (source, target) = (columns.source(), columns.target());

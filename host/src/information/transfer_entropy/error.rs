@@ -129,3 +129,22 @@ pub enum TransferEntropyError {
         got: usize,
     },
 }
+
+impl TransferEntropyError {
+    /// What the series at fault is called, if it is one: `target`, `source`, `condition 0`, … of a pair, `row 0`, … of a
+    /// matrix. Whoever knows it by another name may say so.
+    pub fn series_mut(&mut self) -> Option<&mut String> {
+        use reference::TransferEntropyError as Unfit;
+        match self {
+            Self::Unfit(
+                Unfit::Length { series, .. }
+                | Unfit::NonFinite { series, .. }
+                | Unfit::Constant { series, .. },
+            )
+            | Self::Range { series, .. }
+            | Self::Resolution { series }
+            | Self::NoiseLost { series, .. } => Some(series),
+            _ => None,
+        }
+    }
+}

@@ -208,7 +208,8 @@ fn check(
     if options.conditions.iter().any(|past| past.history == 0 || past.delay == 0) {
         return Err(zero("condition"));
     }
-    let histories: usize = options.conditions.iter().map(|past| past.history).sum();
+    let histories = options.conditions.iter().map(|past| past.history);
+    let histories = histories.fold(0, usize::saturating_add);
     let got = options
         .target
         .history
@@ -260,11 +261,15 @@ fn pair_of(
 ) -> Result<Problem, TransferEntropyError> {
     let first = first_sample(options, delay);
     if samples <= first {
-        let (expected, got) = (first.saturating_add(1), samples);
-        return Err(reference::TransferEntropyError::TooShort { expected, got }.into());
+        return Err(reference::TransferEntropyError::Reach { reach: first, samples }.into());
     }
     let points = samples - first;
-    search(options).check(points)?;
+    search(options).check(points).map_err(|error| match error {
+        reference::TransferEntropyError::Neighbours { most, got } => {
+            reference::TransferEntropyError::Neighbours { most: most.min(TE_MAX_K as usize), got }
+        }
+        error => error,
+    })?;
     Ok(Problem { target, source, delay, first, points, surrogate: None })
 }
 
@@ -303,9 +308,7 @@ fn search(options: &TransferEntropy) -> reference::Search {
 
 /// The t of the first point: the largest reach of a past.
 fn first_sample(options: &TransferEntropy, delay: usize) -> usize {
-    let reach = |past: Past| {
-        past.history.saturating_sub(1).saturating_mul(past.step).saturating_add(past.delay)
-    };
+    let reach = |past: Past| to_reference(past).reach();
     let conditions = options.conditions.iter().map(|&past| reach(past));
     let source = Past { delay, ..options.source };
     conditions.fold(reach(options.target).max(reach(source)), usize::max)
