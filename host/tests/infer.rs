@@ -113,6 +113,19 @@ fn defaults_and_the_plot() {
     assert!(text.starts_with("<svg") && text.contains("Free energy") && text.contains("polyline"));
 }
 
+/// A picture that cannot be written, for its name is too long: the result is there all the same.
+#[test]
+fn no_result_is_lost_with_the_plot() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = write(folder.path(), &published()[0]);
+    let plot = folder.path().join("x".repeat(300));
+    let output = infer(&model, &format!("--device cpu --json - --svg {}", plot.display()));
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("cannot write"), "{}", said(&output));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["converged"], true);
+}
+
 #[test]
 fn a_run_that_is_cut_off_fails() {
     let folder = tempfile::tempdir().unwrap();

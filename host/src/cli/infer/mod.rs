@@ -111,14 +111,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         last if last < found.steps => format!(", the first {last} of {}", found.steps),
         _ => String::new(),
     };
-    if let Some(path) = &arguments.svg {
-        plot::write(path, &picture(found, &format!("belief steps{shown}"))?)?;
-    }
     let json = &arguments.json;
     json.say(summary(&model, found, inference.kappas()[0], &device.to_string(), converged))?;
-    if let Some(path) = &arguments.svg {
-        json.say(format!("{}: how it converged{shown}", path.display()))?;
-    }
     if !finite {
         json.say(
             "the numbers left the range of f64, and are null in JSON: rescale the model, or choose a smaller κ if the \
@@ -137,6 +131,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         steps: found.steps,
         converged,
     })?;
+    // Last: a picture that cannot be written costs no result.
+    if let Some(path) = &arguments.svg {
+        plot::write(path, &picture(found, &format!("belief steps{shown}"))?)?;
+        json.say(format!("{}: how it converged{shown}", path.display()))?;
+    }
     // Steps by number have done what they were asked to, if they came to numbers.
     let done = converged || arguments.steps.is_some();
     Ok(if finite && done { Status::Pass } else { Status::Fail })
