@@ -127,6 +127,14 @@ fn no_result_is_lost_with_the_plot() {
 }
 
 #[test]
+fn a_byte_order_mark_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.json");
+    std::fs::write(&path, format!("\u{feff}{}", published()[0])).unwrap();
+    assert_eq!(report(&infer(&path, "--device cpu --json -"))["converged"], true);
+}
+
+#[test]
 fn a_run_that_is_cut_off_fails() {
     let folder = tempfile::tempdir().unwrap();
     let model = write(folder.path(), &published()[2]);
@@ -172,6 +180,7 @@ fn wrong_files_are_refused_with_the_reason() {
     for arguments in [
         "--tolerance 0",
         "--steps 3 --until-converged",
+        "--steps 3 --max-steps 5",
         "--steps x",
         "--steps 4294967295",
         "--max-steps 4294967295",

@@ -189,6 +189,20 @@ fn a_full_standard_output_is_a_failure() {
     assert_eq!(output.status.code(), Some(1));
 }
 
+/// A source whose past is constant tells nothing, and that has no sign.
+#[test]
+fn nothing_is_not_less_than_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("constant.csv");
+    let lines = (0..80_u32).map(|i| format!("{},{}\n", 1 + i / 79, f64::from(i * i).sin()));
+    std::fs::write(&file, format!("x,y\n{}", lines.collect::<String>())).unwrap();
+    let pair = format!("--input {} --source x --target y --device cpu", file.display());
+    assert!(json(&te(&format!("{pair} --json -")))["te_nats"].as_f64().unwrap() < 0.0);
+    let output = te(&pair);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("x → y: 0.000000 nats"), "{text}");
+}
+
 /// Values that repeat are warned of.
 #[test]
 fn ties_are_warned_of() {

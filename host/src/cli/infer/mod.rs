@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::device::Choice;
-use super::output::{Json, check_files};
+use super::output::{Json, check_files, fixed};
 use super::plot::{self, Chart, Line};
 use super::{Failure, Status};
 use crate::error::Error;
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "T", default_value = "1e-10", allow_negative_numbers = true)]
     tolerance: f64,
     /// Steps at most, until converged
-    #[arg(long, value_name = "N", default_value = "1000000")]
+    #[arg(long, value_name = "N", default_value = "1000000", conflicts_with = "steps")]
     max_steps: u32,
     /// Where to run; without a GPU, `auto` is the CPU
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
@@ -182,7 +182,7 @@ fn summary(
 /// A number with nine places, or in powers of ten where these show little of it.
 fn number(value: f64) -> String {
     if value == 0.0 || (1e-4..1e9).contains(&value.abs()) {
-        format!("{value:.9}")
+        fixed(value, 9)
     } else {
         format!("{value:.9e}")
     }

@@ -72,7 +72,9 @@ pub(super) fn read(
     path: &Path,
 ) -> anyhow::Result<(GaussianModel, Belief, Option<f64>, Vec<String>)> {
     let text = std::fs::read_to_string(path)?;
-    let file: ModelFile = serde_json::from_str(&text)
+    // Some editors begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let file: ModelFile = serde_json::from_str(text)
         .context("expected a JSON object with the numbers J, observation, …")?;
     let (rows, columns) = (file.jacobian.len(), file.jacobian.first().map_or(0, Vec::len));
     if let Some((row, got)) =
@@ -96,7 +98,7 @@ pub(super) fn read(
     }
     let model = builder.build()?;
     let init = file.init.unwrap_or_default();
-    let unknown = unknown(serde_json::from_str(&text)?, &init);
+    let unknown = unknown(serde_json::from_str(text)?, &init);
     let belief = Belief {
         mean: init.mu.unwrap_or_else(|| model.prior().mean),
         variance: init.var.unwrap_or_else(|| model.optimum_variance()),

@@ -6,6 +6,7 @@ use ndarray::{Array2, ArrayView2};
 use serde::Serialize;
 
 use super::{Options, numbered, refusal, refuse_repeated};
+use crate::cli::output::fixed;
 use crate::cli::plot::{self, Heatmap};
 use crate::cli::{Failure, Status};
 use crate::information::transfer_entropy::TransferEntropyMatrix;
@@ -76,7 +77,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         shown.set_header(header);
         for (name, row) in names.iter().zip(values.rows()) {
             let cells =
-                row.iter().map(|te| if te.is_nan() { String::new() } else { format!("{te:.4}") });
+                row.iter().map(|te| if te.is_nan() { String::new() } else { fixed(*te, 4) });
             shown.add_row(std::iter::once(name.clone()).chain(cells));
         }
         shown

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::device::Choice;
-use super::output::{Json, check_files};
+use super::output::{Json, check_files, fixed};
 use super::{Failure, Status};
 use crate::device::Device;
 use crate::error::Error;
@@ -197,8 +197,10 @@ fn run_pair(arguments: &Pair) -> Result<Status, Failure> {
         format!(" given {}", conditions.join(", "))
     };
     json.say(format!(
-        "{source} → {target}{given}: {:.6} nats, {} points, K = {}, on {device}",
-        found.te_nats, found.points, found.k
+        "{source} → {target}{given}: {} nats, {} points, K = {}, on {device}",
+        fixed(found.te_nats, 6),
+        found.points,
+        found.k
     ))?;
     if let Some(said) = &found.significance {
         let spread = if said.std.is_finite() {
@@ -207,8 +209,11 @@ fn run_pair(arguments: &Pair) -> Result<Status, Failure> {
             String::new()
         };
         json.say(format!(
-            "surrogates: {}; mean {:.6}{spread}; effective {:.6} nats, p = {:.4}",
-            options.surrogates, said.mean, said.effective_te_nats, said.p_value
+            "surrogates: {}; mean {}{spread}; effective {} nats, p = {:.4}",
+            options.surrogates,
+            fixed(said.mean, 6),
+            fixed(said.effective_te_nats, 6),
+            said.p_value
         ))?;
     }
     options.warn_of_ties(&found)?;
