@@ -113,6 +113,27 @@ fn defaults_and_the_plot() {
     assert!(text.starts_with("<svg") && text.contains("Free energy") && text.contains("polyline"));
 }
 
+/// A picture that cannot be written, for its name is too long: the result is there all the same.
+#[test]
+fn no_result_is_lost_with_the_plot() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = write(folder.path(), &published()[0]);
+    let plot = folder.path().join("x".repeat(300));
+    let output = infer(&model, &format!("--device cpu --json - --svg {}", plot.display()));
+    assert_eq!(output.status.code(), Some(2), "{}", said(&output));
+    assert!(said(&output).contains("cannot write"), "{}", said(&output));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["converged"], true);
+}
+
+#[test]
+fn a_byte_order_mark_is_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.json");
+    std::fs::write(&path, format!("\u{feff}{}", published()[0])).unwrap();
+    assert_eq!(report(&infer(&path, "--device cpu --json -"))["converged"], true);
+}
+
 #[test]
 fn a_run_that_is_cut_off_fails() {
     let folder = tempfile::tempdir().unwrap();
@@ -159,6 +180,7 @@ fn wrong_files_are_refused_with_the_reason() {
     for arguments in [
         "--tolerance 0",
         "--steps 3 --until-converged",
+        "--steps 3 --max-steps 5",
         "--steps x",
         "--steps 4294967295",
         "--max-steps 4294967295",

@@ -65,6 +65,7 @@ fn a_matrix_and_a_scan_draw_what_they_found() {
     assert!((to_y - 0.114_127_595_982_737_07).abs() < 1e-12);
     assert!((found["te_nats"][1][0].as_f64().unwrap() + 0.006_394_390_639_627_782).abs() < 1e-12);
     assert!(found["te_nats"][0][0].is_null() && found["p_values"].is_null());
+    assert_eq!(found["ties"], serde_json::json!([[null, 0], [0, null]]));
     let drawn = std::fs::read_to_string(&svg).unwrap();
     // Background and a cell for each pair.
     assert!(drawn.starts_with("<svg") && drawn.matches("<rect").count() == 5, "{drawn}");
@@ -128,7 +129,9 @@ fn what_is_refused_says_what_was_expected() {
     let pair = format!("--input {input} --source x --target y --device cpu");
     refused(&format!("{pair} --noise 1e-12"), "lost in f32");
     refused(&format!("{pair} --surrogates 4294967295"), "expected at most");
-    refused(&format!("{pair} --delay 18446744073709551615"), "samples");
+    refused(&format!("{pair} --delay 18446744073709551615"), "expected at most 1999; shorten them");
+    refused(&format!("{pair} --k 0"), "`k` is 0, expected 1 to 32");
+    refused(&format!("{pair} --theiler 1000"), "some point has no other outside its window");
     refused(
         &format!("scan {pair} --max-delay 18446744073709551615"),
         "leaves no point of 2000 samples",
@@ -151,6 +154,55 @@ fn what_is_refused_says_what_was_expected() {
     refused(&format!("scan {pair} --max-delay 2 --json {both} --svg {both}"), "the file of --json");
 }
 
+/// The columns of the file, not what the library calls the series.
+#[test]
+fn refusals_name_the_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, svg) = (folder.path().join("columns.csv"), folder.path().join("plot.svg"));
+    // Far from 0 by more than f32 tells apart.
+    let lines =
+        (0..50_u32).map(|i| format!("{},{},{}\n", i * i % 7, i * i % 11, 1_000_000_000 + i % 3));
+    std::fs::write(&file, format!("one,two,far\n{}", lines.collect::<String>())).unwrap();
+    let (input, plot) = (file.display(), format!("--svg {}", svg.display()));
+    for (command, plot) in [
+        ("--source one --target far", ""),
+        ("--source far --target two", ""),
+        ("--source one --target two --conditions two,far", ""),
+        ("scan --source far --target two", &plot),
+        ("matrix --columns one,two,far", &plot),
+    ] {
+        let output = te(&format!("{command} --input {input} --device cpu {plot}"));
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command}: {said}");
+        assert!(said.contains("series `far`"), "{command}: {said}");
+    }
+}
+
+/// A result that nobody could get is a failure.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_standard_output_is_a_failure() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let line = format!("te --input {} --source x --target y --device cpu --json -", case());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kasmina"));
+    let output = command.args(line.split_whitespace()).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+}
+
+/// A source whose past is constant tells nothing, and that has no sign.
+#[test]
+fn nothing_is_not_less_than_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("constant.csv");
+    let lines = (0..80_u32).map(|i| format!("{},{}\n", 1 + i / 79, f64::from(i * i).sin()));
+    std::fs::write(&file, format!("x,y\n{}", lines.collect::<String>())).unwrap();
+    let pair = format!("--input {} --source x --target y --device cpu", file.display());
+    assert!(json(&te(&format!("{pair} --json -")))["te_nats"].as_f64().unwrap() < 0.0);
+    let output = te(&pair);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("x → y: 0.000000 nats"), "{text}");
+}
+
 /// Values that repeat are warned of.
 #[test]
 fn ties_are_warned_of() {
@@ -165,6 +217,40 @@ fn ties_are_warned_of() {
     assert!(json(&te(&pair))["ties"].as_u64().unwrap() > 100);
     let parted = json(&te(&format!("{pair} --noise 1e-8 --precision f64")));
     assert_eq!(parted["ties"], 0);
+    let lines = (0..200_u32).map(|i| {
+        format!("{},{}\n", 1_000_000_000 + i * i % 7, 1_000_000_000 + (i * 5 + i * i) % 11)
+    });
+    std::fs::write(&file, format!("x,y\n{}", lines.collect::<String>())).unwrap();
+    let parted = json(&te(&format!("{pair} --noise 1e-8 --precision f64")));
+    assert_eq!(parted["ties"], 0, "an offset swallows the noise");
+}
+
+/// What is in use is not recommended. A step of a ramp is the distance to the points before and after, with noise as
+/// without.
+#[test]
+fn the_warning_of_ties_names_what_is_left_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, svg) = (folder.path().join("ties.csv"), folder.path().join("ties.svg"));
+    let lines = (0..200_u32)
+        .map(|i| format!("{},{}\n", f64::from(i * i % 11) * 1e-3, f64::from(5 * i + i * i % 7)));
+    std::fs::write(&file, format!("x,y\n{}", lines.collect::<String>())).unwrap();
+    let common = format!("--input {} --device cpu --k 1", file.display());
+    for (command, svg) in [
+        ("--source x --target y".to_owned(), String::new()),
+        ("matrix --columns x,y".to_owned(), format!("--svg {}", svg.display())),
+    ] {
+        for (options, said) in [
+            ("--precision f64", "--noise 1e-8 with --precision f64 parts"),
+            ("--noise 1e-3", "--precision f64 parts what f32"),
+            ("--noise 1e-3 --precision f64", ""),
+        ] {
+            let output = te(&format!("{command} {common} {options} {svg}"));
+            let text = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success(), "{text}");
+            assert!(text.contains("warning: ") && text.contains(said), "{options}: {text}");
+            assert!(!options.contains("--noise") || !text.contains("--noise"), "{options}: {text}");
+        }
+    }
 }
 
 /// What the case has of the other options.
@@ -188,6 +274,37 @@ fn options_have_the_values_of_the_case() {
     // What y is told by itself, x's past cannot tell again.
     let given = json(&te(&format!("{pair} --conditions x")));
     assert!(given["te_nats"].as_f64().unwrap() < 0.03, "{given}");
+}
+
+/// The default length of blocks is that of the points which delays leave.
+#[test]
+fn blocks_fit_the_points_that_are_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("short.csv");
+    let text = std::fs::read_to_string(case()).unwrap();
+    let lines: Vec<&str> = text.lines().take(301).collect();
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let (svg, input) = (folder.path().join("scan.svg"), file.display());
+    let pair = format!("--input {input} --source x --target y --device cpu --json -");
+    let block = "--surrogate-kind block";
+    // 20 points, of which the 17 rows of √299 are more than a third.
+    for surrogates in [0, 9] {
+        let line = format!("{pair} --delay 280 {block} --surrogates {surrogates}");
+        let found = json(&te(&line));
+        assert_eq!((&found["points"], found["p_value"].is_null()), (&20.into(), surrogates == 0));
+    }
+    for surrogates in [0, 9] {
+        let scan = format!("scan {pair} --min-delay 250 --max-delay 260 --svg {}", svg.display());
+        let found = json(&te(&format!("{scan} {block} --surrogates {surrogates}")));
+        assert_eq!(found["delays"].as_array().unwrap().len(), 11);
+    }
+    // Six points, of which two rows are a third.
+    json(&te(&format!("{pair} --delay 294 {block} --surrogates 9")));
+    let folder = folder.path().join("matrix.svg");
+    json(&te(&format!(
+        "matrix --input {input} --columns x,y --delay 280 {block} --surrogates 9 --device cpu --svg {} --json -",
+        folder.display()
+    )));
 }
 
 /// Standardised, differences and growth rates: what a file of them would have given. Growth is of values above 0.

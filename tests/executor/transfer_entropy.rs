@@ -57,7 +57,7 @@ fn batches() {
     check_batches(&shuffled(6), 140);
 }
 
-/// All of the case on the CPU; on the executor its first row: 24 estimates of 2000 points.
+/// All of the case on the CPU; on the executor its first row: 12 estimates of 2000 points.
 #[test]
 fn values_of_the_case() {
     check_case(&Device::Cpu, usize::MAX);

@@ -92,16 +92,20 @@ impl Case {
         }
     }
 
-    /// What its arithmetic takes at the least on a GPU at its highest clock, where that may be the limit.
-    pub(super) fn arithmetic_floor_us(&self, device: &Device) -> Option<f64> {
-        let Device::Cuda(gpu) = device else { return None };
+    /// What it takes at the least: to move its bytes at the memory's peak rate, or, where that may be the limit, to do
+    /// its arithmetic on a GPU at its highest clock. None where what has to be done depends on the data.
+    pub(super) fn floor_us(&self, device: &Device, peak_gb_per_s: Option<f64>) -> Option<f64> {
+        let memory_us = peak_gb_per_s.map(|peak| self.bytes as f64 / peak * 1e-3);
+        let Device::Cuda(gpu) = device else { return memory_us };
         let info = gpu.device().info();
         let cycles = match &self.work {
-            Work::TransferEntropy(work) => work.cycles(),
-            Work::Linear(work) => work.cycles(info.compute_capability)?,
-            _ => return None,
+            Work::TransferEntropy(work) => Some(work.cycles()?),
+            Work::Linear(work) => work.cycles(info.compute_capability),
+            _ => None,
         };
-        Some(cycles / (f64::from(info.sm_count) * f64::from(info.clock_khz) * 1e-3))
+        let per_us = f64::from(info.sm_count) * f64::from(info.clock_khz) * 1e-3;
+        let arithmetic_us = cycles.map(|cycles| cycles / per_us);
+        [memory_us, arithmetic_us].into_iter().flatten().reduce(f64::max)
     }
 
     /// How it is timed with that many sets of buffers.

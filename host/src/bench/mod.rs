@@ -89,7 +89,7 @@ pub fn run(
         match measure_case(device, case, copy.as_mut(), plan) {
             Ok(measured) => {
                 copy_rates.extend(measured.copy_gb_per_s);
-                rows.extend(measured.rows(case, peak_gb_per_s, case.arithmetic_floor_us(device)));
+                rows.extend(measured.rows(case, case.floor_us(device, peak_gb_per_s)));
             }
             Err(wrong @ BenchError::WrongResult { .. }) => {
                 refused.push(Refused { case: name, reason: wrong.to_string() });
@@ -155,18 +155,10 @@ fn measure_case(
 }
 
 impl Measured {
-    fn rows(
-        &self,
-        case: &Case,
-        peak_gb_per_s: Option<f64>,
-        arithmetic_floor_us: Option<f64>,
-    ) -> Vec<Row> {
+    fn rows(&self, case: &Case, floor_us: Option<f64>) -> Vec<Row> {
         let row = |lane: &LaneTimes| {
             let Statistics { samples, median_us, min_us, max_us } = lane.times;
             let gb_per_s = gb_per_s(case.bytes, median_us);
-            let memory_floor_us = peak_gb_per_s.map(|peak| case.bytes as f64 / peak * 1e-3);
-            let floors = [arithmetic_floor_us, memory_floor_us];
-            let floor_us = floors.into_iter().flatten().reduce(f64::max);
             Row {
                 kernel: case.kernel.clone(),
                 variant: case.variant.to_owned(),

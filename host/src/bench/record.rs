@@ -149,8 +149,8 @@ pub struct Row {
     pub gb_per_s: f64,
     /// `gb_per_s` as a share of the copy rate, which was sampled in turn with this row.
     pub percent_of_copy: Option<f64>,
-    /// `bytes` at the memory's peak rate: no kernel is faster from memory. For `transfer_entropy` what one look at all
-    /// pairs of points takes of arithmetic.
+    /// `bytes` at the memory's peak rate: no kernel is faster from memory. Of products and of `transfer_entropy` the
+    /// arithmetic's time at the highest clock, where it is more; of a pruned one there is none.
     pub floor_us: Option<f64>,
     /// The floor as a share of the median.
     pub percent_of_floor: Option<f64>,

@@ -68,17 +68,19 @@ impl Work {
         (self.series() * self.samples * 4) as u64
     }
 
-    /// Cycles of one multiprocessor for one look at all pairs of points: a difference for each coordinate, of which 128
-    /// are done in a cycle, and a maximum, of which 64 are. The estimate looks at them twice, unless it leaves some out.
-    pub(super) fn cycles(self) -> f64 {
+    /// Cycles of one multiprocessor at the least: both passes look at all pairs of points. For 32 pairs in D dimensions
+    /// the distances take 2·D instructions and the counts 2·D + 3, as the kernels' headers derive, and each of its four
+    /// quarters issues one a cycle. None where the data say how many pairs are left out.
+    pub(super) fn cycles(self) -> Option<f64> {
         let problems = match self.of {
-            Of::Brute | Of::Pruned => 1,
+            Of::Pruned => return None,
+            Of::Brute => 1,
             Of::Surrogates(count) => 1 + count as usize,
             Of::Matrix(series) => series * (series - 1),
         };
         let points = (self.samples - self.history) as f64;
-        let coordinates = (2 * self.history + 1) as f64;
-        problems as f64 * points * points * coordinates * (1.0 / 128.0 + 1.0 / 64.0)
+        let dimensions = (2 * self.history + 1) as f64;
+        Some(problems as f64 * points * points * (4.0 * dimensions + 3.0) / (32.0 * 4.0))
     }
 
     /// What takes milliseconds needs no graph to be timed.
@@ -154,6 +156,16 @@ pub(super) fn prepare(device: &Device, work: Work) -> Result<Prepared, BenchErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cycles_are_those_of_both_passes() {
+        let cycles = |history, of| Work { samples: 2000 + history, history, of }.cycles();
+        // 31 instructions for 32 pairs of 4e6, four at a time.
+        assert_eq!(cycles(3, Of::Brute), Some(968_750.0));
+        assert_eq!(cycles(1, Of::Surrogates(2)), Some(3.0 * 468_750.0));
+        assert_eq!(cycles(1, Of::Matrix(3)), Some(6.0 * 468_750.0));
+        assert_eq!(cycles(3, Of::Pruned), None);
+    }
 
     #[test]
     fn every_kind_is_right_on_the_cpu_and_under_the_executor() {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::device::Choice;
-use super::output::{Json, check_files};
+use super::output::{Json, check_files, fixed};
 use super::plot::{self, Chart, Line};
 use super::{Failure, Status};
 use crate::error::Error;
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "T", default_value = "1e-10", allow_negative_numbers = true)]
     tolerance: f64,
     /// Steps at most, until converged
-    #[arg(long, value_name = "N", default_value = "1000000")]
+    #[arg(long, value_name = "N", default_value = "1000000", conflicts_with = "steps")]
     max_steps: u32,
     /// Where to run; without a GPU, `auto` is the CPU
     #[arg(long, value_enum, default_value_t = Choice::Auto)]
@@ -110,14 +110,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         last if last < found.steps => format!(", the first {last} of {}", found.steps),
         _ => String::new(),
     };
-    if let Some(path) = &arguments.svg {
-        plot::write(path, &picture(found, &format!("belief steps{shown}"))?)?;
-    }
     let json = &arguments.json;
     json.say(summary(&model, found, inference.kappas()[0], &device.to_string(), converged))?;
-    if let Some(path) = &arguments.svg {
-        json.say(format!("{}: how it converged{shown}", path.display()))?;
-    }
     if !finite {
         json.say(
             "the numbers left the range of f64, and are null in JSON: rescale the model, or choose a smaller κ if the \
@@ -136,6 +130,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         steps: found.steps,
         converged,
     })?;
+    // Last: a picture that cannot be written costs no result.
+    if let Some(path) = &arguments.svg {
+        plot::write(path, &picture(found, &format!("belief steps{shown}"))?)?;
+        json.say(format!("{}: how it converged{shown}", path.display()))?;
+    }
     // Steps by number have done what they were asked to, if they came to numbers.
     let done = converged || arguments.steps.is_some();
     Ok(if finite && done { Status::Pass } else { Status::Fail })
@@ -182,7 +181,7 @@ fn summary(
 /// A number with nine places, or in powers of ten where these show little of it.
 fn number(value: f64) -> String {
     if value == 0.0 || (1e-4..1e9).contains(&value.abs()) {
-        format!("{value:.9}")
+        fixed(value, 9)
     } else {
         format!("{value:.9e}")
     }

@@ -127,7 +127,30 @@ fn print_to(mut stream: impl Write, text: &str) -> Result<(), Failure> {
     }
 }
 
+/// A number with so many places; 0 has no sign where nothing else is shown of it.
+pub(crate) fn fixed(value: f64, places: usize) -> String {
+    let text = format!("{value:.places$}");
+    match text.strip_prefix('-') {
+        Some(digits) if digits.bytes().all(|byte| matches!(byte, b'0' | b'.')) => digits.to_owned(),
+        _ => text,
+    }
+}
+
 /// Writes a file whole or not at all.
 pub(crate) fn write_file(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
     files::write_file(path, contents).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fixed;
+
+    #[test]
+    fn nothing_has_no_sign() {
+        let shown = [-1e-9, -0.0, 0.0, 1e-9, -6e-7, -12.0, f64::NEG_INFINITY];
+        let expected =
+            ["0.000000", "0.000000", "0.000000", "0.000000", "-0.000001", "-12.000000", "-inf"];
+        assert_eq!(shown.map(|value| fixed(value, 6)), expected);
+        assert_eq!(fixed(-0.4, 0), "0");
+    }
 }

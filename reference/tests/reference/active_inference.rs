@@ -3,9 +3,10 @@
 
 use approx::assert_relative_eq;
 use kasmina_reference::information::active_inference::{
-    ActiveInferenceError, Belief, GaussianModel, InferOptions, accuracy_terms, belief_step,
-    complexity_terms, curvature_start, default_kappa, distance_bound, free_energy, gradient, infer,
-    largest_curvature, optimum_variance, posterior, residual,
+    ActiveInferenceError, Belief, GaussianModel, InferOptions, Preferences, accuracy_terms,
+    belief_step, complexity_terms, curvature_start, default_kappa, distance_bound,
+    expected_free_energy, free_energy, gradient, infer, largest_curvature, optimum_variance,
+    posterior, residual,
 };
 use kasmina_reference::information::{axpby, tile_projection, velocity};
 use kasmina_reference::linear::gemv_transposed;
@@ -38,6 +39,7 @@ struct Case {
     mu_after_steps: AfterSteps,
     fixed_point: FixedPoint,
     likelihood_only_limit_mu: Vec<f64>,
+    expected_free_energy: Option<Expected>,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +105,23 @@ struct FixedPoint {
     neg_log_evidence: f64,
     gap_meanfield: f64,
     F_plugin_at_mu_star_init_var: f64,
+}
+
+/// At the fixed point with the variances of least free energy.
+#[derive(Deserialize)]
+#[expect(non_snake_case, reason = "the case's own names")]
+struct Expected {
+    preferred_mean: Vec<f64>,
+    preferred_var: Vec<f64>,
+    predicted_obs_mean: Vec<f64>,
+    predicted_obs_var_diag: Vec<f64>,
+    prism_risk: f64,
+    prism_ambiguity: f64,
+    prism_novelty: f64,
+    prism_G: f64,
+    gaussian_risk_kl_diag: f64,
+    gaussian_ambiguity: f64,
+    info_gain_full: f64,
 }
 
 #[derive(Deserialize)]
@@ -288,6 +307,74 @@ fn the_published_fixed_points() {
                 }
             }
         });
+    }
+}
+
+#[test]
+fn the_published_expected_free_energies() {
+    let mut checked = 0;
+    for case in cases().cases {
+        let Some(want) = &case.expected_free_energy else { continue };
+        case.with(|model, _| {
+            let exact = posterior(model).expect("a definite matrix");
+            let belief = Belief { mean: exact.mean, variance: optimum_variance(model) };
+            let (mean, variance) = (want.preferred_mean.clone(), want.preferred_var.clone());
+            let preferences = Preferences { mean, variance };
+            let got = expected_free_energy(model, &belief, &preferences).expect("what fits");
+            near(&case.name, &got.predicted_mean, &want.predicted_obs_mean);
+            near(&case.name, &got.predicted_variance, &want.predicted_obs_var_diag);
+            let parts = [got.risk, got.ambiguity, got.novelty, exact.information_gain];
+            let expected = [
+                want.gaussian_risk_kl_diag,
+                want.gaussian_ambiguity,
+                want.prism_novelty,
+                want.info_gain_full,
+            ];
+            near(&case.name, &parts, &expected);
+            near(&case.name, &[got.total()], &[expected[0] + expected[1]]);
+            let squared = [got.squared_error, got.predicted_spread(), got.squared_total()];
+            near(&case.name, &squared, &[want.prism_risk, want.prism_ambiguity, want.prism_G]);
+        });
+        checked += 1;
+    }
+    assert_eq!(checked, 2);
+}
+
+/// Preferences of other variances than the cases' 1, by hand: one observation of one state.
+#[test]
+fn expected_free_energy_weighs_by_the_preferred_variance() {
+    let jacobian = Array2::from_elem((1, 1), 2.0);
+    let model = GaussianModel {
+        jacobian: jacobian.view(),
+        offset: &[0.5],
+        // Narrower than what variances of beliefs are clamped at.
+        obs_precision: &[1e12],
+        observation: &[0.0],
+        prior_mean: &[0.0],
+        prior_var: &[1.0],
+    };
+    let of = |variance, preferred: f64| {
+        let belief = Belief { mean: vec![1.0], variance: vec![variance] };
+        let preferences = Preferences { mean: vec![4.5], variance: vec![preferred] };
+        expected_free_energy(&model, &belief, &preferences).expect("what fits")
+    };
+    // N(2.5, 4·0.25) from N(4.5, 4): ½(1/4 + 4/4 − 1 − ln(1/4)).
+    let got = of(0.25, 4.0);
+    assert_relative_eq!(got.risk, 0.125 + 2.0_f64.ln(), max_relative = 1e-10);
+    assert_relative_eq!(got.squared_error, 1.0);
+    assert_relative_eq!(got.novelty, 2.0_f64.ln());
+    // What is preferred is what is predicted: there is no risk, and ambiguity may be below 0.
+    let belief = Belief { mean: vec![2.0], variance: vec![1e-10] };
+    let predicted = Preferences { mean: vec![4.5], variance: vec![4e-10 + 1e-12] };
+    let got = expected_free_energy(&model, &belief, &predicted).expect("what fits");
+    assert!(got.risk.abs() < 1e-12, "{}", got.risk);
+    let entropy = 0.5 * (std::f64::consts::TAU * std::f64::consts::E * 1e-12).ln();
+    assert_relative_eq!(got.total(), entropy, max_relative = 1e-10);
+    for (mean, variance) in
+        [(vec![], vec![1.0]), (vec![f64::NAN], vec![1.0]), (vec![0.0], vec![0.0])]
+    {
+        let preferences = Preferences { mean, variance };
+        expected_free_energy(&model, &belief, &preferences).expect_err("refused");
     }
 }
 

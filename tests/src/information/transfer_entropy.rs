@@ -222,11 +222,12 @@ pub fn check_refusals(device: &Device) {
         assert!(message.contains(words), "{message}");
     };
     says(options.clone().k(49), "`k` is 49, expected at most 32");
-    says(options.clone().k(0), "`k`");
+    says(options.clone().k(0), "`k` is 0, expected 1 to 32");
+    says(options.clone().theiler(usize::MAX), "some point has no other outside its window");
     says(options.clone().k(30).theiler(12), "outside its Theiler window");
     says(options.clone().target_history(0), "`target_history`: expected at least 1");
     says(options.clone().delay(0), "`delay`: expected at least 1");
-    says(options.clone().delay(50), "at least 51 samples");
+    says(options.clone().delay(50), "reach back 50 samples, expected at most 49");
     says(options.clone().target_history(20).source_history(12), "33 dimensions");
     says(options.clone().noise(0.0), "`noise` is 0");
     says(options.clone().surrogates(1).surrogate_kind(SurrogateKind::Block(0)), "blocks of 0 rows");
@@ -262,12 +263,23 @@ pub fn check_refusals(device: &Device) {
         options.estimate(device, x.view(), of(-1.0, 3.0).view()).unwrap().ties
     };
     assert!(count(&tied) > 0);
-    assert_eq!(count(&tied.noise(1e-8)), 0);
+    assert_eq!(count(&tied.clone().noise(1e-8)), 0);
+    // Also where a step of f64 at the size of the series is more than the noise.
+    let far = of(-1.0, 1e9);
+    let far = |options: &TransferEntropy| {
+        options.estimate(device, far.view(), of(1.0, -3e9).view()).unwrap().ties
+    };
+    assert!(far(&tied) > 0);
+    assert_eq!(far(&tied.clone().noise(1e-8)), 0);
+    assert!(refused(&tied.noise(1e-17), &x).contains("lost in f64"));
     let many = options.clone().surrogates(u32::MAX);
     assert!(refused(&many, &x).contains("estimates and surrogates, expected at most"));
-    says(options.clone().delay(usize::MAX), "at least 18446744073709551615 samples");
+    says(options.clone().delay(usize::MAX), "expected at most 49; shorten them");
     let blocks = options.clone().surrogates(1).surrogate_kind(SurrogateKind::Block(30));
-    says(blocks, "blocks of 30 rows of 49");
+    says(blocks.clone(), "blocks of 30 rows of 49");
+    // A length counts where there are surrogates.
+    let x_of = x.mapv(|value| value * value);
+    assert!(blocks.surrogates(0).estimate(device, x.view(), x_of.view()).is_ok());
     let rotated = options.clone().surrogates(49).surrogate_kind(SurrogateKind::Rotate);
     says(rotated, "49 rotated surrogates of 49 points, expected at most 48");
     let one = x.slice(ndarray::s![..1]);

@@ -6,6 +6,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{BLUE as MOST, FONT, said};
 use crate::cli::Failure;
+use crate::cli::output::fixed;
 
 /// Pixels of a cell.
 const CELL: u32 = 48;
@@ -93,7 +94,7 @@ impl Heatmap<'_> {
                 let colour = if value > 0.5 * most { WHITE } else { BLACK };
                 let centred = Pos::new(HPos::Center, VPos::Center);
                 let style = (FONT, 12).into_font().color(&colour).pos(centred);
-                Text::new(format!("{value:.3}"), at, style)
+                Text::new(fixed(value, 3), at, style)
             });
             chart.draw_series(numbers).map_err(said)?;
         }

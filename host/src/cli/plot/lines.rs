@@ -111,7 +111,8 @@ impl Chart<'_> {
             }};
         }
         if self.log_y {
-            draw_on!((low / 1.5..high * 1.5).log_scale());
+            let (low, high) = with_a_mark(low / 1.5, high * 1.5);
+            draw_on!((low..high).log_scale());
         } else {
             let least = LEAST_RANGE * low.abs().max(high.abs());
             let margin = if high > low { (0.05 * (high - low)).max(least) } else { least.max(0.5) };
@@ -134,6 +135,15 @@ impl Chart<'_> {
             .map(|(_, point)| point)
             .collect()
     }
+}
+
+/// The ends of a logarithmic axis, moved apart where no power of ten, which are its marks, is between them.
+fn with_a_mark(low: f64, high: f64) -> (f64, f64) {
+    let below = low.log10().ceil() - 1.0;
+    if high.log10() > below + 1.0 {
+        return (low, high);
+    }
+    (10_f64.powf(below) / 1.5, 10_f64.powf(below + 1.0) * 1.5)
 }
 
 /// A label of an axis, short; 0 for what is only rounding.
@@ -179,6 +189,18 @@ mod tests {
             lines(&[chart(log_y, vec![(1.0, 7.0)])]).unwrap();
         }
     }
+
+    /// The label of a mark is text between the tags.
+    #[test]
+    fn one_point_of_a_logarithmic_axis_has_a_mark() {
+        for (y, mark) in
+            [(2.0, "\n10\n"), (7.0, "\n10\n"), (4e-7, "\n1.0e-6\n"), (1e150, "\n1.0e150\n")]
+        {
+            let text = lines(&[chart(true, vec![(1.0, y)])]).unwrap();
+            assert!(text.contains(mark), "{y}: {text}");
+        }
+    }
+
     #[test]
     fn runs_that_diverged_and_lines_that_hardly_move_are_drawn() {
         let next = 1e20_f64.next_up();

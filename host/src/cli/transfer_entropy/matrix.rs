@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use ndarray::{Array2, ArrayView2};
 use serde::Serialize;
 
-use super::{Options, refusal, refuse_repeated};
+use super::{Options, numbered, refusal, refuse_repeated};
+use crate::cli::output::fixed;
 use crate::cli::plot::{self, Heatmap};
 use crate::cli::{Failure, Status};
+use crate::information::transfer_entropy::TransferEntropyMatrix;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -31,7 +33,7 @@ struct Record<'a> {
     te_nats: Rows,
     effective_te_nats: Option<Rows>,
     p_values: Option<Rows>,
-    ties: Vec<Vec<usize>>,
+    ties: Vec<Vec<Option<usize>>>,
     points: usize,
     k: usize,
     device: &'static str,
@@ -63,11 +65,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     for (mut row, name) in series.rows_mut().into_iter().zip(&names) {
         row.assign(&table.column(name).map_err(Failure::usage)?);
     }
-    let estimate = options.estimate(table.samples()).delay(*delay);
+    let estimate = options.estimate().delay(*delay);
     let working = options.working(&device);
     let found = estimate.matrix(&device, series.view());
     working.finish_and_clear();
-    let found = found.map_err(refusal)?;
+    let found = found.map_err(|error| refusal(error, |series| numbered(series, "row", &names)))?;
 
     let json = &options.json;
     let table = |values: ArrayView2<'_, f64>| {
@@ -77,7 +79,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         shown.set_header(header);
         for (name, row) in names.iter().zip(values.rows()) {
             let cells =
-                row.iter().map(|te| if te.is_nan() { String::new() } else { format!("{te:.4}") });
+                row.iter().map(|te| if te.is_nan() { String::new() } else { fixed(*te, 4) });
             shown.add_row(std::iter::once(name.clone()).chain(cells));
         }
         shown
@@ -94,9 +96,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let most = found.ties.iter().max().copied().unwrap_or(0);
     if most * 20 > found.points {
         json.say(format!(
-            "warning: of a pair, at up to {most} of {} points distances are tied; --noise 1e-8 with \
-             --precision f64 parts equal values",
-            found.points
+            "warning: of a pair, at up to {most} of {} points distances are tied{}",
+            found.points,
+            options.against_ties()
         ))?;
     }
     json.write(&Record {
@@ -104,7 +106,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         te_nats: rows(found.te_nats.view()),
         effective_te_nats: found.effective_te_nats.as_ref().map(|values| rows(values.view())),
         p_values: found.p_values.as_ref().map(|values| rows(values.view())),
-        ties: found.ties.rows().into_iter().map(|row| row.to_vec()).collect(),
+        ties: ties(&found),
         points: found.points,
         k: found.k,
         device: found.device,
@@ -126,4 +128,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
 fn rows(values: ArrayView2<'_, f64>) -> Rows {
     let finite = |value: &f64| value.is_finite().then_some(*value);
     values.rows().into_iter().map(|row| row.iter().map(finite).collect()).collect()
+}
+
+fn ties(found: &TransferEntropyMatrix) -> Vec<Vec<Option<usize>>> {
+    let of = |from, (to, &ties): (usize, &usize)| (from != to).then_some(ties);
+    let rows = found.ties.rows().into_iter().enumerate();
+    rows.map(|(from, row)| row.iter().enumerate().map(|at| of(from, at)).collect()).collect()
 }

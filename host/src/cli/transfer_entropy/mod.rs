@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use super::device::Choice;
-use super::output::{Json, check_files};
+use super::output::{Json, check_files, fixed};
 use super::{Failure, Status};
 use crate::device::Device;
 use crate::error::Error;
@@ -122,7 +122,7 @@ enum Kind {
     Permute,
     /// All rows rotate together
     Rotate,
-    /// Blocks of √points rows go anywhere
+    /// Blocks of √points rows go anywhere; in a scan, of the fewest points of a delay
     Block,
 }
 
@@ -192,11 +192,11 @@ fn run_pair(arguments: &Pair) -> Result<Status, Failure> {
     let device = options.device.device()?;
     let table = options.table()?;
     let series = columns.of(&table)?;
-    let estimate = columns.condition(options.estimate(table.samples()).delay(*delay));
+    let estimate = columns.condition(options.estimate().delay(*delay));
     let working = options.working(&device);
     let found = estimate.estimate_given(&device, series.target, series.source, &series.conditions);
     working.finish_and_clear();
-    let found = found.map_err(refusal)?;
+    let found = found.map_err(|error| refusal(error, |series| columns.called(series)))?;
 
     let (json, source, target) = (&options.json, columns.source(), columns.target());
     let conditions = &columns.conditions;
@@ -206,8 +206,10 @@ fn run_pair(arguments: &Pair) -> Result<Status, Failure> {
         format!(" given {}", conditions.join(", "))
     };
     json.say(format!(
-        "{source} → {target}{given}: {:.6} nats, {} points, K = {}, on {device}",
-        found.te_nats, found.points, found.k
+        "{source} → {target}{given}: {} nats, {} points, K = {}, on {device}",
+        fixed(found.te_nats, 6),
+        found.points,
+        found.k
     ))?;
     if let Some(said) = &found.significance {
         let spread = if said.std.is_finite() {
@@ -216,8 +218,11 @@ fn run_pair(arguments: &Pair) -> Result<Status, Failure> {
             String::new()
         };
         json.say(format!(
-            "surrogates: {}; mean {:.6}{spread}; effective {:.6} nats, p = {:.4}",
-            options.surrogates, said.mean, said.effective_te_nats, said.p_value
+            "surrogates: {}; mean {}{spread}; effective {} nats, p = {:.4}",
+            options.surrogates,
+            fixed(said.mean, 6),
+            fixed(said.effective_te_nats, 6),
+            said.p_value
         ))?;
     }
     options.warn_of_ties(&found)?;
@@ -225,10 +230,19 @@ fn run_pair(arguments: &Pair) -> Result<Status, Failure> {
     Ok(Status::Pass)
 }
 
-/// Series and options that do not fit are the caller's; all else is a failure.
-fn refusal(error: Error) -> Failure {
+/// Series and options that do not fit are the caller's; all else is a failure. `column` knows the column of a series
+/// by what the library calls it.
+fn refusal(error: Error, column: impl Fn(&str) -> Option<String>) -> Failure {
     match error {
-        error @ (Error::TransferEntropy(_) | Error::TooLarge { .. }) => Failure::usage(error),
+        Error::TransferEntropy(mut error) => {
+            if let Some(series) = error.series_mut()
+                && let Some(column) = column(series)
+            {
+                *series = column;
+            }
+            Failure::usage(Error::TransferEntropy(error))
+        }
+        error @ Error::TooLarge { .. } => Failure::usage(error),
         error => error.into(),
     }
 }
@@ -257,6 +271,12 @@ fn refuse_repeated<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), Failu
     Ok(())
 }
 
+/// The name with the number that `series` has after `prefix`.
+fn numbered(series: &str, prefix: &str, names: &[String]) -> Option<String> {
+    let number: usize = series.strip_prefix(prefix)?.trim_start().parse().ok()?;
+    names.get(number).cloned()
+}
+
 impl Columns {
     fn source(&self) -> &str {
         self.source.as_deref().expect(REQUIRED)
@@ -264,6 +284,15 @@ impl Columns {
 
     fn target(&self) -> &str {
         self.target.as_deref().expect(REQUIRED)
+    }
+
+    /// The column of a series of the library's.
+    fn called(&self, series: &str) -> Option<String> {
+        match series {
+            "source" => self.source.clone(),
+            "target" => self.target.clone(),
+            _ => numbered(series, "condition", &self.conditions),
+        }
     }
 
     fn of<'a>(&self, table: &'a SeriesTable) -> Result<PairSeries<'a>, Failure> {
@@ -301,7 +330,7 @@ impl Options {
         SeriesTable::read(self.input(), transform).map_err(Failure::usage)
     }
 
-    fn estimate(&self, samples: usize) -> TransferEntropy {
+    fn estimate(&self) -> TransferEntropy {
         let options = TransferEntropy::new()
             .k(self.k)
             .target_history(self.target_history)
@@ -319,12 +348,11 @@ impl Options {
             Some(amplitude) => options.noise(amplitude),
             None => options,
         };
-        let kind = match self.surrogate_kind {
-            Kind::Permute => SurrogateKind::Permute,
-            Kind::Rotate => SurrogateKind::Rotate,
-            Kind::Block => SurrogateKind::Block(options.block_length(samples)),
-        };
-        options.surrogate_kind(kind)
+        match self.surrogate_kind {
+            Kind::Permute => options.surrogate_kind(SurrogateKind::Permute),
+            Kind::Rotate => options.surrogate_kind(SurrogateKind::Rotate),
+            Kind::Block => options.surrogate_blocks(),
+        }
     }
 
     /// What shows that work goes on; hidden where standard error is no terminal.
@@ -344,8 +372,17 @@ impl Options {
         }
         let TransferEntropyResult { ties, points, .. } = found;
         self.json.say(format!(
-            "warning: at {ties} of {points} points distances are tied; the estimator is made for continuous values, \
-             and --noise 1e-8 with --precision f64 parts values that are equal"
+            "warning: at {ties} of {points} points distances are tied; the estimator is made for continuous values{}",
+            self.against_ties()
         ))
+    }
+
+    /// What may part tied distances, and was not asked for.
+    fn against_ties(&self) -> &'static str {
+        match (self.noise, self.precision) {
+            (None, _) => "; --noise 1e-8 with --precision f64 parts values that are equal",
+            (Some(_), Distances::F32) => "; --precision f64 parts what f32 makes equal",
+            (Some(_), Distances::F64) => "",
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{Columns, Options, Record as Estimate, refusal};
+use crate::cli::output::fixed;
 use crate::cli::plot::{self, Chart, Line};
 use crate::cli::{Failure, Status};
 use crate::information::transfer_entropy::TransferEntropyResult;
@@ -60,12 +61,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         )));
     }
     let series = columns.of(&table)?;
-    let estimate = columns.condition(options.estimate(table.samples()));
+    let estimate = columns.condition(options.estimate());
     let delays: Vec<usize> = (*min_delay..=*max_delay).collect();
     let working = options.working(&device);
     let found = estimate.scan(&device, series.target, series.source, &series.conditions, &delays);
     working.finish_and_clear();
-    let found = found.map_err(refusal)?;
+    let found = found.map_err(|error| refusal(error, |series| columns.called(series)))?;
 
     let json = &options.json;
     let (source, target) = (columns.source(), columns.target());
@@ -87,12 +88,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         let estimate = Estimate::new(found);
         let mut row = vec![
             delay.to_string(),
-            format!("{:.6}", estimate.te_nats),
+            fixed(estimate.te_nats, 6),
             estimate.points.to_string(),
             estimate.ties.to_string(),
         ];
         let said = [estimate.effective_te_nats, estimate.p_value];
-        row.extend(said.into_iter().flatten().map(|value| format!("{value:.4}")));
+        row.extend(said.into_iter().flatten().map(|value| fixed(value, 4)));
         shown.add_row(row);
         records.push(AtDelay { delay, estimate });
     }

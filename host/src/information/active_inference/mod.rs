@@ -34,7 +34,10 @@ mod tests;
 
 pub use error::InferenceError;
 pub use inference::ActiveInference;
-pub use model::{Belief, FreeEnergy, GaussianModel, GaussianModelBuilder, Posterior};
+pub use model::{
+    Belief, ExpectedFreeEnergy, FreeEnergy, GaussianModel, GaussianModelBuilder, Posterior,
+    Preferences,
+};
 pub use model_file::{ModelFile, ModelFileError};
 pub use options::InferenceOptions;
 pub use results::{Inferred, TracePoint};

@@ -1,7 +1,9 @@
 //! A linear Gaussian model with one observation, and beliefs about its states.
 
 use kasmina_reference::information::active_inference as reference;
-pub use kasmina_reference::information::active_inference::{Belief, FreeEnergy, Posterior};
+pub use kasmina_reference::information::active_inference::{
+    Belief, ExpectedFreeEnergy, FreeEnergy, Posterior, Preferences,
+};
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, CowArray, Ix1, Ix2};
 
 use super::error::InferenceError;
@@ -165,6 +167,19 @@ impl GaussianModel {
         let model = self.reference();
         model.check_belief(&belief.mean, &belief.variance)?;
         Ok(reference::free_energy(&model, belief))
+    }
+
+    /// The expected free energy of a belief where some observations are preferred to others, on the host. The
+    /// observation of the model does not count.
+    ///
+    /// # Errors
+    /// A belief or preferences that do not fit.
+    pub fn expected_free_energy(
+        &self,
+        belief: &Belief,
+        preferences: &Preferences,
+    ) -> Result<ExpectedFreeEnergy, InferenceError> {
+        Ok(reference::expected_free_energy(&self.reference(), belief, preferences)?)
     }
 
     /// λmax of JᵀΠJ + V0⁻¹ by power iteration on the host, from below: as a rule within 1e-3 of itself, some parts in a

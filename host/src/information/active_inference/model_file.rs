@@ -128,6 +128,8 @@ impl ModelFile {
     /// Text that is no such object, rows of several lengths, or what [`build`](super::GaussianModelBuilder::build)
     /// refuses.
     pub fn from_json(text: &str) -> Result<Self, ModelFileError> {
+        // Some editors begin a file with a byte order mark.
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let file: Keys = serde_json::from_str(text)?;
         let (rows, columns) = (file.jacobian.len(), file.jacobian.first().map_or(0, Vec::len));
         let mut lengths = file.jacobian.iter().map(Vec::len).enumerate();

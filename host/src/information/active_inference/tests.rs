@@ -5,6 +5,7 @@ use ndarray::{Array2, array};
 
 use super::{
     ActiveInference, Belief, GaussianModel, InferenceError, InferenceOptions, InferenceStages,
+    Preferences,
 };
 use crate::device::Device;
 use crate::error::Error;
@@ -211,4 +212,26 @@ fn beliefs_go_in_and_come_out_as_arrays() {
         let wide = Array2::ones((2, 3));
         refusal(inference.set_belief_arrays(wide.view(), wide.view()));
     }
+}
+
+/// The case of an identity map: the numbers of `active_inference_case.json`.
+#[test]
+fn expected_free_energies_are_the_published_ones() {
+    let model = GaussianModel::builder(array![[1.0, 0.0], [0.0, 1.0]])
+        .observation(array![1.0, -2.0])
+        .obs_precision(array![4.0, 0.25])
+        .prior_var(array![1.0, 4.0])
+        .build()
+        .unwrap();
+    let belief = Belief { mean: vec![0.8, -1.0], variance: model.optimum_variance() };
+    let preferences = Preferences { mean: vec![0.0; 2], variance: vec![1.0; 2] };
+    let got = model.expected_free_energy(&belief, &preferences).unwrap();
+    let near = |got: f64, want: f64| assert!((got - want).abs() < 1e-10, "{got} is not {want}");
+    near(got.risk, 2.548_374_113_494_858_8);
+    near(got.ambiguity, 2.837_877_066_409_345_3);
+    near(got.squared_total(), 6.938_707_453_502_976_5);
+    near(model.posterior().unwrap().information_gain, 1.151_292_546_497_022_7);
+    let short = Preferences { mean: vec![0.0], ..preferences };
+    let refused = model.expected_free_energy(&belief, &short).unwrap_err().to_string();
+    assert!(refused.contains("`preferred_mean` has 1 elements, expected 2"), "{refused}");
 }

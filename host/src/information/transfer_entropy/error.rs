@@ -69,18 +69,22 @@ pub enum TransferEntropyError {
         /// Which one.
         series: String,
     },
-    /// Noise that f32 rounds away.
+    /// Noise that is rounded away.
     #[error(
-        "transfer entropy: noise of {got} standard deviations is lost in f32 at the size of series `{series}`, \
-         expected at least {least:.1e}; ask for f64"
+        "transfer entropy: noise of {got} standard deviations is lost in {} at the size of series `{series}`, \
+         expected at least {least:.1e}{}",
+        if *.narrow { "f32" } else { "f64" },
+        if *.narrow { "; ask for f64" } else { "" }
     )]
-    NoiseBelowF32 {
+    NoiseLost {
         /// Which one.
         series: String,
         /// The amplitude.
         got: f64,
         /// What may remain.
         least: f64,
+        /// Whether distances are f32.
+        narrow: bool,
     },
     /// Noise that is no scale.
     #[error("transfer entropy: `noise` is {got}, expected a finite number above 0, such as 1e-8")]
@@ -124,4 +128,23 @@ pub enum TransferEntropyError {
         /// How many there are.
         got: usize,
     },
+}
+
+impl TransferEntropyError {
+    /// What the series at fault is called, if it is one: `target`, `source`, `condition 0`, … of a pair, `row 0`, … of a
+    /// matrix. Whoever knows it by another name may say so.
+    pub fn series_mut(&mut self) -> Option<&mut String> {
+        use reference::TransferEntropyError as Unfit;
+        match self {
+            Self::Unfit(
+                Unfit::Length { series, .. }
+                | Unfit::NonFinite { series, .. }
+                | Unfit::Constant { series, .. },
+            )
+            | Self::Range { series, .. }
+            | Self::Resolution { series }
+            | Self::NoiseLost { series, .. } => Some(series),
+            _ => None,
+        }
+    }
 }

@@ -63,16 +63,15 @@ pub(super) fn prepare(
         if options.standardize {
             values = standardize(&values);
         }
-        let exact = Extent::of(&values);
         if let Some(amplitude) = options.noise {
             values = add_noise(&values, amplitude, options.seed, stream as u32);
         }
         let extent = Extent::of(&values);
         let narrow = options.precision == Precision::F32;
-        let (least, most) = if narrow {
-            (f64::from(f32::MIN_POSITIVE), f64::from(f32::MAX))
+        let (least, most, step) = if narrow {
+            (f64::from(f32::MIN_POSITIVE), f64::from(f32::MAX), f64::from(f32::EPSILON))
         } else {
-            (f64::MIN_POSITIVE, f64::MAX)
+            (f64::MIN_POSITIVE, f64::MAX, f64::EPSILON)
         };
         // Not so either of a series that preparing made NaN.
         if !(extent.largest <= most && (least..=most).contains(&extent.spread())) {
@@ -81,11 +80,12 @@ pub(super) fn prepare(
         if narrow && extent.largest * RESOLUTION > extent.spread() {
             return Err(TransferEntropyError::Resolution { series: name });
         }
-        if let Some(got) = options.noise.filter(|_| narrow) {
-            // Of standard deviations, which are no more than the spread.
-            let least = exact.largest * f64::from(f32::EPSILON) / exact.spread();
+        if let Some(got) = options.noise {
+            // The mean is 0: a step at the largest value, in standard deviations.
+            let squares: f64 = values.iter().map(|value| value * value).sum();
+            let least = extent.largest * step / (squares / values.len() as f64).sqrt();
             if got < least {
-                return Err(TransferEntropyError::NoiseBelowF32 { series: name, got, least });
+                return Err(TransferEntropyError::NoiseLost { series: name, got, least, narrow });
             }
         }
         Ok(Named { name, values })

@@ -69,6 +69,15 @@ struct Past {
     delay: usize,
 }
 
+/// How surrogates are made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mixing {
+    /// As said.
+    Kind(SurrogateKind),
+    /// In blocks of a length that follows from the points.
+    Blocks,
+}
+
 /// The options of an estimate. Its methods run it.
 ///
 /// The default: K = 4, histories and delay of 1, algorithm 1, no Theiler window, no surrogates, f32, the series as they
@@ -82,7 +91,7 @@ pub struct TransferEntropy {
     algorithm: Algorithm,
     theiler: usize,
     surrogates: u32,
-    kind: Option<SurrogateKind>,
+    mixing: Mixing,
     seed: u64,
     precision: Precision,
     method: Method,
@@ -140,7 +149,7 @@ pub struct TransferEntropyMatrix {
     pub p_values: Option<Array2<f64>>,
     /// The estimates less the mean of their surrogates, if there are any.
     pub effective_te_nats: Option<Array2<f64>>,
-    /// Points with a tie, `[source, target]`.
+    /// Points with a tie, `[source, target]`; 0 on the diagonal.
     pub ties: Array2<usize>,
     /// Points of the joint space.
     pub points: usize,
@@ -162,7 +171,7 @@ impl TransferEntropy {
             algorithm: Algorithm::One,
             theiler: 0,
             surrogates: 0,
-            kind: None,
+            mixing: Mixing::Kind(SurrogateKind::Permute),
             seed: 0,
             precision: Precision::F32,
             method: Method::Auto,
@@ -227,7 +236,13 @@ impl TransferEntropy {
 
     /// How surrogates are made: permuted rows, unless said otherwise.
     pub fn surrogate_kind(self, kind: SurrogateKind) -> Self {
-        Self { kind: Some(kind), ..self }
+        Self { mixing: Mixing::Kind(kind), ..self }
+    }
+
+    /// Surrogates of permuted blocks of √n rows ([`default_block_length`]), n the number of points: in a scan, of the
+    /// delay with the fewest.
+    pub fn surrogate_blocks(self) -> Self {
+        Self { mixing: Mixing::Blocks, ..self }
     }
 
     /// Seed of surrogates and noise.
@@ -250,7 +265,8 @@ impl TransferEntropy {
         Self { standardize, ..self }
     }
 
-    /// Adds Gaussian noise of `amplitude` standard deviations of each series, from the seed. Off unless asked for.
+    /// Takes the mean of each series away, which no distance sees, and adds Gaussian noise of `amplitude` standard
+    /// deviations, from the seed. Off unless asked for.
     pub fn noise(self, amplitude: f64) -> Self {
         Self { noise: Some(amplitude), ..self }
     }

@@ -7,8 +7,8 @@ use ndarray::ArrayView1;
 use super::input::{self, Named};
 use super::plan::{Common, Found, Lags, Plan, Problem};
 use super::{
-    Past, Precision, SurrogateKind, TransferEntropy, TransferEntropyError, TransferEntropyResult,
-    default_block_length,
+    Mixing, Past, Precision, SurrogateKind, TransferEntropy, TransferEntropyError,
+    TransferEntropyResult, default_block_length,
 };
 use crate::device::Device;
 use crate::driver::launchers::KernelDevice;
@@ -63,7 +63,6 @@ impl PreparedTransferEntropy {
         let pair_list = check(options, &series, pairs)?;
         let series = input::prepare(options, series)?;
         let samples = series[0].values.len();
-        let kind = options.kind.unwrap_or(SurrogateKind::Permute);
         let estimates = pair_list.len().saturating_mul(1 + options.surrogates as usize);
         for (what, most, got) in [
             ("values of all series", MOST_VALUES, series.len().saturating_mul(samples)),
@@ -73,32 +72,16 @@ impl PreparedTransferEntropy {
                 return Err(TransferEntropyError::TooMany { what, most, got }.into());
             }
         }
-        let mut problems = Vec::new();
-        for (stream, &(target, source, delay)) in pair_list.iter().enumerate() {
-            let first = first_sample(options, delay);
-            if samples <= first {
-                let (expected, got) = (first.saturating_add(1), samples);
-                let short = reference::TransferEntropyError::TooShort { expected, got };
-                return Err(TransferEntropyError::Unfit(short).into());
-            }
-            let points = samples - first;
-            search(options).check(points).map_err(TransferEntropyError::Unfit)?;
-            if let SurrogateKind::Block(got) = kind
-                && !(1..=(points / 3).max(1)).contains(&(got as usize))
-            {
-                return Err(TransferEntropyError::Blocks { got, points }.into());
-            }
-            let (most, got) = (points - 1, options.surrogates);
-            if kind == SurrogateKind::Rotate && got as usize > most {
-                return Err(TransferEntropyError::Rotations { got, most, points }.into());
-            }
-            let problem = Problem { target, source, delay, first, points, surrogate: None };
-            problems.push(problem);
-            problems.extend((0..options.surrogates).map(|surrogate| Problem {
-                surrogate: Some((surrogate, stream as u32)),
-                ..problem
-            }));
-        }
+        let pairs = pair_list.iter().map(|&pair| pair_of(options, samples, pair));
+        let pairs = pairs.collect::<Result<Vec<_>, _>>()?;
+        let fewest = pairs.iter().map(|pair| pair.points).min().unwrap_or(0);
+        let kind = surrogate_kind(options, fewest)?;
+        let surrogates = |(stream, &pair): (usize, &Problem)| {
+            let of_pair = move |surrogate| Some((surrogate, stream as u32));
+            let numbers = std::iter::once(None).chain((0..options.surrogates).map(of_pair));
+            numbers.map(move |surrogate| Problem { surrogate, ..pair })
+        };
+        let problems: Vec<Problem> = pairs.iter().enumerate().flat_map(surrogates).collect();
         let narrow = match options.precision {
             Precision::F32 => Some(input::narrow(&series)),
             Precision::F64 => None,
@@ -225,7 +208,8 @@ fn check(
     if options.conditions.iter().any(|past| past.history == 0 || past.delay == 0) {
         return Err(zero("condition"));
     }
-    let histories: usize = options.conditions.iter().map(|past| past.history).sum();
+    let histories = options.conditions.iter().map(|past| past.history);
+    let histories = histories.fold(0, usize::saturating_add);
     let got = options
         .target
         .history
@@ -269,6 +253,49 @@ fn check(
     }
 }
 
+/// A pair at a delay, if the series have the points for it.
+fn pair_of(
+    options: &TransferEntropy,
+    samples: usize,
+    (target, source, delay): (usize, usize, usize),
+) -> Result<Problem, TransferEntropyError> {
+    let first = first_sample(options, delay);
+    if samples <= first {
+        return Err(reference::TransferEntropyError::Reach { reach: first, samples }.into());
+    }
+    let points = samples - first;
+    search(options).check(points).map_err(|error| match error {
+        reference::TransferEntropyError::Neighbours { most, got } => {
+            reference::TransferEntropyError::Neighbours { most: most.min(TE_MAX_K as usize), got }
+        }
+        error => error,
+    })?;
+    Ok(Problem { target, source, delay, first, points, surrogate: None })
+}
+
+/// How surrogates of that many points at the fewest are made; without surrogates, anything will do.
+fn surrogate_kind(
+    options: &TransferEntropy,
+    points: usize,
+) -> Result<SurrogateKind, TransferEntropyError> {
+    let kind = match options.mixing {
+        Mixing::Kind(kind) => kind,
+        Mixing::Blocks => SurrogateKind::Block(default_block_length(points)),
+    };
+    let surrogates = options.surrogates;
+    match kind {
+        _ if surrogates == 0 => Ok(kind),
+        SurrogateKind::Block(got) if !(1..=(points / 3).max(1)).contains(&(got as usize)) => {
+            Err(TransferEntropyError::Blocks { got, points })
+        }
+        SurrogateKind::Rotate if surrogates as usize >= points => {
+            let (most, got) = (points - 1, surrogates);
+            Err(TransferEntropyError::Rotations { got, most, points })
+        }
+        _ => Ok(kind),
+    }
+}
+
 fn to_reference(past: Past) -> reference::Past {
     let Past { history, step, delay } = past;
     reference::Past { history, step, delay }
@@ -281,9 +308,7 @@ fn search(options: &TransferEntropy) -> reference::Search {
 
 /// The t of the first point: the largest reach of a past.
 fn first_sample(options: &TransferEntropy, delay: usize) -> usize {
-    let reach = |past: Past| {
-        past.history.saturating_sub(1).saturating_mul(past.step).saturating_add(past.delay)
-    };
+    let reach = |past: Past| to_reference(past).reach();
     let conditions = options.conditions.iter().map(|&past| reach(past));
     let source = Past { delay, ..options.source };
     conditions.fold(reach(options.target).max(reach(source)), usize::max)
@@ -353,11 +378,4 @@ fn on_cpu<T: kasmina_reference::Real>(
         }
     }
     Ok(Found { te, ties, local })
-}
-
-impl TransferEntropy {
-    /// The block length that [`SurrogateKind::Block`] has where nobody names one: for a series of so many samples.
-    pub fn block_length(&self, samples: usize) -> u32 {
-        default_block_length(samples.saturating_sub(first_sample(self, self.source.delay)))
-    }
 }

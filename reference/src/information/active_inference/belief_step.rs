@@ -113,6 +113,23 @@ impl<'a> GaussianModel<'a> {
         check_positive("var", variance)
     }
 
+    /// Checks preferences for observations: finite, one for each, with positive variances.
+    pub(super) fn check_preferences(
+        &self,
+        mean: &[f64],
+        variance: &[f64],
+    ) -> Result<(), ActiveInferenceError> {
+        check_array("preferred_mean", mean, "row", self.observations())?;
+        check_array("preferred_var", variance, "row", self.observations())?;
+        check_positive("preferred_var", variance)
+    }
+
+    /// Σ_j J_ij² s_j for each row, s clamped to [`VARIANCE_FLOOR`].
+    pub(super) fn predicted_variance(&self, variance: &[f64]) -> Vec<f64> {
+        let s: Vec<f64> = variance.iter().map(|v| v.max(VARIANCE_FLOOR)).collect();
+        self.rows(|_, row| row.iter().zip(&s).map(|(&j, &s)| j * j * s).sum())
+    }
+
     /// Σ_j J_ij x_j for each row.
     pub(crate) fn product(&self, x: &[f64]) -> Vec<f64> {
         self.rows(|_, row| row.iter().zip(x).map(|(&j, &x)| j * x).sum())
@@ -156,8 +173,13 @@ pub fn residual(model: &GaussianModel<'_>, mean: &[f64]) -> Vec<f64> {
 
 /// The complexity of a state: ½[s/v0 + (μ − m0)²/v0 − 1 − ln(s/v0)], s clamped to [`VARIANCE_FLOOR`].
 pub fn complexity_term(mean: f64, variance: f64, prior_mean: f64, prior_var: f64) -> f64 {
-    let (s, d) = (variance.max(VARIANCE_FLOOR), mean - prior_mean);
-    0.5 * (s / prior_var + d * d / prior_var - 1.0 - (s / prior_var).ln())
+    divergence(mean, variance.max(VARIANCE_FLOOR), prior_mean, prior_var)
+}
+
+/// KL(N(`mean`, `variance`) ‖ N(`from`, `spread`)), of one dimension.
+pub(super) fn divergence(mean: f64, variance: f64, from: f64, spread: f64) -> f64 {
+    let d = mean - from;
+    0.5 * (variance / spread + d * d / spread - 1.0 - (variance / spread).ln())
 }
 
 /// [`complexity_term`] of each state.
@@ -189,11 +211,12 @@ pub fn accuracy_terms(residual: &[f64], obs_precision: &[f64]) -> Vec<f64> {
 
 /// ½ Σ_i π_i Σ_j J_ij² s_j: what the expected accuracy is below the plug-in one.
 pub fn variance_correction(model: &GaussianModel<'_>, variance: &[f64]) -> f64 {
-    let s: Vec<f64> = variance.iter().map(|v| v.max(VARIANCE_FLOOR)).collect();
-    let terms = model.rows(|i, row| {
-        let squares: f64 = row.iter().zip(&s).map(|(&j, &s)| j * j * s).sum();
-        0.5 * model.obs_precision[i] * squares
-    });
+    let predicted = model.predicted_variance(variance);
+    let terms: Vec<f64> = predicted
+        .iter()
+        .zip(model.obs_precision)
+        .map(|(v, precision)| 0.5 * precision * v)
+        .collect();
     pairwise_sum(&terms, |&term| term)
 }
 

@@ -155,6 +155,8 @@ pub struct Posterior {
     pub covariance: Array2<f64>,
     /// −ln p(o), in nats: no free energy is less.
     pub neg_log_evidence: f64,
+    /// ½ ln(det V0 / det covariance): what an observation says of the states, in nats, whatever it is.
+    pub information_gain: f64,
 }
 
 /// The posterior by Cholesky's factorisation of JᵀΠJ + V0⁻¹.
@@ -191,7 +193,13 @@ pub fn posterior(model: &GaussianModel<'_>) -> Result<Posterior, ActiveInference
         })
         .sum();
     let half_log_determinant: f64 = (0..n).map(|j| factor[j][j].ln()).sum();
-    Ok(Posterior { mean, covariance, neg_log_evidence: prior + half_log_determinant - misfit })
+    let half_log_prior: f64 = model.prior_var.iter().map(|v0| 0.5 * v0.ln()).sum();
+    Ok(Posterior {
+        mean,
+        covariance,
+        neg_log_evidence: prior + half_log_determinant - misfit,
+        information_gain: half_log_prior + half_log_determinant,
+    })
 }
 
 /// The lower triangle of JᵀΠJ + V0⁻¹, row by row.

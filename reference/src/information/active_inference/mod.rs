@@ -2,6 +2,7 @@
 
 mod belief_step;
 mod error;
+mod expected_free_energy;
 mod infer;
 
 pub use belief_step::{
@@ -10,6 +11,7 @@ pub use belief_step::{
     optimum_variance, residual, variance_correction,
 };
 pub use error::ActiveInferenceError;
+pub use expected_free_energy::{ExpectedFreeEnergy, Preferences, expected_free_energy};
 pub use infer::{
     CURVATURE_LEAST_STEPS, InferOptions, Inference, Posterior, TracePoint, curvature_start,
     default_kappa, distance_bound, infer, largest_curvature, posterior,

@@ -17,9 +17,9 @@ pub struct Past {
 }
 
 impl Past {
-    /// Samples from the oldest value to y_t.
+    /// Samples from the oldest value to y_t; `usize::MAX` for more.
     pub fn reach(&self) -> usize {
-        self.delay + (self.history - 1) * self.step
+        self.history.saturating_sub(1).saturating_mul(self.step).saturating_add(self.delay)
     }
 
     fn check(&self, names: [&'static str; 3]) -> Result<(), TransferEntropyError> {
@@ -119,7 +119,7 @@ pub fn embed<T: Real>(
     let first = reaches.fold(embedding.target.reach().max(embedding.source.reach()), usize::max);
     let samples = target.len();
     if samples <= first {
-        return Err(TransferEntropyError::TooShort { expected: first + 1, got: samples });
+        return Err(TransferEntropyError::Reach { reach: first, samples });
     }
     let points = samples - first;
     let rows = |pasts: &[(ArrayView1<'_, T>, Past)]| {

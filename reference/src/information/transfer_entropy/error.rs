@@ -12,16 +12,25 @@ pub enum TransferEntropyError {
         /// The option.
         option: &'static str,
     },
-    /// No point can be made of so few samples.
-    #[error(
-        "series: expected at least {expected} samples for these histories, steps and delays, got {got}; \
-         shorten them, or use a longer series"
-    )]
+    /// No series is so short.
+    #[error("series: expected at least {expected} samples, got {got}")]
     TooShort {
-        /// Samples that make one point.
+        /// The fewest.
         expected: usize,
         /// Samples of the series.
         got: usize,
+    },
+    /// No point has a past that reaches back so far.
+    #[error(
+        "series of {samples} samples: histories, steps and delays reach back {reach} samples, expected at most {}; \
+         shorten them, or use longer series",
+        .samples.saturating_sub(1)
+    )]
+    Reach {
+        /// Samples from the oldest value of a past to y_t; `usize::MAX` for more.
+        reach: usize,
+        /// Samples of the series.
+        samples: usize,
     },
     /// Two series are not sampled together.
     #[error("series `{series}`: expected {expected} samples, as the target has, got {got}")]
@@ -56,14 +65,29 @@ pub enum TransferEntropyError {
     },
     /// The K-th neighbour does not exist.
     #[error(
-        "`k` is {got}, expected 1 to {available}: so many other points has each point outside its Theiler window; \
-         take longer series or fewer neighbours"
+        "`k` is {got}, expected 1 to {most}{}",
+        if got > most {
+            ", as many other points as each point has outside its Theiler window; take longer series or fewer neighbours"
+        } else {
+            ""
+        }
     )]
     Neighbours {
-        /// Other points that the point with the fewest has.
-        available: usize,
+        /// Other points that the point with the fewest has, or as many as are kept at most, if that is less.
+        most: usize,
         /// K.
         got: usize,
+    },
+    /// No K will do.
+    #[error(
+        "{points} points and a Theiler window of {theiler} samples: some point has no other outside its window; take \
+         longer series or a shorter window"
+    )]
+    NoNeighbours {
+        /// Points.
+        points: usize,
+        /// The window.
+        theiler: usize,
     },
     /// A surrogate's row map of another length than the points.
     #[error(

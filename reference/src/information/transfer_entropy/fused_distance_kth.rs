@@ -34,11 +34,14 @@ impl Search {
     }
 
     /// # Errors
-    /// K of 0, or more than the points that there are.
+    /// Points that have no neighbours, or K of 0, or more than the neighbours that there are.
     pub fn check(&self, points: usize) -> Result<(), TransferEntropyError> {
-        let available = self.available(points);
-        if self.k == 0 || self.k > available {
-            return Err(TransferEntropyError::Neighbours { available, got: self.k });
+        let most = self.available(points);
+        if most == 0 {
+            return Err(TransferEntropyError::NoNeighbours { points, theiler: self.theiler });
+        }
+        if self.k == 0 || self.k > most {
+            return Err(TransferEntropyError::Neighbours { most, got: self.k });
         }
         Ok(())
     }

@@ -21,16 +21,18 @@ pub fn standardize(series: &[f64]) -> Vec<f64> {
     scaled.iter().map(|value| (value - mean) / std).collect()
 }
 
-/// The series with Gaussian noise of `amplitude` standard deviations of its own: what parts equal values. `stream`
-/// tells apart the series that share a seed.
+/// The series less its mean, with Gaussian noise of `amplitude` standard deviations of its own: what parts equal
+/// values. At the size of an offset the noise might be lost to rounding. `stream` tells apart the series that share a
+/// seed.
 pub fn add_noise(series: &[f64], amplitude: f64, seed: u64, stream: u32) -> Vec<f64> {
-    let scale = moments(series).1 * amplitude;
+    let (mean, std) = moments(series);
+    let scale = std * amplitude;
     let key = [seed as u32, (seed >> 32) as u32];
     let unit = |word: u32| (f64::from(word) + 0.5) / 4_294_967_296.0;
     let noisy = |(i, value): (usize, &f64)| {
         let words = philox4x32([i as u32, u32::MAX, 0, stream], key);
         let radius = (-2.0 * unit(words[0]).ln()).sqrt();
-        value + scale * radius * (TAU * unit(words[1])).cos()
+        value - mean + scale * radius * (TAU * unit(words[1])).cos()
     };
     series.iter().enumerate().map(noisy).collect()
 }

@@ -12,9 +12,10 @@ pub enum SurrogateKind {
     Block(u32),
 }
 
-/// √n, rounded down, and at least 1: blocks that keep much of the source's own order, and are many.
+/// √n, rounded down, at most a third of n and at least 1: blocks that keep much of the source's own order, and are
+/// many.
 pub fn default_block_length(points: usize) -> u32 {
-    (points as u32).isqrt().max(1)
+    (points.isqrt().min(points / 3) as u32).max(1)
 }
 
 /// Rounds of the permutation's network.
