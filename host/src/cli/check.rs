@@ -23,6 +23,9 @@ pub(crate) struct Arguments {
     /// The seed of shapes and values, to repeat a run [default: another one each time]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+    /// Shapes as small as under the executor: for a GPU under compute-sanitizer, which is a thousand times as slow
+    #[arg(long)]
+    small: bool,
     #[command(flatten)]
     json: Json,
 }
@@ -41,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     let run = Run {
         devices: devices_or_skip(arguments.device, &[Choice::Simt], &checks, &arguments.json)?,
         checks,
-        source: Source::random(seed),
+        source: if arguments.small { Source::small(seed) } else { Source::random(seed) },
         json: &arguments.json,
     };
     report(&run, &format!("random ragged shapes of --seed {seed}, against the f64 reference"))

@@ -64,7 +64,7 @@ impl Pass {
 
 fn check<T: LayerElement + Sample>(pass: Pass) -> Check {
     Check::new(pass.name(), T::DTYPE, move |device, source, tally| {
-        let timed = matches!(source.0, Inputs::Digits(_));
+        let timed = matches!(source.inputs, Inputs::Digits(_));
         for case in cases::<T>(device, source) {
             tally.case();
             let result = Prepared::new(device, &case).and_then(|mut prepared| {
@@ -128,10 +128,10 @@ impl<T> Case<T> {
 }
 
 fn cases<T: Sample>(device: &Device, source: &Source) -> Box<dyn Iterator<Item = Case<T>>> {
-    match &source.0 {
+    match &source.inputs {
         Inputs::Digits(digits) => Box::new(digit_cases(Arc::clone(digits))),
         &Inputs::Random(seed) => {
-            let (limits, mut rng) = (Limits::of(device), random::generator(seed));
+            let (limits, mut rng) = (Limits::of(source.scale(device)), random::generator(seed));
             Box::new((0..limits.cases).map(move |index| random_case(&mut rng, limits, index)))
         }
     }

@@ -9,7 +9,7 @@ use ndarray::{Array1, Array2};
 use super::random::Limits;
 use super::tally::{Compared, Mismatch, Tally};
 use super::units::{self, Units};
-use super::{Check, Inputs, Source, Timing, reordered, time};
+use super::{Check, Inputs, Scale, Source, Timing, reordered, time};
 use crate::device::Device;
 use crate::digits::{PIXELS, WHITE};
 use crate::error::Error;
@@ -41,7 +41,7 @@ type Compare = fn(&Device, &Case, &mut Tally, bool) -> Result<(), Error>;
 
 fn check(name: &'static str, dtype: DType, compare: Compare) -> Check {
     Check::new(name, dtype, move |device, source, tally| {
-        let timed = matches!(source.0, Inputs::Digits(_));
+        let timed = matches!(source.inputs, Inputs::Digits(_));
         for case in cases(device, source, dtype) {
             tally.case();
             compare(device, &case, tally, timed)
@@ -61,7 +61,7 @@ struct Case {
 
 fn cases(device: &Device, source: &Source, dtype: DType) -> Vec<Case> {
     let mut units = Units::of(source);
-    match &source.0 {
+    match &source.inputs {
         Inputs::Digits(digits) => {
             // The executor works through fewer images.
             let most = if matches!(device, Device::Simt(_)) { 200 } else { digits.labels.len() };
@@ -89,11 +89,12 @@ fn cases(device: &Device, source: &Source, dtype: DType) -> Vec<Case> {
             vec![cut(1, 1), cut(7, 2), cut(40, 3), cut(most, 1)]
         }
         &Inputs::Random(_) => {
-            let limits = Limits::of(device);
-            let (cases, rows, columns) = match device {
-                Device::Simt(_) => (3, 100, 50),
-                Device::Cpu => (6, 500, 300),
-                Device::Cuda(_) => (8, limits.batch / 2, 1200),
+            let scale = source.scale(device);
+            let limits = Limits::of(scale);
+            let (cases, rows, columns) = match scale {
+                Scale::Small => (3, 100, 50),
+                Scale::Medium => (6, 500, 300),
+                Scale::Large => (8, limits.batch / 2, 1200),
             };
             let mut shapes: Vec<_> = (0..cases)
                 .map(|_| (1 + units.below(3), 1 + units.below(rows), 1 + units.below(columns)))

@@ -26,7 +26,7 @@ pub(super) fn checks() -> Vec<Check> {
 
 fn check<T: LayerElement + Sample>(name: &'static str, variant: Variant) -> Check {
     Check::new(name, T::DTYPE, move |device, source, tally| {
-        let timed = matches!(source.0, Inputs::Digits(_));
+        let timed = matches!(source.inputs, Inputs::Digits(_));
         // What the copy engine moves is a multiple of 16 bytes.
         let unit = if variant == Variant::Plain { 1 } else { 16 / size_of::<T>() };
         let options = BlendOptions { variant, ..BlendOptions::default() };
@@ -36,7 +36,7 @@ fn check<T: LayerElement + Sample>(name: &'static str, variant: Variant) -> Chec
             tally.skip(format!("it needs {needs}"));
             return Ok(());
         }
-        let gradient_seed = match source.0 {
+        let gradient_seed = match source.inputs {
             Inputs::Digits(_) => 1,
             Inputs::Random(seed) => seed ^ 0x9bad,
         };

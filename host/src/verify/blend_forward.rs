@@ -37,7 +37,7 @@ pub(super) fn checks() -> Vec<Check> {
 
 fn check<T: LayerElement + Sample>(name: &'static str, variant: Variant) -> Check {
     Check::new(name, T::DTYPE, move |device, source, tally| {
-        let timed = matches!(source.0, Inputs::Digits(_));
+        let timed = matches!(source.inputs, Inputs::Digits(_));
         // What the copy engine moves is a multiple of 16 bytes.
         let unit = if variant == Variant::Plain { 1 } else { 16 / size_of::<T>() };
         let options = BlendOptions { variant, ..BlendOptions::default() };
@@ -90,13 +90,13 @@ pub(super) fn cases<T: LayerElement + Sample>(
     source: &Source,
     unit: usize,
 ) -> Box<dyn Iterator<Item = Case<T>>> {
-    match &source.0 {
+    match &source.inputs {
         Inputs::Digits(digits) => {
             let whole = move |case: &Case<T>| case.states.chunk_size.is_multiple_of(unit);
             Box::new(digit_cases(Arc::clone(digits)).filter(whole))
         }
         &Inputs::Random(seed) => {
-            let (limits, mut rng) = (Limits::of(device), random::generator(seed));
+            let (limits, mut rng) = (Limits::of(source.scale(device)), random::generator(seed));
             Box::new((0..limits.cases).map(move |index| random_case(&mut rng, limits, unit, index)))
         }
     }

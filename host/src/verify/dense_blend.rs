@@ -10,7 +10,7 @@ use ndarray::{Array2, ArrayView2, s};
 use super::linear::judge;
 use super::tally::{Mismatch, Tally};
 use super::units::{self, Units};
-use super::{Check, Inputs, Timing, reordered, time};
+use super::{Check, Inputs, Scale, Timing, reordered, time};
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::error::Error;
@@ -33,10 +33,10 @@ fn check<T: LayerElement>(precision: Precision) -> Check {
     Check::new("dense_blend", T::DTYPE, move |device, source, tally| {
         let mut units = Units::of(source);
         // Columns, rows and cases at most: each case is sixteen launches.
-        let (columns, rows, cases) = match device {
-            Device::Simt(_) => (24, 40, 4),
-            Device::Cpu => (100, usize::MAX, usize::MAX),
-            Device::Cuda(_) => (512, usize::MAX, usize::MAX),
+        let (columns, rows, cases) = match source.scale(device) {
+            Scale::Small => (24, 40, 4),
+            Scale::Medium => (100, usize::MAX, usize::MAX),
+            Scale::Large => (512, usize::MAX, usize::MAX),
         };
         for size in units::sizes(device, source, [1, 64, 131, TIMED_ROWS]).into_iter().take(cases) {
             let batch = size.min(rows);
@@ -45,7 +45,7 @@ fn check<T: LayerElement>(precision: Precision) -> Check {
             // Values, ∂z and results are each rounded.
             case.compare(device, 3.0 * precision.error_bound(), tally)
                 .map_err(|source| Mismatch::Run { case: case.name.clone(), source })?;
-            if matches!(source.0, Inputs::Digits(_)) && size == TIMED_ROWS {
+            if matches!(source.inputs, Inputs::Digits(_)) && size == TIMED_ROWS {
                 case.timed(device, tally)
                     .map_err(|source| Mismatch::Run { case: case.name.clone(), source })?;
             }

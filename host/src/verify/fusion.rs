@@ -32,7 +32,7 @@ fn check<F: Chain>() -> Check {
     let declared = F::DECLARATION;
     Check::new(format!("fusion_{}", declared.name), declared.dtype, |device, source, tally| {
         let mut units = Units::of(source);
-        let timed = matches!(source.0, Inputs::Digits(_));
+        let timed = matches!(source.inputs, Inputs::Digits(_));
         for size in units::sizes(device, source, [1, 64, 333, 500]) {
             // The segments are the rows of a product of matrices.
             let product = F::DECLARATION.contracts() == Some(StageKind::Matmul);

@@ -26,7 +26,7 @@ pub(super) fn checks() -> Vec<Check> {
 fn check(name: &'static str, mode: ClipMode) -> Check {
     Check::new(name, DType::F32, move |device, source, tally| {
         let mut units = Units::of(source);
-        let timed = matches!(source.0, Inputs::Digits(_));
+        let timed = matches!(source.inputs, Inputs::Digits(_));
         for chunk_size in units::sizes(device, source, [1, 64, 500, 4096]) {
             let case = Case::new(chunk_size, mode, &mut units);
             tally.case();

@@ -22,7 +22,7 @@ const EPOCHS: usize = 8;
 pub(super) fn checks() -> Vec<Check> {
     vec![Check::new("graft_schedule", DType::F32, |device, source, tally| {
         let mut units = Units::of(source);
-        let timed = matches!(source.0, Inputs::Digits(_));
+        let timed = matches!(source.inputs, Inputs::Digits(_));
         for num_seeds in units::sizes(device, source, [1, 64, 1000, 5000]) {
             let case = Case::new(num_seeds, &mut units);
             tally.case();

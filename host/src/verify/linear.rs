@@ -11,7 +11,7 @@ use ndarray::{Array2, ArrayView1, ArrayView2};
 
 use super::tally::{Compared, Mismatch, Tally};
 use super::units::{self, Units};
-use super::{Check, Inputs, Timing, reordered, time};
+use super::{Check, Inputs, Scale, Timing, reordered, time};
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::error::Error;
@@ -37,11 +37,11 @@ pub(super) fn checks() -> Vec<Check> {
 }
 
 /// Rows, columns or elements of a sum at most: what a device works through in seconds.
-fn most(device: &Device) -> usize {
-    match device {
-        Device::Simt(_) => 150,
-        Device::Cpu => 400,
-        Device::Cuda(_) => 3000,
+fn most(scale: Scale) -> usize {
+    match scale {
+        Scale::Small => 150,
+        Scale::Medium => 400,
+        Scale::Large => 3000,
     }
 }
 
@@ -170,13 +170,13 @@ fn forward<T: LinearElement, O: LinearResult>(name: &'static str, precision: Pre
     Check::new(name, T::DTYPE, move |device, source, tally| {
         let mut units = Units::of(source);
         for size in units::sizes(device, source, [1, 64, 131, 150]) {
-            let case = drawn::<T, O>(&mut units, most(device), size, precision);
+            let case = drawn::<T, O>(&mut units, most(source.scale(device)), size, precision);
             tally.case();
             forward_case(device, &case, tally)
                 .map_err(|source| Mismatch::Run { case: case.name.clone(), source })?;
         }
-        if matches!(source.0, Inputs::Digits(_)) {
-            let case = drawn::<T, O>(&mut units, most(device), 150, precision);
+        if matches!(source.inputs, Inputs::Digits(_)) {
+            let case = drawn::<T, O>(&mut units, most(source.scale(device)), 150, precision);
             timed(device, &case, tally)
                 .map_err(|source| Mismatch::Run { case: case.name.clone(), source })?;
         }
@@ -238,15 +238,15 @@ fn backward<T: LinearResult>(precision: Precision) -> Check {
     Check::new("linear_backward", T::DTYPE, move |device, source, tally| {
         let mut units = Units::of(source);
         for size in units::sizes(device, source, [1, 64, 131, 150]) {
-            let case = drawn::<T, T>(&mut units, most(device), size, precision);
+            let case = drawn::<T, T>(&mut units, most(source.scale(device)), size, precision);
             let len = case.shape.m * case.shape.n;
             let incoming: Vec<f64> = (0..len).map(|_| f64::from(units.unit()) - 0.25).collect();
             tally.case();
             backward_case(device, &case, &nearest(&incoming), tally)
                 .map_err(|source| Mismatch::Run { case: case.name.clone(), source })?;
         }
-        if matches!(source.0, Inputs::Digits(_)) {
-            let case = drawn::<T, T>(&mut units, most(device), 150, precision);
+        if matches!(source.inputs, Inputs::Digits(_)) {
+            let case = drawn::<T, T>(&mut units, most(source.scale(device)), 150, precision);
             timed_backward(device, &case, tally)
                 .map_err(|source| Mismatch::Run { case: case.name.clone(), source })?;
         }

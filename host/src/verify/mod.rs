@@ -47,7 +47,11 @@ use tally::Tally;
 
 /// Where a check's inputs come from.
 #[derive(Debug, Clone)]
-pub struct Source(Inputs);
+pub struct Source {
+    inputs: Inputs,
+    /// Whether random cases are as small as under the executor.
+    small: bool,
+}
 
 #[derive(Debug, Clone)]
 enum Inputs {
@@ -135,6 +139,17 @@ pub enum Status {
     },
 }
 
+/// How large random cases are: what is worked through in seconds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scale {
+    /// By the executor, or by a GPU under a sanitizer.
+    Small,
+    /// By the CPU's mathematics.
+    Medium,
+    /// By a GPU.
+    Large,
+}
+
 impl Source {
     /// The 1797 handwritten digits that ship with the project: a fixed set of cases, the largest of
     /// which is timed.
@@ -142,13 +157,27 @@ impl Source {
     /// # Errors
     /// A data file that was changed before the build.
     pub fn digits() -> Result<Self, DigitsError> {
-        Ok(Self(Inputs::Digits(Arc::new(Digits::load()?))))
+        Ok(Self { inputs: Inputs::Digits(Arc::new(Digits::load()?)), small: false })
     }
 
     /// Random values of random ragged shapes; one seed, one set of cases on a device. They are small
     /// under the executor and large on a GPU, and none is timed.
     pub fn random(seed: u64) -> Self {
-        Self(Inputs::Random(seed))
+        Self { inputs: Inputs::Random(seed), small: false }
+    }
+
+    /// As [`Self::random`], as small everywhere as under the executor.
+    pub fn small(seed: u64) -> Self {
+        Self { small: true, ..Self::random(seed) }
+    }
+
+    fn scale(&self, device: &Device) -> Scale {
+        match device {
+            _ if self.small => Scale::Small,
+            Device::Simt(_) => Scale::Small,
+            Device::Cpu => Scale::Medium,
+            Device::Cuda(_) => Scale::Large,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use kasmina_types::dtype::Element;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::device::Device;
+use super::Scale;
 use crate::digits::WHITE;
 
 /// How large cases may be: what a device works through in seconds.
@@ -19,11 +19,11 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    pub(super) fn of(device: &Device) -> Self {
-        match device {
-            Device::Simt(_) => Self { cases: 16, batch: 300, chunk: 700, elements: 60_000 },
-            Device::Cpu => Self { cases: 12, batch: 1000, chunk: 2000, elements: 200_000 },
-            Device::Cuda(_) => Self { cases: 16, batch: 4096, chunk: 5000, elements: 1 << 22 },
+    pub(super) fn of(scale: Scale) -> Self {
+        match scale {
+            Scale::Small => Self { cases: 16, batch: 300, chunk: 700, elements: 60_000 },
+            Scale::Medium => Self { cases: 12, batch: 1000, chunk: 2000, elements: 200_000 },
+            Scale::Large => Self { cases: 16, batch: 4096, chunk: 5000, elements: 1 << 22 },
         }
     }
 }

@@ -32,7 +32,7 @@ where
     T: ReduceElement<Sum: Number, Extreme: Number, Moment: Number> + Sample,
 {
     Check::new(format!("reduce_{op}"), T::DTYPE, move |device, source, tally| {
-        let timed = matches!(source.0, Inputs::Digits(_));
+        let timed = matches!(source.inputs, Inputs::Digits(_));
         for case in cases::<T>(device, source, op) {
             tally.case();
             let runs = run(device, op, &case, timed)
@@ -89,10 +89,10 @@ fn cases<T: Sample>(
     source: &Source,
     op: ReduceOp,
 ) -> Box<dyn Iterator<Item = Case<T>>> {
-    match &source.0 {
+    match &source.inputs {
         Inputs::Digits(digits) => Box::new(digit_cases(Arc::clone(digits))),
         &Inputs::Random(seed) => {
-            let (limits, mut rng) = (Limits::of(device), random::generator(seed));
+            let (limits, mut rng) = (Limits::of(source.scale(device)), random::generator(seed));
             Box::new((0..limits.cases).map(move |index| random_case(&mut rng, limits, op, index)))
         }
     }

@@ -19,7 +19,7 @@ const UPDATE_BYTES: u64 = 48 + 5;
 pub(super) fn checks() -> Vec<Check> {
     vec![Check::new("state_update", DType::F32, |device, source, tally| {
         let mut units = Units::of(source);
-        let timed = matches!(source.0, Inputs::Digits(_));
+        let timed = matches!(source.inputs, Inputs::Digits(_));
         for size in units::sizes(device, source, [1, 64, 300, 1000]) {
             let case = Case::new(size, &mut units);
             tally.case();

@@ -23,7 +23,7 @@ pub(super) fn checks() -> Vec<Check> {
 fn check<T: LayerElement + Sample>(strategy: ReductionStrategy) -> Check {
     let name = format!("telemetry_reduce_{strategy}");
     Check::new(name, T::DTYPE, move |device, source, tally| {
-        let timed = matches!(source.0, Inputs::Digits(_));
+        let timed = matches!(source.inputs, Inputs::Digits(_));
         for case in cases::<T>(device, source) {
             tally.case();
             let runs = run(device, strategy, &case, timed)
@@ -61,7 +61,7 @@ impl<T> Case<T> {
 }
 
 fn cases<T: Sample>(device: &Device, source: &Source) -> Vec<Case<T>> {
-    match &source.0 {
+    match &source.inputs {
         Inputs::Digits(digits) => [(16, 4), (8, 8), (64, 1), (1, 64)]
             .map(|(seeds, chunk)| {
                 let input: Vec<T> = digits.pixels.iter().map(|&grey| T::from_grey(grey)).collect();
@@ -69,7 +69,7 @@ fn cases<T: Sample>(device: &Device, source: &Source) -> Vec<Case<T>> {
             })
             .into(),
         &Inputs::Random(seed) => {
-            let (limits, mut rng) = (Limits::of(device), random::generator(seed));
+            let (limits, mut rng) = (Limits::of(source.scale(device)), random::generator(seed));
             (0..limits.cases)
                 .map(|index| {
                     let chunk = random::length(&mut rng, limits.chunk);

@@ -5,7 +5,7 @@ use kasmina_types::DType;
 
 use super::random::{self, Limits};
 use super::tally::{Compared, Mismatch, Tally};
-use super::{Check, Inputs, Source, Timing, reordered, time};
+use super::{Check, Inputs, Scale, Source, Timing, reordered, time};
 use crate::device::Device;
 use crate::error::Error;
 use crate::information::TransferEntropy;
@@ -30,7 +30,7 @@ pub(super) fn checks() -> Vec<Check> {
                 let cases = cases.map_err(|reason| Mismatch::Inputs { reason })?;
                 for (number, case) in cases.iter().enumerate() {
                     tally.case();
-                    let timed = number == 0 && matches!(source.0, Inputs::Digits(_));
+                    let timed = number == 0 && matches!(source.inputs, Inputs::Digits(_));
                     let runs = run(device, case, timed).and_then(|first| {
                         let second = case.estimate(&reordered(device))?;
                         Ok((first, second, case.estimate(&Device::Cpu)?))
@@ -70,7 +70,7 @@ impl Case {
 
 /// Growth of consumption and of investment, each way; or random processes.
 fn cases(device: &Device, source: &Source, precision: Precision) -> Result<Vec<Case>, String> {
-    let random = match &source.0 {
+    let random = match &source.inputs {
         Inputs::Digits(_) => {
             let Growth { consumption, investment } = Growth::load()?;
             let options = TransferEntropy::new().precision(precision).local(true).seed(1);
@@ -99,8 +99,8 @@ fn cases(device: &Device, source: &Source, precision: Precision) -> Result<Vec<C
         }
         &Inputs::Random(seed) => seed,
     };
-    let (limits, mut rng) = (Limits::of(device), random::generator(random ^ 0x7e));
-    let most = if matches!(device, Device::Simt(_)) { 200 } else { 1500 };
+    let (limits, mut rng) = (Limits::of(source.scale(device)), random::generator(random ^ 0x7e));
+    let most = if source.scale(device) == Scale::Small { 200 } else { 1500 };
     Ok((0..limits.cases.min(8)).map(|_| random_case(&mut rng, most, precision)).collect())
 }
 

@@ -22,7 +22,7 @@ pub(super) struct Units {
 
 impl Units {
     pub(super) fn of(source: &Source) -> Self {
-        match &source.0 {
+        match &source.inputs {
             Inputs::Digits(digits) => {
                 Self { digits: Some(Arc::clone(digits)), next: 0, rng: random::generator(0) }
             }
@@ -49,10 +49,10 @@ impl Units {
 
 /// The sizes to run: four fixed ones for the digits, else random ones up to what the device works through.
 pub(super) fn sizes(device: &Device, source: &Source, fixed: [usize; 4]) -> Vec<usize> {
-    match &source.0 {
+    match &source.inputs {
         Inputs::Digits(_) => fixed.to_vec(),
         &Inputs::Random(seed) => {
-            let (limits, mut rng) = (Limits::of(device), random::generator(!seed));
+            let (limits, mut rng) = (Limits::of(source.scale(device)), random::generator(!seed));
             (0..limits.cases).map(|_| random::length(&mut rng, limits.batch)).collect()
         }
     }

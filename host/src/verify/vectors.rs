@@ -67,7 +67,7 @@ type Run<T> = fn(&Device, &mut Case<'_, T>) -> Result<(), Error>;
 fn check<T: Number>(name: &'static str, dtype: DType, run: Run<T>) -> Check {
     Check::new(name, dtype, move |device, source, tally| {
         let mut units = Units::of(source);
-        let timed = matches!(source.0, Inputs::Digits(_));
+        let timed = matches!(source.inputs, Inputs::Digits(_));
         for size in units::sizes(device, source, [1, 64, 333, 500]) {
             let (rows, columns) = (size.min(700), 1 + units.below(700.min(size) + 1));
             let mut values = |len: usize| -> Vec<T> {
