@@ -13,7 +13,14 @@ fn rings(criterion: &mut Criterion) {
     let lines = Arc::new(HostWords::zeroed(CAPACITY * LINE_WORDS));
     let completions = Arc::new(HostWords::zeroed(CAPACITY));
     let rings = Rings::new(lines, Arc::clone(&completions), 1, CAPACITY, &[1]).expect("one ring");
-    let item = ItemDescriptor { first: 0, count: 1, blocks: 1, needs: [Need::NONE; NEEDS] };
+    let item = ItemDescriptor {
+        first: 0,
+        count: 1,
+        blocks: 1,
+        edition: 0,
+        reaches_host: false,
+        needs: [Need::NONE; NEEDS],
+    };
     let mut group = criterion.benchmark_group("rings");
     group.bench_function("push, completion and reap", |bencher| {
         bencher.iter(|| {

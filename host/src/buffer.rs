@@ -304,7 +304,12 @@ impl<T: Pod> Buffer<T> {
         match recording::current_use() {
             Some(user) => {
                 let home = match &self.storage {
-                    Storage::Cuda(_, buffer) => Some(buffer.home()),
+                    Storage::Cuda(_, buffer) => {
+                        if buffer.is_mapped() {
+                            user.reach_host();
+                        }
+                        Some(buffer.home())
+                    }
                     Storage::Host(_) => None,
                 };
                 self.users.add(&user, home);

@@ -15,7 +15,7 @@
 //! let completions = Arc::new(HostWords::zeroed(rings * capacity));
 //! let rings = Rings::new(lines, Arc::clone(&completions), rings, capacity, &[1, 1])?;
 //!
-//! let item = ItemDescriptor { first: 0, count: 3, blocks: 1, needs: [Need::NONE; NEEDS] };
+//! let item = ItemDescriptor { first: 0, count: 3, blocks: 1, edition: 0, reaches_host: false, needs: [Need::NONE; NEEDS] };
 //! let a = rings.try_push(0, item, "a")?;
 //! let b = rings.try_push_after(1, item, &[a], "b")?;
 //! assert!(!rings.is_complete(a) && rings.depths().eq([1, 1]));

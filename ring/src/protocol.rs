@@ -2,8 +2,8 @@
 //! thread can call, and what `tests/model/` explores.
 
 use kasmina_types::manifold::{
-    DESCRIPTOR_WORDS, ItemDescriptor, LINE_WORDS, NEEDS, NO_RING, Need, data_of, has_reached,
-    tag_of, tagged,
+    DESCRIPTOR_WORDS, ItemDescriptor, LINE_WORDS, NEEDS, NO_RING, Need, counts_of, data_of,
+    has_reached, tag_of, tagged,
 };
 
 /// The place of an item in its ring. `capacity` is a power of two, so that the number on the wire, which wraps around,
@@ -44,7 +44,8 @@ pub fn descriptor_of(line: &[u64; LINE_WORDS]) -> ItemDescriptor {
         let first = DESCRIPTOR_WORDS - 2 * (NEEDS - index);
         *need = Need { ring: data(first), sequence: data(first + 1) };
     }
-    ItemDescriptor { first: data(0), count: data(1), blocks: data(2), needs }
+    let (count, blocks, edition, reaches_host) = counts_of(data(1), data(2));
+    ItemDescriptor { first: data(0), count, blocks, edition, reaches_host, needs }
 }
 
 /// Whether a need is met where `done` is the last complete item of its ring; `None` stands for no need.

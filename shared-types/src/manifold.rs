@@ -111,6 +111,11 @@ impl Need {
     pub const NONE: Self = Self { ring: NO_RING, sequence: 0 };
 }
 
+/// Count, blocks, edition and whether the host's memory is written, as an item's second and third word have them.
+pub const fn counts_of(second: u32, third: u32) -> (u32, u32, u32, bool) {
+    (second & 0xffff, third & 0xffff, second >> 16 | third & 0x7fff_0000, third >> 31 != 0)
+}
+
 /// What the host asks for: a run of operations, once the needs are met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ItemDescriptor {
@@ -118,8 +123,13 @@ pub struct ItemDescriptor {
     pub first: u32,
     /// Operations, 0 to [`MAX_OPERATIONS`], one after the other.
     pub count: u32,
-    /// Blocks of the group that take part: 1 or more, no more than it has. They meet between two operations.
+    /// Blocks of the group that take part: 1 or more, no more than it has and than `u16::MAX`. They meet between two operations.
     pub blocks: u32,
+    /// When the operations were written, of all that were, in 31 bits: a block that carried out the same `first` and `count`
+    /// of the same edition last need not read them again. 0 where that is not known: they are always read.
+    pub edition: u32,
+    /// Whether an operation writes memory of the host.
+    pub reaches_host: bool,
     /// Items that are complete before this one begins, from the first place on.
     pub needs: [Need; NEEDS],
 }
@@ -128,7 +138,11 @@ impl ItemDescriptor {
     /// The words as they lie in a line, without the sequence number.
     pub fn words(&self) -> [u32; DESCRIPTOR_WORDS] {
         let mut words = [0; DESCRIPTOR_WORDS];
-        [words[0], words[1], words[2]] = [self.first, self.count, self.blocks];
+        // Of 16 bits each; an item with more is one without blocks, which the device refuses.
+        let fits = self.count.max(self.blocks) <= 0xffff;
+        let (count, blocks) = if fits { (self.count, self.blocks) } else { (0, 0) };
+        let high = self.edition & 0x7fff_0000 | u32::from(self.reaches_host) << 31;
+        [words[0], words[1], words[2]] = [self.first, count | self.edition << 16, blocks | high];
         for (pair, need) in words[3..].chunks_exact_mut(2).zip(&self.needs) {
             pair.copy_from_slice(&[need.ring, need.sequence]);
         }
@@ -299,7 +313,15 @@ mod tests {
         let word = tagged(7, u32::MAX);
         assert_eq!((data_of(word), tag_of(word)), (7, u32::MAX));
         let needs = [Need { ring: 3, sequence: 9 }, Need::NONE, Need::NONE, Need::NONE];
-        let words = ItemDescriptor { first: 1, count: 2, blocks: 4, needs }.words();
-        assert_eq!(words[..6], [1, 2, 4, 3, 9, NO_RING]);
+        let (edition, reaches_host) = (0, false);
+        let item = ItemDescriptor { first: 1, count: 2, blocks: 4, edition, reaches_host, needs };
+        assert_eq!(item.words()[..6], [1, 2, 4, 3, 9, NO_RING]);
+        let counts = |item: ItemDescriptor| counts_of(item.words()[1], item.words()[2]);
+        let edition = 0x7654_3210;
+        assert_eq!(counts(ItemDescriptor { edition, ..item }), (2, 4, edition, false));
+        let reaches_host = true;
+        assert_eq!(counts(ItemDescriptor { reaches_host, ..item }), (2, 4, 0, true));
+        let many = ItemDescriptor { count: 0x1_0002, edition, ..item };
+        assert_eq!(counts(many), (0, 0, edition, false));
     }
 }

@@ -107,7 +107,7 @@ impl Desk {
 pub(super) struct Slots(Shared<u32, { SLOTS * OPERATION_WORDS }>);
 
 /// One for each operation that is used or on its way; a power of two.
-const SLOTS: usize = 4;
+pub(super) const SLOTS: usize = 4;
 
 /// Bytes of an operation, of which each lane brings a piece.
 const OPERATION_BYTES: usize = size_of::<Operation>();

@@ -68,7 +68,10 @@ unsafe fn reside<const DOMAINS: u32, const THREADS: u32>(p: Manifold) {
             let task = unsafe {
                 if rank == 0 { watch.look(p, group, blocks) } else { called(p, desk, group) }
             };
-            if let Task::Item(item) = task {
+            if let Task::Item(item) = task
+                && rank < item.blocks
+                && !(rank == 0 && watch.has_operations(&item))
+            {
                 // SAFETY: the item is inside the table; the block is through with all before it.
                 unsafe {
                     slots.bring(p, &item, 0);

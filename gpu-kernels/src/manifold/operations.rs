@@ -54,12 +54,11 @@ pub(super) unsafe fn carry_out<const DOMAINS: u32, const THREADS: u32>(
         let ((item, _), (code, _)) = unsafe { (desk.item(), slots.head(i)) };
         i += 1;
         let ends = !is_known || i == item.count;
-        if !ends {
-            slots.wait(&item, i);
-        }
+        // Of an item that ends nothing is on its way.
+        slots.wait(&item, if ends { item.count } else { i });
         // SAFETY: all of the item's blocks come here for each operation.
         if (!ends || item.blocks > 1) && !unsafe { meet(p, desk, item.blocks) }
-            || code == operation::HANG
+            || is_known && code == operation::HANG
         {
             return ItemStatus::Abandoned;
         }
@@ -114,6 +113,16 @@ unsafe fn one<const DOMAINS: u32, const THREADS: u32>(
     // registers costs all others.
     // SAFETY: the caller's contract, here and in each arm; operations without barriers may be left to some threads.
     unsafe {
+        // The shortest by a branch: where a table of branches leads to comes from memory.
+        if DOMAINS & domain::INFORMATION != 0 && hint::opaque(code) == operation::BELIEF_STEP_SMALL
+        {
+            let threads = SMALL_INFERENCE_BLOCK_THREADS;
+            if thread::thread_idx_x() < threads {
+                let sync = || thread::sync_team(PART_BARRIER, threads);
+                small::step::<f64, true>(slots.parameters(i), place, sync);
+            }
+            return;
+        }
         match code {
             operation::HANG => {
                 if thread::thread_idx_x() == 0 {
@@ -145,13 +154,6 @@ unsafe fn one<const DOMAINS: u32, const THREADS: u32>(
             operation::BELIEF_STEP_C256 if DOMAINS & domain::INFORMATION != 0 => {
                 type Sweep = Teams<f64, 2, 4, 1, 1, 1>;
                 infer::run::<Sweep, STEP, true>(slots.parameters(i), place);
-            }
-            operation::BELIEF_STEP_SMALL if DOMAINS & domain::INFORMATION != 0 => {
-                let threads = SMALL_INFERENCE_BLOCK_THREADS;
-                if thread::thread_idx_x() < threads {
-                    let sync = || thread::sync_team(PART_BARRIER, threads);
-                    small::step::<f64, true>(slots.parameters(i), place, sync);
-                }
             }
             operation::INFER_C64 if DOMAINS & domain::INFORMATION != 0 => {
                 type Sweep = Teams<f64, 2, 1, 1, 2, 1>;

@@ -5,11 +5,12 @@ use kasmina_device::shared::Shared;
 use kasmina_device::{hint, shared_array, thread, warp};
 use kasmina_types::manifold::{
     CONTROL_WORDS, Command, DESCRIPTOR_WORDS, GROUP_RINGS, GroupState, ItemPriority, ItemStatus,
-    LINE_WORDS, NO_RING, REPORT_WORDS, data_of, has_reached, report, ring_of, tag_of, tagged,
+    LINE_WORDS, NO_RING, REPORT_WORDS, counts_of, data_of, has_reached, report, ring_of, tag_of,
+    tagged,
 };
 use kasmina_types::{Manifold, Out};
 
-use super::desk::{Item, Task};
+use super::desk::{Item, SLOTS, Task};
 
 /// Lanes for the line of one ring.
 const HALF: u32 = LINE_WORDS as u32;
@@ -44,7 +45,13 @@ mod kept {
     pub(super) const BEGAN_AT: usize = 7;
     pub(super) const BEGAN_AT_NS: usize = 8;
     pub(super) const REPORTED_AT: usize = 9;
-    pub(super) const WORDS: usize = 10;
+    /// Edition and place of the operations of the item that was found last, and of those that are in the slots, edition 0 for
+    /// none.
+    pub(super) const OPERATIONS: usize = 10;
+    pub(super) const IN_SLOTS: usize = 11;
+    /// Whether that item writes memory of the host.
+    pub(super) const REACHES_HOST: usize = 12;
+    pub(super) const WORDS: usize = 13;
 }
 
 impl Watch {
@@ -74,6 +81,7 @@ impl Watch {
         if lane == 0 {
             let now = thread::clock();
             self.keep(kept::BUSY, 0);
+            self.keep(kept::IN_SLOTS, 0);
             self.keep(kept::BEGAN_AT, now);
             self.keep(kept::BEGAN_AT_NS, thread::clock_ns());
             self.keep(kept::REPORTED_AT, now);
@@ -156,7 +164,8 @@ impl Watch {
             let taken = if of(ready, 0) { 0 } else { 1 };
             if of(ready, taken) {
                 let word = |i: u32| warp::shuffle(warp::FULL_MASK, data, taken * HALF + i);
-                let item = Item { first: word(0), count: word(1), blocks: word(2) };
+                let (count, wanted, edition, reaches_host) = counts_of(word(1), word(2));
+                let item = Item { first: word(0), count, blocks: wanted };
                 if place == 0 && half == taken {
                     self.keep(kept::NEXT + half as usize, next.wrapping_add(1).into());
                 }
@@ -174,10 +183,13 @@ impl Watch {
                 let operations = p.operations.len() as u64;
                 let fits = of(known, taken)
                     && u64::from(item.first) + u64::from(item.count) <= operations
-                    && item.count <= kasmina_types::manifold::MAX_OPERATIONS
                     && item.blocks >= 1
                     && item.blocks <= blocks;
                 if fits && item.count > 0 {
+                    if lane == 0 {
+                        self.keep(kept::OPERATIONS, tagged(item.first, edition));
+                        self.keep(kept::REACHES_HOST, reaches_host.into());
+                    }
                     return Task::Item(item);
                 }
                 // Nobody else is needed, and there is nothing to be ordered before it but what it needs, which lanes have
@@ -186,7 +198,7 @@ impl Watch {
                 warp::sync_warp(warp::FULL_MASK);
                 if lane == 0 {
                     if words_of_line > HEAD {
-                        atomic::fence(Scope::Device);
+                        atomic::fence(Scope::System);
                     }
                     self.publish(p, status as u32);
                 }
@@ -221,6 +233,20 @@ impl Watch {
         }
     }
 
+    /// Whether the slots still have the operations of the item that was found last. From now on they do, if there is room for
+    /// all. The whole warp calls it.
+    #[inline(always)]
+    pub(super) fn has_operations(self, item: &Item) -> bool {
+        let mut has = false;
+        if thread::lane_idx() == 0 {
+            let operations = self.kept(kept::OPERATIONS);
+            has = tag_of(operations) != 0 && self.kept(kept::IN_SLOTS) == operations;
+            let stay = item.count as usize <= SLOTS;
+            self.keep(kept::IN_SLOTS, if stay { operations } else { 0 });
+        }
+        warp::any(warp::FULL_MASK, has)
+    }
+
     /// Says so once in a while. Lane 0 calls it.
     #[inline(always)]
     fn report_sometimes(self, p: &Manifold, group: u32) {
@@ -242,8 +268,8 @@ impl Watch {
 
     /// Completes the item that was found last, unless the host gave it up.
     ///
-    /// What an item writes is in the device's memory, which the host reads by copies and launches that it queues after it has
-    /// seen the item complete: so the fence is the device's. The system's would wait for the bus as well.
+    /// What is in the device's memory the host reads by copies and launches that it queues after it has seen the item
+    /// complete: for that the fence is the device's. The system's, for memory of the host, waits for the bus as well.
     ///
     /// # Safety
     /// Thread 0 calls it, behind a barrier of the block after the item's work.
@@ -252,7 +278,11 @@ impl Watch {
         if status == ItemStatus::Abandoned as u32 {
             return;
         }
-        atomic::fence(Scope::Device);
+        if self.kept(kept::REACHES_HOST) == 0 {
+            atomic::fence(Scope::Device);
+        } else {
+            atomic::fence(Scope::System);
+        }
         self.publish(p, status);
         let work = thread::clock() - self.kept(kept::TAKEN_AT);
         self.keep(kept::BUSY, self.kept(kept::BUSY) + work);

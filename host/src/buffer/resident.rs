@@ -17,6 +17,8 @@ pub(crate) struct ResidentUse {
     changed: Condvar,
     /// Whether something may be queued on one of the buffers that no item has waited for.
     touched: AtomicBool,
+    /// Whether one of them is the host's memory.
+    reaches_host: AtomicBool,
     /// The streams that the buffers are at home on.
     homes: Mutex<Vec<Stream>>,
     /// The executor, once the program is one's.
@@ -41,6 +43,7 @@ impl Default for ResidentUse {
             state: Mutex::default(),
             changed: Condvar::new(),
             touched: AtomicBool::new(true),
+            reaches_host: AtomicBool::new(false),
             homes: Mutex::default(),
             owner: OnceLock::new(),
             others: Mutex::default(),
@@ -82,6 +85,16 @@ impl ResidentUse {
         let owner_of = |other: &Weak<Self>| other.upgrade().and_then(|o| o.owner.get().copied());
         let foreign = others.iter().filter_map(owner_of).any(|other| other != owner);
         if foreign || *self.owner.get_or_init(|| owner) != owner { Err(()) } else { Ok(()) }
+    }
+
+    /// One of the buffers is memory of the host.
+    pub(super) fn reach_host(&self) {
+        self.reaches_host.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one of the buffers is memory of the host.
+    pub(crate) fn reaches_host(&self) -> bool {
+        self.reaches_host.load(Ordering::Relaxed)
     }
 
     /// An item is complete, or will never be carried out.

@@ -72,6 +72,11 @@ impl<T: Pod> CudaBuffer<T> {
         Ok(Self::from_allocation(allocation, len))
     }
 
+    /// Whether it is memory of the host.
+    pub fn is_mapped(&self) -> bool {
+        self.allocation.host.is_some()
+    }
+
     /// Elements.
     pub fn len(&self) -> usize {
         self.len

@@ -180,9 +180,9 @@ impl PersistentExecutor {
         if shared.presence() == Presence::Ended || shared.rings.close_reason().is_some() {
             return Err(shared.closed_error().into());
         }
-        let first = program.place_in(shared)?;
+        let at = program.place_in(shared)?;
         program.inner.buffers.begin()?;
-        let submitted = self.push(program, first, options);
+        let submitted = self.push(program, at, options);
         if submitted.is_err() {
             program.inner.buffers.end();
         }
@@ -192,7 +192,7 @@ impl PersistentExecutor {
     fn push(
         &self,
         program: &Program,
-        first: u32,
+        (first, edition): (u32, u32),
         options: &ItemOptions<'_>,
     ) -> Result<Ticket, Error> {
         let shared = &self.shared;
@@ -206,7 +206,15 @@ impl PersistentExecutor {
         }
         let count = program.len() as u32;
         let blocks = program.blocks();
-        let descriptor = ItemDescriptor { first, count, blocks, needs: [Need::NONE; NEEDS] };
+        let reaches_host = program.inner.buffers.reaches_host();
+        let descriptor = ItemDescriptor {
+            first,
+            count,
+            blocks,
+            edition,
+            reaches_host,
+            needs: [Need::NONE; NEEDS],
+        };
         let deadline = options.deadline.unwrap_or(shared.config.deadline);
         shared.least_deadline_ns.fetch_min(nanoseconds(deadline), Ordering::Relaxed);
         let submitted = Instant::now();
@@ -263,7 +271,15 @@ impl PersistentExecutor {
         blocks: u32,
     ) -> Ticket {
         program.inner.buffers.begin().expect("it has no buffers");
-        let descriptor = ItemDescriptor { first, count, blocks, needs: [Need::NONE; NEEDS] };
+        let (edition, reaches_host) = (0, false);
+        let descriptor = ItemDescriptor {
+            first,
+            count,
+            blocks,
+            edition,
+            reaches_host,
+            needs: [Need::NONE; NEEDS],
+        };
         let (submitted, deadline) = (Instant::now(), Duration::from_secs(10));
         let item = Item { program, submitted, deadline };
         let item = self.shared.rings.push(1, descriptor, item, None).expect("room");

@@ -35,6 +35,7 @@ pub(super) struct Inner {
 struct Place {
     of: Weak<Shared>,
     first: u32,
+    edition: u32,
     count: usize,
 }
 
@@ -161,11 +162,11 @@ impl Program {
         self.inner.blocks
     }
 
-    /// The first operation's place in the executor's table, which gets them if it has not.
+    /// The first operation's place in the executor's table, which gets them if it has not, and the edition of what is there.
     ///
     /// # Errors
     /// A program of another executor, or no room.
-    pub(super) fn place_in(&self, shared: &Arc<Shared>) -> Result<u32, crate::Error> {
+    pub(super) fn place_in(&self, shared: &Arc<Shared>) -> Result<(u32, u32), crate::Error> {
         if self.inner.buffers.own(shared.owner).is_err() {
             return Err(PersistentError::Foreign { what: "program" }.into());
         }
@@ -173,15 +174,15 @@ impl Program {
         if let Some(place) = &*place
             && Weak::ptr_eq(&place.of, &Arc::downgrade(shared))
         {
-            return Ok(place.first);
+            return Ok((place.first, place.edition));
         }
         // An executor in the place of one that failed: nothing of that is out any more.
-        let first = shared.put_operations(&self.inner.name, &self.inner.operations)?;
-        let of = Arc::downgrade(shared);
-        if let Some(old) = place.replace(Place { of, first, count: self.inner.operations.len() }) {
+        let (first, edition) = shared.put_operations(&self.inner.name, &self.inner.operations)?;
+        let (of, count) = (Arc::downgrade(shared), self.inner.operations.len());
+        if let Some(old) = place.replace(Place { of, first, edition, count }) {
             old.free();
         }
-        Ok(first)
+        Ok((first, edition))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the executor, its tickets, its programs and its watchdog share.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,9 @@ pub(super) enum Presence {
     Ended = 3,
 }
 
+/// Numbers of editions. A block would have to rest while as many are written to mistake one for another.
+const EDITIONS: u32 = (1 << 31) - 1;
+
 pub(super) struct Shared {
     /// Names this executor, and those that took its place.
     pub(super) owner: u64,
@@ -50,6 +53,8 @@ pub(super) struct Shared {
     control: SharedWords,
     presence: AtomicU8,
     places: Mutex<Places>,
+    /// Times that something was written into the table.
+    editions: AtomicU32,
     pub(super) counters: Counters,
     pub(super) made: Instant,
     fault: OnceLock<Arc<Fault>>,
@@ -90,6 +95,7 @@ impl Shared {
             resident: Mutex::new(resident),
             presence: AtomicU8::new(Presence::Away as u8),
             places,
+            editions: AtomicU32::new(0),
             counters: Counters::new(),
             made: Instant::now(),
             fault: OnceLock::new(),
@@ -266,15 +272,15 @@ impl Shared {
         }
     }
 
-    /// Puts a program's operations into the table; answers the first one's place.
+    /// Puts a program's operations into the table; answers the first one's place, and the edition of what is there now.
     pub(super) fn put_operations(
         &self,
         program: &str,
         operations: &[Operation],
-    ) -> Result<u32, Error> {
+    ) -> Result<(u32, u32), Error> {
         let needed = operations.len();
         if needed == 0 {
-            return Ok(0);
+            return Ok((0, 0));
         }
         let taken = self.places().take(needed);
         let first = taken.map_err(|free| PersistentError::TableFull {
@@ -287,7 +293,8 @@ impl Shared {
             self.free_operations(first as u32, needed);
             return Err(why);
         }
-        Ok(first as u32)
+        let edition = self.editions.fetch_add(1, Ordering::Relaxed) % EDITIONS + 1;
+        Ok((first as u32, edition))
     }
 
     pub(super) fn free_operations(&self, first: u32, count: usize) {

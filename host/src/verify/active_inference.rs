@@ -101,7 +101,8 @@ fn cases(device: &Device, source: &Source, dtype: DType) -> Vec<Case> {
                 .map(|(models, m, n)| (models, m, n, Spectrum::Close))
                 .collect();
             // The kernels for many states, which random shapes of the executor's do not come to.
-            shapes.extend([(1, 3, 2000, Spectrum::Apart), (1, 3, 5000, Spectrum::Apart)]);
+            let many = [(20, 200), (10, 700), (3, 2000), (3, 5000)];
+            shapes.extend(many.map(|(m, n)| (1, m, n, Spectrum::Apart)));
             shapes
                 .into_iter()
                 .map(|(models, m, n, spectrum)| {

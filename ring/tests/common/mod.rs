@@ -66,6 +66,8 @@ pub(crate) fn item(first: u32) -> ItemDescriptor {
         first,
         count: 1,
         blocks: 1,
+        edition: 0,
+        reaches_host: false,
         needs: [Need { ring: NO_RING, sequence: 0 }; NEEDS],
     }
 }

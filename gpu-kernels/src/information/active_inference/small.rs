@@ -81,13 +81,12 @@ pub(crate) unsafe fn step<T: Scalar, const C: bool>(
         unsafe {
             if takes_rows {
                 let jacobian: In<T, C> = p.jacobian.cast();
-                let (row, column) = ((warp * ROWS) as u32, 2 * lane as u32);
-                let rows = if column < p.stride { p.observations } else { 0 };
-                let first = (first_row + row) * p.stride + column;
+                let (row, column, stride) = (warp * ROWS, 2 * lane, p.stride as usize);
+                let rows = if column < stride { p.observations as usize } else { 0 };
+                let first = (first_row as usize + row) * stride + column;
                 unroll!(k in ROWS => {
-                    if row + (k as u32) < rows {
-                        let at = first + k as u32 * p.stride;
-                        j[k] = jacobian.load_vector(at as usize, LoadHint::Streaming);
+                    if row + k < rows {
+                        j[k] = jacobian.load_vector(first + k * stride, LoadHint::Streaming);
                     }
                 });
             } else if takes_columns {

@@ -38,7 +38,7 @@ pub(super) fn group(device: &Device) -> Result<Group<'_>, BenchError> {
         }
         _ => group.lacks(CASE, way::GRAPH, NO_GRAPHS),
     }
-    let executor = match executor(device, Domains::All)? {
+    let executor = match executor(device, Domains::Linear)? {
         Ok(executor) => executor,
         Err(reason) => {
             for (case, way) in [(CASE, way::ITEM), (EMPTY, way::ITEM)] {
