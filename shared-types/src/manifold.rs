@@ -16,7 +16,11 @@ use crate::view::{In, Out};
 pub const LINE_WORDS: usize = 16;
 
 /// Words of a line that a descriptor takes.
-pub const DESCRIPTOR_WORDS: usize = 3 + 2 * NEEDS;
+pub const DESCRIPTOR_WORDS: usize = HEAD_WORDS - 1 + 2 * NEEDS;
+
+/// The first words of a line, its *head*: what is to be done, and the ring of the first need. Where that is [`NO_RING`]
+/// the device looks at no word behind it, so an item's needs are in the first places ([`names_need`]).
+pub const HEAD_WORDS: usize = 4;
 
 /// Items that a descriptor can wait for.
 pub const NEEDS: usize = 4;
@@ -97,6 +101,13 @@ pub const fn data_of(word: u64) -> u32 {
     word as u32
 }
 
+/// Whether the last word of the head of item `sequence`'s line has come and names the ring of a need. Then the item is what
+/// all words of its descriptor say; else it is what the head says.
+#[inline(always)]
+pub const fn names_need(word: u64, sequence: u32) -> bool {
+    tag_of(word) == sequence && data_of(word) != NO_RING
+}
+
 /// An item that another waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Need {
@@ -120,7 +131,7 @@ pub struct ItemDescriptor {
     pub count: u32,
     /// Blocks of the group that take part: 1 or more, no more than it has. They meet between two operations.
     pub blocks: u32,
-    /// Items that are complete before this one begins.
+    /// Items that are complete before this one begins. In a line they have the first places.
     pub needs: [Need; NEEDS],
 }
 
@@ -301,5 +312,7 @@ mod tests {
         let needs = [Need { ring: 3, sequence: 9 }, Need::NONE, Need::NONE, Need::NONE];
         let words = ItemDescriptor { first: 1, count: 2, blocks: 4, needs }.words();
         assert_eq!(words[..6], [1, 2, 4, 3, 9, NO_RING]);
+        let names = |data| names_need(tagged(data, 5), 5);
+        assert!(names(3) && !names(NO_RING) && !names_need(tagged(3, 4), 5));
     }
 }
