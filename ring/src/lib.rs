@@ -54,8 +54,9 @@
 //!
 //! - **No line is taken torn.** Words become visible in any order. A line has come when the tags of the words that say
 //!   something are the number that the device expects next; what was in the place before has a tag `capacity` less. The
-//!   fourth word, the ring of the first need, says whether there are needs: where there are none the device looks at no
-//!   word behind it. So an item's needs have to be in the first places, as pushing puts them.
+//!   fourth word, the ring of the first need and the last of the line's *head*, says whether there are needs: where there
+//!   are none the device looks at no word behind it, unless the group's other line has needs. So an item's needs have to be
+//!   in the first places, as pushing puts them, and every word of the line has to be written.
 //! - **No line is overwritten early.** Its place is used again once the completion of the item before has been reaped.
 //!   So has that completion's word been read before the device writes the next one there.
 //! - **Order.** The items of a ring are carried out in their order. Items of different rings have an order only by
@@ -85,8 +86,9 @@
 //!
 //! # What is checked
 //!
-//! `tests/model/` explores all states of a small host and device that follow this protocol; `tests/loom.rs` explores
-//! the interleavings of this crate's own threads; `tests/rings.rs` has its behaviour, and a device that is a thread.
+//! `tests/model/` explores all states of a small host and device that follow this protocol, with every mix of old and new
+//! words that a look at a line can find; `tests/loom.rs` explores the interleavings of this crate's own threads;
+//! `tests/rings.rs` has its behaviour, and a device that is a thread.
 
 mod error;
 pub mod protocol;

@@ -2,8 +2,8 @@
 //! thread can call, and what `tests/model/` explores.
 
 use kasmina_types::manifold::{
-    DESCRIPTOR_WORDS, ItemDescriptor, LINE_WORDS, NEEDS, NO_RING, Need, counts_of, data_of,
-    has_reached, tag_of, tagged,
+    DESCRIPTOR_WORDS, HEAD_WORDS, ItemDescriptor, LINE_WORDS, NEEDS, NO_RING, Need, counts_of,
+    data_of, has_reached, tag_of, tagged,
 };
 
 /// The place of an item in its ring. `capacity` is a power of two, so that the number on the wire, which wraps around,
@@ -20,6 +20,14 @@ pub const fn has_room(oldest: u64, next: u64, capacity: u64) -> bool {
     next.wrapping_sub(oldest) < capacity
 }
 
+/// Writes a need to the first place that is free; answers whether there was one. So needs are in the first places, which a
+/// device relies on that goes by a line's head.
+#[inline]
+pub fn add_need(needs: &mut [Need; NEEDS], need: Need) -> bool {
+    let free = needs.iter_mut().find(|place| place.ring == NO_RING);
+    free.map(|place| *place = need).is_some()
+}
+
 /// The words of an item's line: the descriptor's, and zeros behind them, all tagged.
 #[inline]
 pub fn line_words(descriptor: &ItemDescriptor, sequence: u32) -> [u64; LINE_WORDS] {
@@ -30,19 +38,29 @@ pub fn line_words(descriptor: &ItemDescriptor, sequence: u32) -> [u64; LINE_WORD
     words
 }
 
-/// Whether a line's words are all of that item.
+/// The words of a line that a look goes by, from the first on: the head, or all of the descriptor where
+/// [`names_need`](kasmina_types::manifold::names_need) finds a need. A look at several lines goes by all words of each
+/// where one of them names a need.
 #[inline]
-pub fn has_come(line: &[u64], sequence: u32) -> bool {
-    line.iter().all(|&word| tag_of(word) == sequence)
+pub const fn words_of_look(names_need: bool) -> usize {
+    if names_need { DESCRIPTOR_WORDS } else { HEAD_WORDS }
 }
 
-/// What a line that has come asks for.
+/// Whether words of a line, those that a look goes by, are all of that item.
+#[inline]
+pub fn has_come(words: &[u64], sequence: u32) -> bool {
+    words.iter().all(|&word| tag_of(word) == sequence)
+}
+
+/// What a line that has come asks for. Where the head names no need, the words behind it may be of an earlier item.
 pub fn descriptor_of(line: &[u64; LINE_WORDS]) -> ItemDescriptor {
     let data = |index: usize| data_of(line[index]);
     let mut needs = [Need::NONE; NEEDS];
-    for (index, need) in needs.iter_mut().enumerate() {
-        let first = DESCRIPTOR_WORDS - 2 * (NEEDS - index);
-        *need = Need { ring: data(first), sequence: data(first + 1) };
+    if data(HEAD_WORDS - 1) != NO_RING {
+        for (index, need) in needs.iter_mut().enumerate() {
+            let first = DESCRIPTOR_WORDS - 2 * (NEEDS - index);
+            *need = Need { ring: data(first), sequence: data(first + 1) };
+        }
     }
     let (count, blocks, edition, reaches_host) = counts_of(data(1), data(2));
     ItemDescriptor { first: data(0), count, blocks, edition, reaches_host, needs }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use kasmina_types::manifold::{ItemDescriptor, LINE_WORDS, NEEDS, NO_RING, Need, tagged};
 
 use crate::error::{CloseReason, PushError, Refusal, RingsError};
-use crate::protocol::{self, has_room, place_of, wire};
+use crate::protocol::{self, add_need, has_room, place_of, wire};
 use crate::ring::{Record, Ring, State};
 use crate::sync::{self, AtomicBool, AtomicU64, Mutex, Ordering};
 use crate::words::Words;
@@ -249,12 +249,9 @@ impl<W: Words, T> Rings<W, T> {
         let Some(place) = self.rings.get(ring as usize) else {
             return Err(Refusal::NoSuchRing { ring, rings: self.rings.len() });
         };
-        let mut free = 0;
         let mut needs = [Need::NONE; NEEDS];
         let mut keep = |need| {
-            *needs.get_mut(free).ok_or(Refusal::TooManyNeeds)? = need;
-            free += 1;
-            Ok(())
+            if add_need(&mut needs, need) { Ok(()) } else { Err(Refusal::TooManyNeeds) }
         };
         for need in descriptor.needs {
             if need.ring == NO_RING {
@@ -293,8 +290,8 @@ impl<W: Words, T> Rings<W, T> {
         payload: T,
     ) -> Ticket {
         let line = self.index(ring, state.next) * LINE_WORDS;
-        // In any order: the device takes the line once each word that it goes by has the item's tag. Those are the first four
-        // where the first need is none, so `check` packs needs from the first place on.
+        // In any order, and all of them: the device takes the line once each word that it goes by has the item's tag. Those
+        // are the head's, or more, where the first need is none, so `check` puts needs in the first places.
         let words = protocol::line_words(&descriptor, wire(state.next));
         for (index, word) in words.into_iter().enumerate() {
             self.lines.store(line + index, word);

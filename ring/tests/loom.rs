@@ -1,9 +1,8 @@
 //! The interleavings of the crate's own threads, explored by loom: `cargo test --release -p kasmina-ring --features loom
 //! --test loom`.
 //!
-//! Every model is bounded to [`PREEMPTIONS`] involuntary switches of thread. Of a line's words the first and the third
-//! are loom's, so that a device can see a line in part; the others are std's, with nothing to explore. loom looks for
-//! deadlocks, so a lost wake-up ends a model with an error.
+//! Every model is bounded to [`PREEMPTIONS`] involuntary switches of thread. Of a line's words [`EXPLORED`] are loom's, so
+//! that a device can see a line in part; the others are std's, with nothing to explore. loom looks for deadlocks, so a lost wake-up ends a model with an error.
 
 mod common;
 
@@ -14,7 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use common::{Device, item};
 use kasmina_ring::{CloseReason, Refusal, Rings, WaitError, Words};
-use kasmina_types::manifold::LINE_WORDS;
+use kasmina_types::manifold::{HEAD_WORDS, LINE_WORDS};
 use loom::sync::atomic::{AtomicU64, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
@@ -28,8 +27,8 @@ const BRANCHES: usize = 10_000;
 /// Lines of each ring.
 const CAPACITY: usize = 2;
 
-/// Words of a line that are explored: `first` and `blocks`, which differ from what was there before.
-const EXPLORED: [usize; 2] = [0, 2];
+/// Words of a line that are explored: the first and the last of the head, and the one behind it.
+const EXPLORED: [usize; 3] = [0, HEAD_WORDS - 1, HEAD_WORDS];
 
 /// Words some of which are loom's; all of them where `stride`, the words of a line, is 1.
 struct Memory {
@@ -53,12 +52,11 @@ impl Memory {
     }
 
     fn explored(&self, index: usize) -> Option<&AtomicU64> {
-        let before = if self.stride == 1 {
-            index
-        } else {
-            index / self.stride * 2 + usize::from(!index.is_multiple_of(self.stride))
-        };
-        Self::is_explored(index, self.stride).then(|| &self.explored[before])
+        if self.stride == 1 {
+            return self.explored.get(index);
+        }
+        let place = EXPLORED.iter().position(|&word| word == index % self.stride)?;
+        self.explored.get(index / self.stride * EXPLORED.len() + place)
     }
 }
 
@@ -186,6 +184,38 @@ fn two_pushers_wait_for_room() {
         sequences.sort_unstable();
         payloads.sort_unstable();
         assert_eq!((sequences, payloads), ([3, 4], vec![0, 1, 2, 3]));
+    });
+}
+
+/// The device looks behind the head of a line where that names a need, and sees those words in part. What was there before
+/// would be a need that is met.
+#[test]
+fn a_device_sees_needs_whole() {
+    explore("a pusher of an item and of one that needs it, beside a device", || {
+        let (host, mut device) = make(&[3, 3]);
+        let pusher = {
+            let host = host.clone();
+            thread::spawn(move || {
+                let needed = host.try_push(1, item(0), 0).expect("room");
+                host.try_push_after(0, item(1), &[needed], 1).expect("room");
+                needed.need()
+            })
+        };
+        // The device looks first at the ring of the item that waits.
+        let mut taken = Vec::new();
+        while taken.len() < 2 {
+            let carry_out = |_, item| {
+                taken.push(item);
+                0
+            };
+            if !device.step(carry_out) {
+                thread::yield_now();
+            }
+        }
+        let mut needing = item(1);
+        needing.needs[0] = pusher.join().expect("no panic");
+        assert_eq!(taken, [item(0), needing]);
+        assert_eq!(host.reap(|_| {}), 2);
     });
 }
 

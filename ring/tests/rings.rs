@@ -16,7 +16,7 @@ use kasmina_ring::{
     CloseReason, Completion, Failure, HostWords, KEPT_FAILURES, Refusal, Rings, RingsError, Ticket,
     WaitError, Words,
 };
-use kasmina_types::manifold::{ItemStatus, LINE_WORDS, NEEDS, Need, tag_of};
+use kasmina_types::manifold::{HEAD_WORDS, ItemStatus, LINE_WORDS, NEEDS, Need, data_of, tag_of};
 
 type Shared = Arc<HostWords>;
 type Made<T> = (Rings<Shared, T>, Device<Shared>);
@@ -148,6 +148,39 @@ fn needs_are_checked_and_those_met_are_left_out() {
     let refused = rings.try_push_after(1, item(0), &[foreign], ()).expect_err("of others");
     assert!(matches!(refused.refusal, Refusal::NeedNotPushed(_)));
     assert!(matches!(rings.status(foreign), Some(Err(WaitError::NotPushed))));
+}
+
+/// The device looks at no word behind a head that names no need.
+#[test]
+fn needs_stand_in_the_first_places_of_a_line() {
+    let (rings, mut device) = make::<()>(1 << 10, &[1, 1]);
+    let push = |ring| rings.try_push(ring, item(0), ()).expect("room");
+    let complete = push(0);
+    device.complete(0, 0);
+    reaped(&rings);
+    let (first, second) = (push(0), push(0));
+    // Each place of the descriptor: free, with a need that was met, or with one of two that were not.
+    let kinds = [Need::NONE, complete.need(), first.need(), second.need()];
+    for choice in 0..kinds.len().pow(NEEDS as u32) {
+        let place = |index: usize| kinds[choice >> (2 * index) & 3];
+        let mut item = item(7);
+        item.needs = std::array::from_fn(place);
+        let is_out = |need: &Need| ![Need::NONE, complete.need()].contains(need);
+        let mut expected: Vec<_> = item.needs.into_iter().filter(is_out).collect();
+        let mut after = Vec::new();
+        if expected.len() < NEEDS && choice % 3 == 0 {
+            after = vec![complete, second];
+            expected.push(second.need());
+        }
+        expected.resize(NEEDS, Need::NONE);
+        let ticket = rings.try_push_after(1, item, &after, ()).expect("room");
+        let line = (rings.capacity() + ticket.sequence() as usize) * LINE_WORDS;
+        let data = |word| data_of(device.lines.load(line + word));
+        let places = (0..NEEDS).map(|place| HEAD_WORDS - 1 + 2 * place);
+        let written: Vec<_> =
+            places.map(|word| Need { ring: data(word), sequence: data(word + 1) }).collect();
+        assert_eq!(written, expected, "{:?}", item.needs);
+    }
 }
 
 #[test]

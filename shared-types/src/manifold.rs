@@ -2,8 +2,9 @@
 //!
 //! A resident grid is cut into *groups* of blocks, each of which works on one item at a time. A group has two *rings* of
 //! descriptor lines in mapped memory, one for each [`ItemPriority`]; the host writes lines, the group's first block reads
-//! them. Every word of a line carries the sequence number of its item beside its data, so that a line that has come in
-//! part is never taken for a whole one, whatever the order in which its words become visible. An item is a run of
+//! them. Every word of a line carries the sequence number of its item beside its data, so that an item whose line
+//! has come in part is never taken, whatever the order in which the words become visible: it is taken once those that say
+//! something have come, its head alone where it needs no other item. An item is a run of
 //! [`Operation`]s, which lie in a table in the device's memory. When all are done, the device writes the item's sequence
 //! number and status to the place of the line in `completions`, and that order is the order of the ring.
 //!
@@ -16,7 +17,11 @@ use crate::view::{In, Out};
 pub const LINE_WORDS: usize = 16;
 
 /// Words of a line that a descriptor takes.
-pub const DESCRIPTOR_WORDS: usize = 3 + 2 * NEEDS;
+pub const DESCRIPTOR_WORDS: usize = HEAD_WORDS - 1 + 2 * NEEDS;
+
+/// The first words of a line, its *head*: what is to be done, and the ring of the first need. Where that is [`NO_RING`]
+/// the device looks at no word behind it, so an item's needs are in the first places ([`names_need`]).
+pub const HEAD_WORDS: usize = 4;
 
 /// Items that a descriptor can wait for.
 pub const NEEDS: usize = 4;
@@ -97,6 +102,13 @@ pub const fn data_of(word: u64) -> u32 {
     word as u32
 }
 
+/// Whether the last word of the head of item `sequence`'s line has come and names the ring of a need. Then the item is what
+/// all words of its descriptor say; else it is what the head says.
+#[inline(always)]
+pub const fn names_need(word: u64, sequence: u32) -> bool {
+    tag_of(word) == sequence && data_of(word) != NO_RING
+}
+
 /// An item that another waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Need {
@@ -130,7 +142,7 @@ pub struct ItemDescriptor {
     pub edition: u32,
     /// Whether an operation writes memory of the host.
     pub reaches_host: bool,
-    /// Items that are complete before this one begins, from the first place on.
+    /// Items that are complete before this one begins. In a line they have the first places.
     pub needs: [Need; NEEDS],
 }
 
@@ -323,5 +335,7 @@ mod tests {
         assert_eq!(counts(ItemDescriptor { reaches_host, ..item }), (2, 4, 0, true));
         let many = ItemDescriptor { count: 0x1_0002, edition, ..item };
         assert_eq!(counts(many), (0, 0, edition, false));
+        let names = |data| names_need(tagged(data, 5), 5);
+        assert!(names(3) && !names(NO_RING) && !names_need(tagged(3, 4), 5));
     }
 }

@@ -4,9 +4,9 @@ use kasmina_device::atomic::{self, Order, Scope};
 use kasmina_device::shared::Shared;
 use kasmina_device::{hint, shared_array, thread, warp};
 use kasmina_types::manifold::{
-    CONTROL_WORDS, Command, DESCRIPTOR_WORDS, GROUP_RINGS, GroupState, ItemPriority, ItemStatus,
-    LINE_WORDS, NO_RING, REPORT_WORDS, counts_of, data_of, has_reached, report, ring_of, tag_of,
-    tagged,
+    CONTROL_WORDS, Command, DESCRIPTOR_WORDS, GROUP_RINGS, GroupState, HEAD_WORDS, ItemPriority,
+    ItemStatus, LINE_WORDS, NO_RING, REPORT_WORDS, counts_of, data_of, has_reached, names_need,
+    report, ring_of, tag_of, tagged,
 };
 use kasmina_types::{Manifold, Out};
 
@@ -14,9 +14,8 @@ use super::desk::{Item, SLOTS, Task};
 
 /// Lanes for the line of one ring.
 const HALF: u32 = LINE_WORDS as u32;
-/// Words of a line that decide: what is to be done, and whether there is a need. The host writes an item's needs from the
-/// first place for one on. They are one sector, which is what a look reads over the bus of each line.
-const HEAD: u32 = 4;
+/// Words of a line that a look reads: they are one sector.
+const HEAD: u32 = HEAD_WORDS as u32;
 /// The lanes that read the command and the host's heartbeat, each the last of its half.
 const COMMAND_LANE: u32 = HALF - 1;
 const BEAT_LANE: u32 = 2 * HALF - 1;
@@ -137,7 +136,7 @@ impl Watch {
                 return Task::Leave(GroupState::Left as u32);
             }
             // An item with a need is what all of its words say.
-            let needs = place == HEAD - 1 && tag_of(word) == next && data_of(word) != NO_RING;
+            let needs = place == HEAD - 1 && names_need(word, next);
             let words_of_line =
                 if warp::any(warp::FULL_MASK, needs) { DESCRIPTOR_WORDS as u32 } else { HEAD };
             if (HEAD..words_of_line).contains(&place) {

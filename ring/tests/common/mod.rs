@@ -1,7 +1,9 @@
 //! A device that is a thread: the other side of the protocol over words in the host's memory.
 
 use kasmina_ring::{Words, protocol};
-use kasmina_types::manifold::{ItemDescriptor, LINE_WORDS, NEEDS, NO_RING, Need, tagged};
+use kasmina_types::manifold::{
+    HEAD_WORDS, ItemDescriptor, LINE_WORDS, NEEDS, NO_RING, Need, names_need, tagged,
+};
 
 /// Groups of two rings each, which carry items out by calling a function.
 pub(crate) struct Device<W> {
@@ -24,10 +26,16 @@ impl<W: Words> Device<W> {
         let expected = self.done[ring as usize].wrapping_add(1);
         let line = self.place(ring, expected) * LINE_WORDS;
         let mut words = [0; LINE_WORDS];
-        for (index, word) in words.iter_mut().enumerate() {
-            *word = self.lines.load(line + index);
-            if !protocol::has_come(&[*word], expected) {
+        let mut index = 0;
+        let mut count = HEAD_WORDS;
+        while index < count {
+            words[index] = self.lines.load(line + index);
+            if !protocol::has_come(&words[index..=index], expected) {
                 return None;
+            }
+            index += 1;
+            if index == HEAD_WORDS {
+                count = protocol::words_of_look(names_need(words[index - 1], expected));
             }
         }
         let item = protocol::descriptor_of(&words);

@@ -3,7 +3,7 @@
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash, Hasher};
 
-use crate::system::{Bounds, Broken, State};
+use crate::state::{Broken, Model, State};
 
 /// What a search found.
 pub(crate) struct Found {
@@ -15,8 +15,8 @@ pub(crate) struct Found {
     pub(crate) broken: Option<(Broken, Vec<String>)>,
 }
 
-/// Explores everything within the bounds.
-pub(crate) fn search(bounds: &Bounds) -> Found {
+/// Explores everything within the model's bounds.
+pub(crate) fn search(model: &Model) -> Found {
     let mut seen = Seen::default();
     seen.insert(State::first());
     let mut parents = vec![0_u32];
@@ -26,7 +26,7 @@ pub(crate) fn search(bounds: &Bounds) -> Found {
     while at < seen.states.len() {
         let state = seen.states[at];
         let mut broken = None;
-        state.steps(bounds, |step, result| {
+        state.steps(model, |step, result| {
             steps += 1;
             match result {
                 Ok(next) => {
@@ -35,7 +35,7 @@ pub(crate) fn search(bounds: &Bounds) -> Found {
                         parents.push(at as u32);
                     }
                     let is_plain = step.is_plain_work();
-                    if step.helps(bounds) {
+                    if step.helps(model) {
                         edges.all.push((index, at as u32, is_plain));
                     }
                 }
@@ -43,7 +43,7 @@ pub(crate) fn search(bounds: &Bounds) -> Found {
             }
         });
         if let Some((what, step)) = broken {
-            let mut trace = trace(&seen, &parents, at, bounds);
+            let mut trace = trace(&seen, &parents, at, model);
             trace.push(format!("{step:?}"));
             return Found { states: seen.states.len(), steps, broken: Some((what, trace)) };
         }
@@ -58,17 +58,17 @@ pub(crate) fn search(bounds: &Bounds) -> Found {
                 .dead_end(states, |is_plain| is_plain, State::runs)
                 .map(|at| ("a dead end: items stay outstanding until a new launch", at))
         });
-    let broken = dead_end.map(|(what, at)| (what, trace(&seen, &parents, at, bounds)));
+    let broken = dead_end.map(|(what, at)| (what, trace(&seen, &parents, at, model)));
     Found { states: states.len(), steps, broken }
 }
 
 /// The steps to a state.
-fn trace(seen: &Seen, parents: &[u32], mut at: usize, bounds: &Bounds) -> Vec<String> {
+fn trace(seen: &Seen, parents: &[u32], mut at: usize, model: &Model) -> Vec<String> {
     let mut trace = Vec::new();
     while at != 0 {
         let parent = parents[at] as usize;
         let mut taken = None;
-        seen.states[parent].steps(bounds, |step, result| {
+        seen.states[parent].steps(model, |step, result| {
             if taken.is_none() && result == Ok(seen.states[at]) {
                 taken = Some(format!("{step:?}"));
             }
@@ -107,7 +107,7 @@ impl Edges {
             sources[ends[to as usize] as usize] = from;
             ends[to as usize] += 1;
         }
-        let mut reaches: Vec<bool> = states.iter().map(|state| !state.has_outstanding()).collect();
+        let mut reaches: Vec<bool> = states.iter().map(State::is_over).collect();
         let mut open: Vec<u32> =
             (0..states.len() as u32).filter(|&i| reaches[i as usize]).collect();
         while let Some(to) = open.pop() {
