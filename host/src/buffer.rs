@@ -18,6 +18,8 @@ use host::HostMemory;
 use resident::Users;
 pub(crate) use resident::{Access, ResidentUse};
 pub use statistics::BufferStatistics;
+#[cfg(test)]
+pub(crate) use statistics::failures;
 use statistics::{Counted, change, check_limit};
 
 /// `len` elements in a device's memory: a GPU's, or the host's, aligned to 16 bytes.
@@ -167,7 +169,7 @@ impl<T: Pod> Buffer<T> {
     pub fn range_to_vec(&self, start: usize, len: usize) -> Result<Vec<T>, Error> {
         let _access = self.open()?;
         self.check_range(start, len)?;
-        change(|s| s.copies_out += 1);
+        self.count_copy_out()?;
         match &self.storage {
             Storage::Host(memory) => host::copy(&memory.as_slice()[start..][..len]),
             Storage::Cuda(gpu, buffer) => {
@@ -176,6 +178,21 @@ impl<T: Pod> Buffer<T> {
                 Ok(values)
             }
         }
+    }
+
+    /// The elements into `values`, once everything queued before is done: as [`Self::to_vec`], without asking for memory.
+    ///
+    /// # Errors
+    /// Another length, what the queued work ran into, or a failed call.
+    pub(crate) fn copy_to_slice(&self, values: &mut [T]) -> Result<(), Error> {
+        let _access = self.open()?;
+        check_length("copy from a buffer", "values", self.len(), values.len())?;
+        self.count_copy_out()?;
+        match &self.storage {
+            Storage::Host(memory) => values.copy_from_slice(memory.as_slice()),
+            Storage::Cuda(gpu, buffer) => buffer.copy_to_slice(values, gpu.stream())?,
+        }
+        Ok(())
     }
 
     /// Queues a copy of `source`, a buffer of the same length on the same device; nothing crosses to
@@ -238,7 +255,7 @@ impl<T: Pod> Buffer<T> {
     /// What the queued work ran into, the host's memory exhausted, or a failed call.
     pub fn to_vec(&self) -> Result<Vec<T>, Error> {
         let _access = self.open()?;
-        change(|s| s.copies_out += 1);
+        self.count_copy_out()?;
         match &self.storage {
             Storage::Host(memory) => host::copy(memory.as_slice()),
             Storage::Cuda(gpu, buffer) => {

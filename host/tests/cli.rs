@@ -114,7 +114,7 @@ fn wrong_usage_ends_with_2_and_says_why() {
         ("frobnicate", "unrecognized"),
         ("check --device cpu --only sum_i32 --json /no/such/folder/report.json", "/no/such/folder"),
         (
-            "layer forward --state /no/such --input /no/such --output /no/such",
+            "layer forward --state /no/such --input /no/such --output no_such",
             "cannot read /no/such",
         ),
     ] {

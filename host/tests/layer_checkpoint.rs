@@ -357,15 +357,14 @@ fn a_full_disk_leaves_the_old_checkpoint_and_no_litter() {
     let folder = folder();
     let before = fs::read(folder.path("c")).unwrap();
     for (place, why) in [
-        ("/dev/full", "No space left on device"),
-        ("@no/such/folder/out", "No such file or directory"),
-        ("@c/out", "Not a directory"),
+        ("/dev/full", "cannot write /dev/full"),
+        ("@no/such/folder/out", "the folder does not exist"),
+        ("@c/out", "the folder does not exist"),
         ("/proc/out", "cannot write /proc/out"),
     ] {
         let line = format!("layer step --state @c --epochs 1 --device cpu --output {place}");
         let output = folder.run(&line);
-        assert!(refused(&output).contains("cannot write"), "{place}: {}", stderr(&output));
-        assert!(stderr(&output).contains(why), "{place}: {}", stderr(&output));
+        assert!(refused(&output).contains(why), "{place}: {}", stderr(&output));
     }
     // A file may have one block of 512 bytes, which the checkpoint has more than.
     let script = "trap '' XFSZ; ulimit -f 1; exec \"$0\" \"$@\"";

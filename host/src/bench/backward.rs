@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::data::{self, Draw};
 use super::layer::{CHECKED_ROWS, CHECKED_VALUES, Checked, State};
-use super::{BenchError, Prepared, spread, timer, within};
+use super::{BenchError, Prepared, kasmina_layer, spread, timer, within};
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::error::Error;
@@ -27,6 +27,8 @@ pub(super) enum Passes {
     BackwardTma,
     /// The forward pass with telemetry, then the backward pass.
     Both,
+    /// The same by a `KasminaLayer` with its default configuration.
+    Layer,
 }
 
 impl Passes {
@@ -35,6 +37,7 @@ impl Passes {
             Self::Backward => "blend_backward",
             Self::BackwardTma => "blend_backward_tma",
             Self::Both => "layer_step",
+            Self::Layer => "kasmina_layer",
         }
     }
 
@@ -42,7 +45,7 @@ impl Passes {
     pub(super) fn arrays(self) -> usize {
         match self {
             Self::Backward | Self::BackwardTma => 3,
-            Self::Both => 5,
+            Self::Both | Self::Layer => 5,
         }
     }
 
@@ -51,7 +54,7 @@ impl Passes {
             Self::BackwardTma => Variant::Tma,
             Self::Backward => Variant::Plain,
             // What a user gets.
-            Self::Both => Variant::Auto,
+            Self::Both | Self::Layer => Variant::Auto,
         }
     }
 }
@@ -110,6 +113,9 @@ fn of<T: LayerElement + Draw>(
     passes: Passes,
     bytes: u64,
 ) -> Result<Prepared, BenchError> {
+    if passes == Passes::Layer {
+        return kasmina_layer::prepare::<T>(device, dtype, shape, state, bytes);
+    }
     let [batch, seeds, chunk] = shape;
     let elements = batch * seeds * chunk;
     let states = state.states(seeds, chunk);
@@ -129,7 +135,7 @@ fn of<T: LayerElement + Draw>(
             input: Buffer::from_slice(device, &data::draw::<T>(1 + set, elements))?,
             output: match passes {
                 Passes::Backward | Passes::BackwardTma => None,
-                Passes::Both => Some(Buffer::zeroed(device, elements)?),
+                Passes::Both | Passes::Layer => Some(Buffer::zeroed(device, elements)?),
             },
             grad_output: Buffer::from_slice(device, &data::draw::<T>(1001 + set, elements))?,
             grad_input: Buffer::zeroed(device, elements)?,
@@ -165,16 +171,20 @@ fn of<T: LayerElement + Draw>(
 }
 
 /// One result with its operands, on the host.
-struct Gradients<'a, T> {
-    shape: [usize; 3],
-    x: &'a [T],
-    g: &'a [T],
-    dx: &'a [T],
+pub(super) struct Gradients<'a, T> {
+    pub(super) shape: [usize; 3],
+    pub(super) x: &'a [T],
+    pub(super) g: &'a [T],
+    pub(super) dx: &'a [T],
 }
 
 impl<T: LayerElement> Gradients<'_, T> {
     /// The largest error of some rows; every element is written, and an identity keeps its bits.
-    fn check_input(&self, states: &SeedStates, tolerance: Tolerance) -> Result<f64, BenchError> {
+    pub(super) fn check_input(
+        &self,
+        states: &SeedStates,
+        tolerance: Tolerance,
+    ) -> Result<f64, BenchError> {
         let [batch, seeds, chunk] = self.shape;
         let hidden = seeds * chunk;
         let wrong = |what| {
@@ -206,7 +216,7 @@ impl<T: LayerElement> Gradients<'_, T> {
 
     /// What some seeds' parameters receive over all rows, and the gradients of the blueprints that no
     /// other seed trains.
-    fn check_parameters(
+    pub(super) fn check_parameters(
         &self,
         states: &SeedStates,
         got: &GradientValues,

@@ -370,6 +370,7 @@ fn gpu_backward() -> Vec<Case> {
     ] {
         cases.push(Case::backward(shape, dtype, state, Backward));
     }
+    cases.push(Case::backward([32, 1000, 64], F32, Third, Passes::Layer));
     cases
 }
 
@@ -525,7 +526,8 @@ fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
         cases.push(Case::backward(layer, dtype, State::Third, Passes::Backward));
     }
     cases.push(Case::backward(layer, F32, State::Mixed, Passes::Backward));
-    cases.push(Case::backward(layer, F32, State::Third, Passes::Both));
+    let third = |passes| Case::backward(layer, F32, State::Third, passes);
+    cases.extend([Passes::Both, Passes::Layer].map(third));
     for op in ReduceOp::ALL {
         cases.push(Case::reduce(op, F32, Cut::Whole(elements)));
     }

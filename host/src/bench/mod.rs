@@ -14,6 +14,7 @@ mod environment;
 mod error;
 mod fusion;
 mod gemv;
+mod kasmina_layer;
 mod layer;
 mod linear;
 mod normalization;
@@ -218,7 +219,12 @@ mod tests {
 
     #[test]
     fn cases_of_the_cpu_and_the_executor_are_right_and_timed() {
-        for (device, only) in [(Device::Cpu, "whole"), (Device::simt(), "blend_forward f32")] {
+        for (device, only) in [
+            (Device::Cpu, "whole"),
+            (Device::Cpu, "kasmina_layer f32"),
+            (Device::simt(), "blend_forward f32"),
+            (Device::simt(), "kasmina_layer f32"),
+        ] {
             let mut announced = Vec::new();
             let options = Options { only: vec![only.into()], quick: true };
             let document =

@@ -115,9 +115,43 @@ pub(super) fn change(how: impl FnOnce(&mut BufferStatistics)) {
 }
 
 impl<T: Pod> Buffer<T> {
+    /// Counts a copy to the host; in tests it fails where that was asked for.
+    pub(super) fn count_copy_out(&self) -> Result<(), Error> {
+        change(|s| s.copies_out += 1);
+        #[cfg(test)]
+        failures::next_copy_out(self.byte_len())?;
+        Ok(())
+    }
+
     /// Bytes of the elements.
     pub fn byte_len(&self) -> usize {
         self.len() * size_of::<T>()
+    }
+}
+
+/// Copies to the host that fail, for tests of what is left after one.
+#[cfg(test)]
+pub(crate) mod failures {
+    use std::cell::RefCell;
+    use std::ops::Range;
+
+    use crate::error::Error;
+
+    thread_local! {
+        static FAILING: RefCell<Range<u64>> = const { RefCell::new(0..0) };
+    }
+
+    /// Lets the calling thread's copies of these numbers, from 0, fail as if memory were exhausted.
+    pub(crate) fn fail_copies_out(failing: Range<u64>) {
+        FAILING.set(failing);
+    }
+
+    pub(super) fn next_copy_out(requested_bytes: usize) -> Result<(), Error> {
+        FAILING.with_borrow_mut(|failing| {
+            let fails = failing.contains(&0);
+            *failing = failing.start.saturating_sub(1)..failing.end.saturating_sub(1);
+            if fails { Err(Error::OutOfMemory { requested_bytes }) } else { Ok(()) }
+        })
     }
 }
 

@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use serde::Serialize;
 
 use super::device::Choice;
-use super::output::{Json, write_file};
+use super::output::{Json, check_outputs, write_file};
 use super::{Failure, Status};
 use crate::buffer::Buffer;
 use crate::device::Device;
@@ -125,6 +125,8 @@ struct Matrices<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
+    let Arguments { input, output, json, .. } = arguments;
+    check_outputs(&[Some(input)], json, &[("--output", Some(output))])?;
     let file = TensorFile::read(&arguments.input).map_err(Failure::usage)?;
     let matrices = Matrices::of(&file).map_err(Failure::usage)?;
     let device = arguments.device.device()?;

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::anyhow;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{LineStyle, Table};
 use serde::Serialize;
@@ -138,7 +138,15 @@ pub(crate) fn fixed(value: f64, places: usize) -> String {
 
 /// Writes a file whole or not at all.
 pub(crate) fn write_file(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
-    files::write_file(path, contents).with_context(|| format!("cannot write {}", path.display()))
+    files::write_file(path, contents).map_err(|why| {
+        let path = path.display();
+        let said = if files::is_in_place(&why) {
+            path.to_string()
+        } else {
+            format!("cannot write {path}")
+        };
+        anyhow::Error::from(why).context(said)
+    })
 }
 
 #[cfg(test)]

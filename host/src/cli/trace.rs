@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::device::Choice;
-use super::output::Json;
+use super::output::{Json, check_outputs};
 use super::{Failure, Status};
 use crate::bench::data::try_draw;
 use crate::buffer::Buffer;
@@ -70,6 +70,7 @@ const CLIPPING: GradientClipping = GradientClipping::GlobalNorm { limit: 1.0 };
 const MOST_ELEMENTS: usize = 1 << 31;
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
+    check_outputs(&[], &arguments.json, &[("--output", Some(&arguments.output))])?;
     let device = arguments.device.device()?;
     let shape = Shape::of(arguments, &device)?;
     let profiler = Profiler::new(&device)?;

@@ -12,6 +12,7 @@ use super::gradients::{GradientBuffers, GradientValues, SumBuffers};
 use super::options::{BlendOptions, KernelInfo, Variant};
 use super::pass::Pass;
 use super::state::LayerState;
+use super::tuner::{self, Tuning};
 use super::variant::{self, Facts};
 use crate::buffer::{Buffer, check_length};
 use crate::device::Device;
@@ -23,8 +24,8 @@ use crate::error::Error;
 
 const OP: &str = "blend_backward";
 
-/// Elements of x from which on the copy engine was faster: `docs/performance.md`.
-const TMA_PAYS_FROM: usize = 24_000_000;
+/// Elements of x from which on the copy engine was faster in f32; at half as many it was not: `docs/performance.md`.
+const TMA_PAYS_FROM: usize = 16_000_000;
 
 /// The backward pass of a layer of one shape and element type on one device: from the gradient at the output
 /// those of the input, of the blueprints and of the blend factors, as far as each seed's state lets them
@@ -40,6 +41,7 @@ pub struct BlendBackward<T: LayerElement> {
     options: BlendOptions,
     numerical: Numerical,
     plan: Option<Plan>,
+    tuning: Option<Tuning>,
     _element: std::marker::PhantomData<T>,
 }
 
@@ -77,22 +79,40 @@ impl<T: LayerElement> BlendBackward<T> {
         check_shape(OP, batch, num_seeds, chunk_size)?;
         let numerical = options.numerical.parameters(OP)?;
         device.refuse_capture(OP)?;
-        let variant = choose_variant::<T>(device, [batch, num_seeds, chunk_size], options.variant)?;
+        let shape = [batch, num_seeds, chunk_size];
+        let tuning = match options.variant {
+            Variant::Tuned => Some(tuner::tune_backward::<T>(device, shape, options)?),
+            _ => None,
+        };
+        let asked = tuning.as_ref().map_or(options.variant, |tuning| tuning.chosen);
+        let variant = choose_variant::<T>(device, shape, asked)?;
         let plan = match KernelDevice::of(device) {
-            Some(kernels) => {
-                let shape = [batch, num_seeds, chunk_size];
-                Some(Plan::new::<T>(device, kernels, shape, variant, &options)?)
-            }
+            Some(kernels) => Some(Plan::new::<T>(device, kernels, shape, variant, &options)?),
             None => None,
         };
         let device = device.clone();
         let _element = std::marker::PhantomData;
-        Ok(Self { device, batch, num_seeds, chunk_size, options, numerical, plan, _element })
+        Ok(Self {
+            device,
+            batch,
+            num_seeds,
+            chunk_size,
+            options,
+            numerical,
+            plan,
+            tuning,
+            _element,
+        })
     }
 
     /// The variant that runs; the CPU has the plain one only.
     pub fn variant(&self) -> Variant {
         self.plan.as_ref().map_or(Variant::Plain, |plan| plan.pass.variant())
+    }
+
+    /// How [`Variant::Tuned`] chose; none for another.
+    pub fn tuning(&self) -> Option<&Tuning> {
+        self.tuning.as_ref()
     }
 
     /// What the cache of the tensor maps of inputs and gradients has done, where the variant has one.

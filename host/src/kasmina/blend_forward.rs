@@ -103,7 +103,7 @@ impl<T: LayerElement> BlendForward<T> {
         device.refuse_capture(OP)?;
         let shape = [batch, num_seeds, chunk_size];
         let tuning = match options.variant {
-            Variant::Tuned => Some(tuner::tune::<T>(device, shape, options)?),
+            Variant::Tuned => Some(tuner::tune_forward::<T>(device, shape, options)?),
             _ => None,
         };
         let asked = tuning.as_ref().map_or(options.variant, |tuning| tuning.chosen);

@@ -35,14 +35,14 @@ pub enum Variant {
     /// One warp of a block fetches through the copy engine what the others work on. Needs compute capability 9.0, or
     /// the executor, and chunks of a multiple of 16 bytes.
     Tma,
-    /// As [`Self::Tma`], and the output goes through shared memory and the copy engine too.
+    /// As [`Self::Tma`], and the output goes through shared memory and the copy engine too. Only the forward pass has it.
     TmaBulkStores,
-    /// The one that is fastest here: when a forward pass is planned, each variant that can run is timed on the GPU with
+    /// The one that is fastest here: when a pass is planned, each variant that can run is timed on the GPU with
     /// scratch buffers of the pass' size, once for a shape, an element type, these options and a GPU in a process.
     /// Another process may choose another, and bits may differ between variants, though all are within the tolerance;
     /// so with this option bits repeat within a process (while there is memory for the trial), not from one to the next. Without a GPU it is
-    /// [`Self::Plain`]. [`BlendForward::tuning`](super::BlendForward::tuning) says what was chosen. To a backward
-    /// pass it is [`Self::Auto`].
+    /// [`Self::Plain`]. [`BlendForward::tuning`](super::BlendForward::tuning) and
+    /// [`BlendBackward::tuning`](super::BlendBackward::tuning) say what was chosen; each pass has a choice of its own.
     Tuned,
 }
 

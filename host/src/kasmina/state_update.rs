@@ -32,6 +32,15 @@ pub struct StateUpdates {
     status: Buffer<u32>,
     found: Buffer<u8>,
     counts: Buffer<u32>,
+    answers: Answers,
+}
+
+/// What the host reads back, in memory that is there before a launch changes anything.
+#[derive(Debug)]
+struct Answers {
+    status: Vec<u32>,
+    found: Vec<u8>,
+    counts: [u32; 2],
 }
 
 /// What became of a batch.
@@ -122,6 +131,11 @@ impl StateUpdates {
             status: Buffer::zeroed(device, capacity)?,
             found: Buffer::zeroed(device, capacity)?,
             counts: Buffer::zeroed(device, 2)?,
+            answers: Answers {
+                status: host::zeros(capacity)?,
+                found: host::zeros(capacity)?,
+                counts: [0; 2],
+            },
         })
     }
 
@@ -134,7 +148,8 @@ impl StateUpdates {
     ///
     /// # Errors
     /// More updates than the capacity, a state on another device, or a capture of the device's stream, which
-    /// leave the state as it was; or a failed call. An update that is refused is no error.
+    /// leave the state as it was; or a failed call, after which the updates may be applied. An update that is refused is
+    /// no error.
     pub fn apply(
         &mut self,
         state: &mut LayerState,
@@ -166,8 +181,10 @@ impl StateUpdates {
                 counts: &mut self.counts,
             },
         )?;
-        let (status, found) = (self.status.to_vec()?, self.found.to_vec()?);
-        let counts = self.counts.to_vec()?;
+        let Answers { status, found, counts } = &mut self.answers;
+        self.status.copy_to_slice(status)?;
+        self.found.copy_to_slice(found)?;
+        self.counts.copy_to_slice(counts)?;
         let known = |&word: &u32| UpdateStatus::from_u32(word).expect("the kernel writes statuses");
         let lifecycle =
             |&byte: &u8| if byte == NO_SEED { None } else { SeedLifecycle::from_u8(byte) };

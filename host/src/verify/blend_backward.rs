@@ -1,11 +1,12 @@
 //! `blend_backward`: every gradient, for every state and every blueprint type, on `blend_forward`'s cases.
 
 use half::{bf16, f16};
+use kasmina_kernels::instances;
 use kasmina_reference::kasmina::{self as reference, NumericalMode};
 use kasmina_reference::numeric::{self, Dtype, Tolerance};
 use ndarray::ArrayView2;
 
-use super::blend_forward::{Case, cases, elements, stored};
+use super::blend_forward::{Case, cases, elements, stored, whole_seeds};
 use super::random::{self, Sample};
 use super::tally::{Compared, Mismatch, Tally};
 use super::{Check, Inputs, Timing, reordered, time};
@@ -41,11 +42,14 @@ fn check<T: LayerElement + Sample>(name: &'static str, variant: Variant) -> Chec
             Inputs::Random(seed) => seed ^ 0x9bad,
         };
         let mut rng = random::generator(gradient_seed);
-        for (index, case) in cases::<T>(device, source, unit).enumerate() {
+        let instance = instances::blend_backward(T::DTYPE).next();
+        let whole = whole_seeds::<T, _>(device, source, variant, instance)?;
+        for (index, case) in cases::<T>(device, source, unit).chain(whole).enumerate() {
             tally.case();
             let gradient: Vec<T> = random::values(&mut rng, case.input.len(), index % 4 == 3);
             let result =
                 Prepared::new(device, &case, &gradient, options).and_then(|mut prepared| {
+                    case.check_kernel(prepared.layer.kernel(), tally);
                     let first = prepared.run_poisoned()?;
                     let second = Prepared::new(&reordered(device), &case, &gradient, options)?
                         .run_poisoned()?;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use half::{bf16, f16};
+use kasmina_kernels::instances::{self, PassInstance};
 use kasmina_reference::kasmina as reference;
 use kasmina_reference::numeric::{self, Dtype, Tolerance};
 use kasmina_types::dtype::DType;
@@ -17,9 +18,10 @@ use super::{Check, Inputs, Source, Timing, reordered, time};
 use crate::buffer::Buffer;
 use crate::device::Device;
 use crate::digits::{Digits, PIXELS};
+use crate::driver::launchers::KernelDevice;
 use crate::error::Error;
 use crate::kasmina::{
-    BlendForward, BlendOptions, LayerElement, LayerState, SeedStates, TelemetryBuffers,
+    BlendForward, BlendOptions, KernelInfo, LayerElement, LayerState, SeedStates, TelemetryBuffers,
     TelemetryValues, Variant,
 };
 
@@ -47,9 +49,12 @@ fn check<T: LayerElement + Sample>(name: &'static str, variant: Variant) -> Chec
             tally.skip(format!("it needs {needs}"));
             return Ok(());
         }
-        for case in cases::<T>(device, source, unit) {
+        let instance = instances::blend_forward(T::DTYPE).next();
+        let whole = whole_seeds::<T, _>(device, source, variant, instance)?;
+        for case in cases::<T>(device, source, unit).chain(whole) {
             tally.case();
             let result = Prepared::new(device, &case, options).and_then(|mut prepared| {
+                case.check_kernel(prepared.layer.kernel(), tally);
                 let first = prepared.run_poisoned()?;
                 let second = Prepared::new(&reordered(device), &case, options)?.run_poisoned()?;
                 if timed {
@@ -76,13 +81,64 @@ pub(super) struct Case<T> {
     pub(super) batch: usize,
     pub(super) states: SeedStates,
     pub(super) input: Vec<T>,
+    /// Whether the instances for blocks of whole seeds are what has to run.
+    whole: bool,
 }
 
 impl<T> Case<T> {
     fn new(batch: usize, states: SeedStates, input: Vec<T>) -> Self {
         let name = format!("{batch} × {} seeds × {}", states.num_seeds(), states.chunk_size);
-        Self { name, batch, states, input }
+        Self { name, batch, states, input, whole: false }
     }
+
+    /// A case that is there for an instance must run on it.
+    pub(super) fn check_kernel(&self, kernel: Option<KernelInfo>, tally: &mut Tally) {
+        let Some(KernelInfo { entry, .. }) = kernel.filter(|_| self.whole) else { return };
+        if !entry.contains(WHOLE) {
+            let case = self.name.clone();
+            tally.fail(Mismatch::Kernel { case, expected: WHOLE, got: entry });
+        }
+    }
+}
+
+/// In the names of the instances for blocks of whole seeds, one wave of them.
+const WHOLE: &str = "_whole_";
+
+/// Columns of a seed of which these instances are made for every element type, and batches around one and two steps of
+/// a block's rows.
+const WHOLE_CHUNK: usize = 64;
+const WHOLE_BATCHES: [usize; 3] = [1, 33, 65];
+
+/// Random cases that run on the instances for blocks of whole seeds: about four seeds for each block that the device
+/// holds of `plain`, the instance whose place they take. On an H200 these are a thousand.
+pub(super) fn whole_seeds<T: LayerElement + Sample, P: Copy + Send + Sync + 'static>(
+    device: &Device,
+    source: &Source,
+    variant: Variant,
+    plain: Option<PassInstance<P>>,
+) -> Result<impl Iterator<Item = Case<T>>, Mismatch> {
+    let mut resident = 0;
+    let (kernels, Inputs::Random(seed)) = (KernelDevice::of(device), &source.inputs) else {
+        return Ok(whole_cases(0, resident));
+    };
+    if let (Some(kernels), Some(plain), Variant::Plain) = (kernels, plain, variant) {
+        let failed = |source| Mismatch::Run { case: format!("blocks of {WHOLE}"), source };
+        resident = kernels.resident_blocks(plain.kernel).map_err(failed)?;
+    }
+    Ok(whole_cases(*seed, resident))
+}
+
+/// As [`whole_seeds`]; none for a device of no blocks.
+fn whole_cases<T: Sample>(seed: u64, resident: u32) -> impl Iterator<Item = Case<T>> {
+    // The blocks of four seeds fill nineteen twentieths of the device, and the last one has fewer.
+    let seeds = resident as usize * 19 / 5;
+    let mut rng = random::generator(seed ^ 0x5eed);
+    let batches = WHOLE_BATCHES.into_iter().filter(move |_| seeds > 0).enumerate();
+    batches.map(move |(index, batch)| {
+        let states = random_states(&mut rng, seeds, WHOLE_CHUNK);
+        let input = random::values(&mut rng, batch * seeds * WHOLE_CHUNK, index == 2);
+        Case { whole: true, ..Case::new(batch, states, input) }
+    })
 }
 
 pub(super) fn cases<T: LayerElement + Sample>(
@@ -141,8 +197,14 @@ fn random_case<T: Sample>(rng: &mut StdRng, limits: Limits, unit: usize, index: 
     let seeds = if last { 3 } else { random::length(rng, most_seeds) };
     let most_rows = (limits.elements / (seeds * chunk)).clamp(1, limits.batch);
     let batch = if last { most_rows } else { random::length(rng, most_rows) };
+    let states = random_states(rng, seeds, chunk);
+    let input = random::values(rng, batch * seeds * chunk, index % 4 == 3);
+    Case::new(batch, states, input)
+}
+
+fn random_states(rng: &mut StdRng, seeds: usize, chunk: usize) -> SeedStates {
     let blueprints = rng.random_range(6..12_usize);
-    let states = SeedStates {
+    SeedStates {
         lifecycle: (0..seeds)
             .map(|_| rng.random_range(0..SeedLifecycle::ALL.len() as u8))
             .collect(),
@@ -154,9 +216,7 @@ fn random_case<T: Sample>(rng: &mut StdRng, limits: Limits, unit: usize, index: 
         blueprint_weights: (0..blueprints * chunk).map(|_| rng.random_range(-2.0..2.0)).collect(),
         blueprint_scales: (0..blueprints).map(|_| rng.random_range(-1.5..1.5)).collect(),
         chunk_size: chunk,
-    };
-    let input = random::values(rng, batch * seeds * chunk, index % 4 == 3);
-    Case::new(batch, states, input)
+    }
 }
 
 /// What a case needs on a device.
@@ -383,6 +443,50 @@ mod tests {
         let row =
             check::<f32>("blend_forward_tma", Variant::Tma).run(&Device::Cpu, &Source::random(1));
         assert!(matches!(row.status, Status::Skipped { .. }), "{row:?}");
+    }
+
+    /// Of every element type, and for as many blocks as the executor, an H200 and other GPUs hold at once.
+    #[test]
+    fn cases_of_whole_seeds_run_on_their_instances() {
+        let device = Device::simt();
+        let source = Source::small(7);
+        fn run_on<T: LayerElement + Sample>(device: &Device, source: &Source) {
+            let instance = instances::blend_forward(T::DTYPE).next();
+            let found = whole_seeds::<T, _>(device, source, Variant::Plain, instance).unwrap();
+            let mut batches = vec![];
+            for case in found {
+                let (seeds, chunk) = (case.states.num_seeds(), case.states.chunk_size);
+                let layer = BlendForward::<T>::new(device, case.batch, seeds, chunk).unwrap();
+                let entry = layer.kernel().unwrap().entry;
+                assert!(entry.contains(WHOLE), "{}: {entry}", case.name);
+                batches.push(case.batch);
+            }
+            assert_eq!(batches, WHOLE_BATCHES);
+        }
+        run_on::<f32>(&device, &source);
+        run_on::<f16>(&device, &source);
+        run_on::<bf16>(&device, &source);
+        for (device, variant) in [(device, Variant::Tma), (Device::Cpu, Variant::Plain)] {
+            let instance = instances::blend_forward(DType::F32).next();
+            let found = whole_seeds::<f32, _>(&device, &source, variant, instance).unwrap();
+            assert_eq!(found.count(), 0, "{device}");
+        }
+        assert_eq!(whole_cases::<f32>(7, 264).next().unwrap().states.num_seeds(), 1003);
+    }
+
+    #[test]
+    fn another_instance_than_the_case_is_for_fails() {
+        let failed = |whole, entry| {
+            let case = Case { whole, ..case() };
+            let kernel = KernelInfo { entry, block_threads: 256, lanes: 4, grid: 1 };
+            let mut tally = Tally::default();
+            case.check_kernel(Some(kernel), &mut tally);
+            tally.into_row("blend_forward".into(), DType::F32, "simt").failed()
+        };
+        assert!(failed(true, "blend_forward_f32_v4"));
+        assert!(
+            !failed(true, "blend_forward_whole_f32_v4") && !failed(false, "blend_forward_f32_v4")
+        );
     }
 
     fn verdict(change: impl FnOnce(&mut Results<f32>)) -> Row {

@@ -17,6 +17,8 @@ pub(super) enum Mismatch {
     Identity { case: String, seed: usize, row: usize, column: usize },
     #[error("{case}: a second run gave `{what}[{index}]` other bits")]
     Nondeterministic { case: String, what: &'static str, index: usize },
+    #[error("{case}: `{got}` runs, expected one with `{expected}` in its name")]
+    Kernel { case: String, expected: &'static str, got: &'static str },
     #[error("{reason}")]
     Inputs { reason: String },
     #[error("{case}: {source}")]

@@ -52,6 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
         output::write_file(text, updated.as_bytes()).map_err(Failure::usage)?;
         return Ok(Status::Pass);
     }
+    output::check_outputs(&[arguments.peers.as_deref()], &arguments.json, &[])?;
     // Read first: a run takes minutes.
     let peers = arguments.peers.as_deref().map(peers::read).transpose().map_err(Failure::usage)?;
     let device = arguments.device.device()?;

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::buffer::Buffer;
 use crate::cli::device::Choice;
-use crate::cli::output::{Json, write_file};
+use crate::cli::output::{Json, check_outputs, write_file};
 use crate::cli::{Failure, Status};
 use crate::device::Device;
 use crate::error::Error;
@@ -56,6 +56,9 @@ struct Summary<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
+    let Arguments { state, input, grad_output, output, .. } = arguments;
+    let inputs = [state, input, grad_output].map(|path| Some(path.as_path()));
+    check_outputs(&inputs, &arguments.json, &[("--output", Some(output))])?;
     let states = checkpoint::load_states(&arguments.state).map_err(Failure::usage)?;
     let read = |path| TensorFile::read(path).map_err(Failure::usage);
     let (input, grad_output) = (read(&arguments.input)?, read(&arguments.grad_output)?);

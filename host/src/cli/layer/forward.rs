@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::buffer::Buffer;
 use crate::cli::device::Choice;
-use crate::cli::output::{Json, write_file};
+use crate::cli::output::{Json, check_outputs, write_file};
 use crate::cli::{Failure, Status};
 use crate::device::Device;
 use crate::error::Error;
@@ -51,6 +51,9 @@ struct Summary<'a> {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
+    let Arguments { state, input, output, .. } = arguments;
+    let inputs = [state, input].map(|path| Some(path.as_path()));
+    check_outputs(&inputs, &arguments.json, &[("--output", Some(output))])?;
     let states = checkpoint::load_states(&arguments.state).map_err(Failure::usage)?;
     let input = TensorFile::read(&arguments.input).map_err(Failure::usage)?;
     let input = LayerMatrix::read(&input, "input", &states).map_err(Failure::usage)?;

@@ -8,7 +8,7 @@ use kasmina_types::{BlendSchedule, BlueprintKind, SeedLifecycle};
 use serde::Serialize;
 
 use super::MOST_ROWS;
-use crate::cli::output::Json;
+use crate::cli::output::{Json, check_outputs};
 use crate::cli::{Failure, Status};
 use crate::kasmina::checkpoint::{Checkpoint, CheckpointMetadata, Integrity};
 
@@ -87,6 +87,7 @@ struct Blueprint {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
+    check_outputs(&[Some(&arguments.checkpoint)], &arguments.json, &[])?;
     let (checkpoint, integrity) =
         Checkpoint::inspect(&arguments.checkpoint).map_err(Failure::usage)?;
     let inspection = Inspection::of(&arguments.checkpoint, &checkpoint, integrity);

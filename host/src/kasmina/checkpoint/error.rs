@@ -2,15 +2,16 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensorError;
 
 use super::SCHEMA_VERSION;
 use crate::kasmina::StateError;
-use crate::kasmina::files::FileError;
+use crate::kasmina::files::{self, FileError};
 
-/// Why a checkpoint was not written or not read. A layer and the files that were there are unchanged.
+/// Why a checkpoint was not written or not read. A layer and the files that were there are unchanged, but where it is
+/// [`Unsynced`](CheckpointError::Unsynced).
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
@@ -81,6 +82,14 @@ pub enum CheckpointError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The file is in its place, but its folder did not go to the disk.
+    #[error("{}: {source}", .path.display())]
+    Unsynced {
+        /// The file.
+        path: PathBuf,
+        /// What that means, and the system's answer.
+        source: io::Error,
+    },
     /// A store that would keep nothing.
     #[error("a checkpoint store must keep at least 1 checkpoint, got 0")]
     KeepNone,
@@ -100,6 +109,17 @@ pub enum CheckpointError {
         /// All of them, the newest first.
         skipped: Vec<Skipped>,
     },
+}
+
+impl CheckpointError {
+    /// Why a file was not written, or what is left to fear of one that was.
+    pub(crate) fn of_write(path: &Path, source: io::Error) -> Self {
+        let path = path.to_owned();
+        if files::is_in_place(&source) {
+            return Self::Unsynced { path, source };
+        }
+        Self::Write { path, source }
+    }
 }
 
 /// A checkpoint that recovery passed over.

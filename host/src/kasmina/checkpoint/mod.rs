@@ -155,10 +155,10 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`Self::to_bytes`], and [`CheckpointError::Write`] for a full disk or a folder that cannot be
-    /// written. What was at `path` before still is.
+    /// written: what was at `path` before still is. Or [`CheckpointError::Unsynced`]: the checkpoint is there.
     pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
         write_file(path, &self.to_bytes()?)
-            .map_err(|source| CheckpointError::Write { path: path.to_owned(), source })
+            .map_err(|source| CheckpointError::of_write(path, source))
     }
 
     /// Reads a checkpoint or a plain state file.

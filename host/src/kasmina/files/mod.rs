@@ -18,7 +18,7 @@ pub use error::FileError;
 pub use matrix::LayerMatrix;
 pub use rows::{RowError, RowReader};
 pub use write::{Tensor, encode, write_file};
-pub(crate) use write::{UNFINISHED, write_file_with};
+pub(crate) use write::{UNFINISHED, is_in_place, write_file_with};
 
 /// What safetensors itself takes.
 const MOST_HEADER_BYTES: u64 = 100_000_000;

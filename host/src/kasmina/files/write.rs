@@ -72,7 +72,8 @@ fn order_header(bytes: &mut Vec<u8>) -> Result<(), SafeTensorError> {
 pub(crate) const UNFINISHED: &str = ".kasmina-unfinished-";
 
 /// Writes a file whole or not at all: beside its place, to the disk, then into it. After a failure,
-/// what was there before still is, and nothing else. A pipe or a device is written to, not replaced. A
+/// what was there before still is, and nothing else; but where the folder itself does not go to the disk in the end, the
+/// new file is in its place, and the error says so. A pipe or a device is written to, not replaced. A
 /// symbolic link to a file is replaced by the new file; what it pointed to stays as it is.
 ///
 /// # Errors
@@ -101,6 +102,8 @@ pub(crate) fn write_file_with(
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
     };
+    // Before the file takes its place: what cannot be opened is an error while nothing has changed.
+    let entries = File::open(folder)?;
     let as_any_new_file = Permissions::from_mode(0o666);
     let mut file = tempfile::Builder::new()
         .prefix(UNFINISHED)
@@ -109,11 +112,51 @@ pub(crate) fn write_file_with(
     fill(file.as_file_mut())?;
     file.as_file().sync_all()?;
     file.persist(path).map_err(|failed| failed.error)?;
-    match File::open(folder)?.sync_all() {
+    in_place(entries.sync_all())
+}
+
+/// A file that has taken its place, though the folder did not go to the disk.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the new file is in its place, but its folder did not go to the disk, so that a loss of power may undo it: {0}"
+)]
+struct Unsynced(io::Error);
+
+/// Whether a failed [`write_file`] has put the file in its place nonetheless.
+pub(crate) fn is_in_place(failed: &io::Error) -> bool {
+    failed.get_ref().is_some_and(|why| why.is::<Unsynced>())
+}
+
+/// What became of a file that has taken its place, by what the folder's way to the disk brought.
+fn in_place(synced: io::Result<()>) -> io::Result<()> {
+    match synced {
         // Some file systems have no such call for a folder.
         Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
             Ok(())
         }
-        done => done,
+        Err(error) => Err(io::Error::new(error.kind(), Unsynced(error))),
+        Ok(()) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kasmina::checkpoint::CheckpointError;
+
+    #[test]
+    fn a_folder_that_does_not_go_to_the_disk_is_not_a_file_that_was_not_written() {
+        let failed = |kind| io::Error::new(kind, "the disk's words");
+        assert!(in_place(Ok(())).is_ok());
+        assert!(in_place(Err(failed(ErrorKind::Unsupported))).is_ok());
+        let written = in_place(Err(failed(ErrorKind::Other))).expect_err("not synced");
+        assert!(is_in_place(&written), "{written}");
+        let said = CheckpointError::of_write(Path::new("c"), written).to_string();
+        for part in ["c: the new file is in its place", "the disk's words"] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(!said.contains("unchanged") && !said.contains("cannot write"), "{said}");
+        let said = CheckpointError::of_write(Path::new("c"), failed(ErrorKind::Other)).to_string();
+        assert_eq!(said, "cannot write c: the disk's words; what was there is unchanged");
     }
 }

@@ -101,7 +101,7 @@ impl<T: LayerElement> KasminaLayer<T> {
         let (state, at) = (&self.state, usize::from(id));
         let byte = state.blueprint_type.range_to_vec(at, 1)?[0];
         Ok(Blueprint {
-            kind: BlueprintType::from_u8(byte).expect("only the layer writes the types"),
+            kind: self.code("blueprint_type", at, byte, BlueprintType::from_u8(byte))?,
             weights: state.weights.range_to_vec(start, state.chunk_size())?,
             scale: state.blueprint_scale.range_to_vec(at, 1)?[0],
         })
@@ -216,8 +216,11 @@ impl<T: LayerElement> KasminaLayer<T> {
         offset: u32,
     ) -> Result<(), Error> {
         let at = usize::from(id);
-        self.state.blueprint_type.copy_range_from_slice(at, &[kind])?;
-        self.state.blueprint_offset.copy_range_from_slice(at, &[offset])?;
+        let (kinds, offsets) = (&mut self.state.blueprint_type, &mut self.state.blueprint_offset);
+        let written = kinds
+            .copy_range_from_slice(at, &[kind])
+            .and_then(|()| offsets.copy_range_from_slice(at, &[offset]));
+        self.guarding(written)?;
         if let Some(values) = &mut found.0 {
             (values.blueprint_type[at], values.blueprint_offset[at]) = (kind, offset);
         }

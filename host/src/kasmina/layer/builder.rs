@@ -67,6 +67,7 @@ impl<T: LayerElement> KasminaLayerBuilder<T> {
         telemetry_reduction_strategy: TelemetryReduction,
         enable_integrity_checks: bool,
         numerical_stability_mode: StabilityMode,
+        stability_epsilon: f32,
         gradient_clip: GradientClipping,
         enable_tma: bool,
         enable_warp_specialization: bool,

@@ -4,11 +4,12 @@ use kasmina_types::seed_state::field;
 use kasmina_types::{BlendSchedule, SeedLifecycle, StateUpdate};
 
 use super::error::LayerError;
-use super::guard::{Found, known};
+use super::guard::Found;
 use super::{KasminaLayer, LayerElement};
 use crate::error::Error;
 
-/// Commands. Each is whole or not at all: one that is refused leaves the layer as it was, bit for bit.
+/// Commands. Each is whole or not at all: one that is refused leaves the layer as it was, bit for bit. After a failed
+/// call the state is what the device has, and the next command goes on from there.
 /// They read and write the state on the device, so they wait for what is queued; call them between
 /// steps. With `enable_integrity_checks` each begins as
 /// [`verify_integrity`](KasminaLayer::verify_integrity) does, and refuses a state that something else
@@ -150,10 +151,11 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// The seed's state of life.
     ///
     /// # Errors
-    /// No such seed, or a failed call.
+    /// No such seed, a state that something else changed to what is none, or a failed call.
     pub fn lifecycle(&self, seed: usize) -> Result<SeedLifecycle, Error> {
         self.check_seed(seed)?;
-        Ok(known(self.state.lifecycle.range_to_vec(seed, 1)?[0]))
+        let byte = self.state.lifecycle.range_to_vec(seed, 1)?[0];
+        self.code("lifecycle", seed, byte, SeedLifecycle::from_u8(byte))
     }
 
     pub(crate) fn check_seed(&self, seed: usize) -> Result<(), Error> {

@@ -8,9 +8,9 @@ use crate::kasmina::TelemetryValues;
 /// How the forward results of two kernels for the same input differ, over all comparisons so far.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct KernelComparison {
-    /// The first kernel.
+    /// The first kernel; of batch sizes that run on different ones all of them, with commas between, as they came.
     pub first: String,
-    /// The second, which relative differences are relative to.
+    /// The second, which relative differences are relative to; likewise.
     pub second: String,
     /// Comparisons.
     pub runs: u64,
@@ -42,9 +42,9 @@ pub struct TelemetryDifference {
 /// How the gradients of two backward kernels for the same input differ, over all comparisons so far.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct GradientComparison {
-    /// The first kernel.
+    /// The first kernel; of batch sizes that run on different ones all of them, with commas between, as they came.
     pub first: String,
-    /// The second, which relative differences are relative to.
+    /// The second, which relative differences are relative to; likewise.
     pub second: String,
     /// Comparisons.
     pub runs: u64,
@@ -102,6 +102,8 @@ impl KernelComparison {
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
+        add_kernel(&mut self.first, &other.first);
+        add_kernel(&mut self.second, &other.second);
         self.runs += other.runs;
         self.elements += other.elements;
         self.differing += other.differing;
@@ -137,6 +139,8 @@ impl GradientComparison {
     }
 
     pub(super) fn merge(&mut self, other: &Self) {
+        add_kernel(&mut self.first, &other.first);
+        add_kernel(&mut self.second, &other.second);
         self.runs += other.runs;
         for (kept, found) in self.arrays.iter_mut().zip(&other.arrays) {
             kept.elements += found.elements;
@@ -170,6 +174,17 @@ impl ArrayDifference {
         difference
     }
 }
+
+/// Adds a kernel to those that were compared, if it is not among them.
+fn add_kernel(kernels: &mut String, kernel: &str) {
+    if !kernels.split(SEPARATOR).any(|known| known == kernel) {
+        kernels.push_str(SEPARATOR);
+        kernels.push_str(kernel);
+    }
+}
+
+/// Between the names of kernels.
+const SEPARATOR: &str = ", ";
 
 fn telemetry_differences(a: &TelemetryValues, b: &TelemetryValues) -> Vec<TelemetryDifference> {
     let wide = |counts: &[u32]| counts.iter().map(|&count| f64::from(count)).collect::<Vec<_>>();
@@ -211,5 +226,20 @@ mod tests {
         let found = ArrayDifference::of("array", &first, &second);
         assert_eq!((found.elements, found.differing, found.nonfinite_differing), (5, 3, 1));
         assert_eq!((found.max_absolute, found.max_relative), (10.0, 0.5));
+    }
+    #[test]
+    fn kernels_of_other_batch_sizes_are_named_too() {
+        let comparison = |first: &str| GradientComparison {
+            first: first.into(),
+            second: "plain_v4".into(),
+            runs: 1,
+            arrays: vec![],
+        };
+        let mut kept = comparison("tma_v4");
+        for other in ["tma_v4", "whole_v4", "tma_v4", "whole_v4"] {
+            kept.merge(&comparison(other));
+        }
+        assert_eq!((kept.first.as_str(), kept.second.as_str()), ("tma_v4, whole_v4", "plain_v4"));
+        assert_eq!(kept.runs, 5);
     }
 }

@@ -187,6 +187,8 @@ pub enum KernelChoice {
     Plain,
     /// Those that load by tensor maps; where they cannot be had, that is an error.
     Tma,
+    /// As `tma`, and the forward pass stores through shared memory and the copy engine too.
+    TmaBulkStores,
     /// The new ones (by tensor maps, where they can be had) in `rollout_percent` of the layers, the
     /// plain ones in the others.
     Rollout,
@@ -425,15 +427,22 @@ impl LayerConfig {
                  clip the gradients of `linear_gradient` where they are used",
             );
         }
-        if self.kernel == KernelChoice::Tma {
+        let forced = match self.kernel {
+            KernelChoice::Tma => Some("tma"),
+            KernelChoice::TmaBulkStores => Some("tma_bulk_stores"),
+            _ => None,
+        };
+        if let Some(forced) = forced {
             if !self.enable_tma {
-                return refuse("kernel", "`tma` is forced, and `enable_tma` is off");
+                return refuse("kernel", &format!("`{forced}` is forced, and `enable_tma` is off"));
             }
             if !self.enable_warp_specialization {
                 return refuse(
                     "kernel",
-                    "`tma` is forced, its kernels have a producer warp, and \
-                     `enable_warp_specialization` is off",
+                    &format!(
+                        "`{forced}` is forced, its kernels have a producer warp, and \
+                         `enable_warp_specialization` is off"
+                    ),
                 );
             }
         }

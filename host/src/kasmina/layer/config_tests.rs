@@ -30,7 +30,7 @@ fn both_forms_are_read_back() {
 #[test]
 fn every_wrong_option_is_named() {
     type Break = fn(&mut LayerConfig);
-    let breaks: [(&str, Break); 26] = [
+    let breaks: [(&str, Break); 27] = [
         ("num_seeds", |c| c.num_seeds = 0),
         ("hidden_dim", |c| c.hidden_dim = 63),
         ("hidden_dim", |c| c.hidden_dim = 0),
@@ -65,6 +65,10 @@ fn every_wrong_option_is_named() {
             c.kernel = KernelChoice::Tma;
             c.enable_warp_specialization = false;
         }),
+        ("kernel", |c| {
+            c.kernel = KernelChoice::TmaBulkStores;
+            c.enable_tma = false;
+        }),
         ("rollout_percent", |c| c.rollout_percent = 101),
         ("ramp_epochs", |c| c.ramp_epochs = 0),
         ("alpha_target", |c| c.alpha_target = f32::NAN),
@@ -78,6 +82,16 @@ fn every_wrong_option_is_named() {
         let why = config.check().expect_err(option).to_string();
         assert!(why.contains(option), "{option}: {why}");
     }
+}
+
+#[test]
+fn the_builder_has_every_option_of_the_kernels() {
+    let builder = crate::kasmina::KasminaLayer::<f32>::builder(4, 64);
+    let builder = builder.stability_epsilon(1e-8).kernel(KernelChoice::TmaBulkStores);
+    assert_eq!(builder.config().check(), Ok(()));
+    assert!(builder.config().to_toml().contains("kernel = \"tma_bulk_stores\""));
+    let why = builder.stability_epsilon(1e-6).config().check().expect_err("another");
+    assert!(why.to_string().contains("stability_epsilon"), "{why}");
 }
 
 #[test]

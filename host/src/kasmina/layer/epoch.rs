@@ -61,14 +61,15 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// applies that.
     ///
     /// # Errors
-    /// A report that does not fit the layer or a state that something else changed, which change nothing;
-    /// or a failed call.
+    /// A report that does not fit the layer or has an infinite figure, or a state that something else changed, which
+    /// change nothing; or a failed call, after which the schedules may have taken their step, though the epoch is not
+    /// counted and no seed has passed on.
     pub fn end_epoch(&mut self, report: &EpochReport) -> Result<EpochOutcome, Error> {
         self.check_report(report)?;
         let _scope = self.performance.scope(profile::END_EPOCH, 0);
         let mut found = self.found()?;
-        self.step_schedules(report)?;
-        found.read_schedules(&self.state)?;
+        let stepped = self.step_schedules(report).and_then(|()| found.read_schedules(&self.state));
+        self.guarding(stepped)?;
         self.leave(&found);
         let skipped = self.schedule.skipped()?;
         let decided = self.decide(&found, report)?;
@@ -93,6 +94,14 @@ impl<T: LayerElement> KasminaLayer<T> {
         for (what, got) in [("seeds", report.seeds.len()), ("gradient_norm", norms)] {
             if got != expected {
                 let why = format!("`{what}` has {got} elements, expected {expected}, one a seed");
+                return Err(LayerError::EpochReport { why });
+            }
+        }
+        for (seed, epoch) in report.seeds.iter().enumerate() {
+            if let Some((what, got)) = infinite(epoch) {
+                let why = format!(
+                    "`{what}` of seed {seed} is {got}, expected a finite number, or NaN where it is not known"
+                );
                 return Err(LayerError::EpochReport { why });
             }
         }
@@ -128,7 +137,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             found.array(|c| &c.seeds.graft.embargo_epochs, &graft.embargo_epochs)?;
         let mut transitions = Vec::new();
         for (seed, epoch) in report.seeds.iter().enumerate() {
-            let from = known(lifecycle[seed]);
+            let from = known(seed, lifecycle[seed])?;
             let progress = SeedProgress {
                 lifecycle: from,
                 alpha: alpha[seed],
@@ -141,5 +150,64 @@ impl<T: LayerElement> KasminaLayer<T> {
             }
         }
         Ok(transitions)
+    }
+}
+
+/// The first figure that transitions are decided by and that is infinite. Those of the schedules may be: a seed whose
+/// schedule reads such a one stands still.
+fn infinite(epoch: &SeedEpoch) -> Option<(&'static str, f32)> {
+    let &SeedEpoch {
+        loss: _,
+        drift: _,
+        reconstruction_loss,
+        performance_gain,
+        stability,
+        error_rate,
+        errors: _,
+        improvement,
+    } = epoch;
+    let figures = [
+        ("reconstruction_loss", reconstruction_loss),
+        ("performance_gain", performance_gain),
+        ("stability", stability),
+        ("error_rate", error_rate),
+        ("improvement", improvement),
+    ];
+    figures.into_iter().find(|(_, figure)| figure.is_infinite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Device;
+
+    /// A base loss of 0 makes an improvement infinite, which would fossilize a seed for good.
+    #[test]
+    fn infinite_figures_decide_nothing() {
+        type Figure = fn(&mut SeedEpoch) -> &mut f32;
+        let figures: [(&str, Figure); 5] = [
+            ("reconstruction_loss", |epoch| &mut epoch.reconstruction_loss),
+            ("performance_gain", |epoch| &mut epoch.performance_gain),
+            ("stability", |epoch| &mut epoch.stability),
+            ("error_rate", |epoch| &mut epoch.error_rate),
+            ("improvement", |epoch| &mut epoch.improvement),
+        ];
+        for device in [Device::Cpu, Device::simt()] {
+            let mut layer = KasminaLayer::<f32>::builder(2, 8).build(&device).expect("a layer");
+            let before = layer.checksum().expect("a read");
+            for (name, figure) in figures {
+                for value in [f32::INFINITY, f32::NEG_INFINITY] {
+                    let mut report = EpochReport::uniform(2, SeedEpoch::default());
+                    *figure(&mut report.seeds[1]) = value;
+                    let why = layer.end_epoch(&report).expect_err(name).to_string();
+                    let said = format!("`{name}` of seed 1 is {value}, expected a finite number");
+                    assert!(why.contains(&said), "{why}");
+                    assert_eq!(layer.checksum().expect("a read"), before, "{name}");
+                }
+            }
+            // What schedules read may be infinite, and what is not known NaN.
+            let known = SeedEpoch { loss: f32::INFINITY, ..SeedEpoch::default() };
+            assert_eq!(layer.end_epoch(&EpochReport::uniform(2, known)).expect("fits").epoch, 1);
+        }
     }
 }

@@ -29,7 +29,9 @@ pub enum LayerError {
         legal: String,
     },
     /// A state from which `advance` has nowhere to go.
-    #[error("seed {seed} is {from}: there is nothing to advance to")]
+    #[error(
+        "seed {seed} is {from}, which is terminal: it advances to no state, not even to DORMANT"
+    )]
     Terminal {
         /// The seed.
         seed: usize,
@@ -37,7 +39,9 @@ pub enum LayerError {
         from: SeedLifecycle,
     },
     /// A DORMANT seed that was told to advance.
-    #[error("seed {seed} is DORMANT and holds no blueprint; germinate it with one")]
+    #[error(
+        "seed {seed} is DORMANT and becomes GERMINATED with a blueprint: `germinate` it, instead of `advance`"
+    )]
     NeedsBlueprint {
         /// The seed.
         seed: usize,
@@ -140,6 +144,19 @@ pub enum LayerError {
         expected: u32,
         /// The CRC of what is there.
         got: u32,
+    },
+    /// A code on the device that means nothing.
+    #[error(
+        "`{array}[{index}]` is {got} on the device, which is none of its codes: something else than the layer changed \
+         it; load a checkpoint"
+    )]
+    Code {
+        /// The array.
+        array: &'static str,
+        /// Where in it.
+        index: usize,
+        /// What is there.
+        got: u16,
     },
     /// A state that does not fit the layer.
     #[error("the state does not fit the layer: {why}")]

@@ -3,7 +3,12 @@
 //! With integrity checks a command reads the arrays that only commands change once, and goes on only if
 //! they are what the last command left. What it is about to do, it does to that copy too, by the
 //! reference's rules, and the copy's CRC is the new guard: nothing is read a second time, and a change by
-//! something else, even while the command runs, is never taken for the command's own.
+//! something else, even while the command runs, is not taken for the command's own.
+//!
+//! Two things are taken from the device as they are. One is what an epoch's step of the schedules leaves in α, epochs,
+//! baselines, drifts and embargoes: the device rounds α in its own way. What else changes these arrays between that
+//! step and the reading becomes the guard with it. The other is the whole state after a call that failed when it may
+//! have changed something already: a failed call locks nobody out.
 
 use std::borrow::Cow;
 
@@ -28,6 +33,18 @@ pub(super) struct Commanded {
     pub(super) seeds: SeedArrayValues,
     pub(super) blueprint_type: Vec<u8>,
     pub(super) blueprint_offset: Vec<u32>,
+}
+
+/// What the arrays that only commands change must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Guard {
+    /// Anything: they are not checked.
+    Off,
+    /// Of this CRC-32.
+    Crc(u32),
+    /// What they are when a command next reads them: a call failed that may have changed them, and so did the reading
+    /// after it.
+    Lost,
 }
 
 /// What a command begins with: the arrays, seen to be right, or nothing where they are not checked.
@@ -84,7 +101,8 @@ impl Found {
         state: &LayerState,
         seed: usize,
     ) -> Result<SeedLifecycle, Error> {
-        self.element(|c| &c.seeds.lifecycle, &state.lifecycle, seed).map(known)
+        let byte = self.element(|c| &c.seeds.lifecycle, &state.lifecycle, seed)?;
+        Ok(known(seed, byte)?)
     }
 
     pub(super) fn blueprint_id(&self, state: &LayerState, seed: usize) -> Result<u16, Error> {
@@ -99,19 +117,22 @@ impl Found {
     pub(super) fn users(&self, state: &LayerState) -> Result<Vec<(SeedLifecycle, u16)>, Error> {
         let lifecycle = self.array(|c| &c.seeds.lifecycle, &state.lifecycle)?;
         let ids = self.array(|c| &c.seeds.blueprint_id, &state.blueprint_id)?;
-        Ok(lifecycle.iter().copied().map(known).zip(ids.iter().copied()).collect())
+        let seeds = lifecycle.iter().zip(ids.iter()).enumerate();
+        Ok(seeds
+            .map(|(seed, (&byte, &id))| Ok((known(seed, byte)?, id)))
+            .collect::<Result<_, LayerError>>()?)
     }
 
-    /// Takes in what the schedules' step on the device changed.
+    /// Takes in what the schedules' step on the device changed, into the memory that is there.
     pub(super) fn read_schedules(&mut self, state: &LayerState) -> Result<(), Error> {
         let Some(Commanded { seeds, .. }) = &mut self.0 else { return Ok(()) };
-        seeds.alpha = state.alpha.to_vec()?;
-        seeds.graft.epochs_in_state = state.graft.epochs_in_state.to_vec()?;
-        seeds.graft.baseline_loss = state.graft.baseline_loss.to_vec()?;
-        seeds.graft.drift_history = state.graft.drift_history.to_vec()?;
-        seeds.graft.drift_count = state.graft.drift_count.to_vec()?;
-        seeds.graft.embargo_epochs = state.graft.embargo_epochs.to_vec()?;
-        Ok(())
+        let (graft, buffers) = (&mut seeds.graft, &state.graft);
+        state.alpha.copy_to_slice(&mut seeds.alpha)?;
+        buffers.epochs_in_state.copy_to_slice(&mut graft.epochs_in_state)?;
+        buffers.baseline_loss.copy_to_slice(&mut graft.baseline_loss)?;
+        buffers.drift_history.copy_to_slice(&mut graft.drift_history)?;
+        buffers.drift_count.copy_to_slice(&mut graft.drift_count)?;
+        buffers.embargo_epochs.copy_to_slice(&mut graft.embargo_epochs)
     }
 }
 
@@ -121,26 +142,56 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// # Errors
     /// [`LayerError::Integrity`] where something else than the layer changed it; or a failed call.
     pub(super) fn found(&self) -> Result<Found, Error> {
-        let Some(expected) = self.guard else { return Ok(Found(None)) };
-        let values = Commanded::read(&self.state)?;
-        let got = values.checksum();
-        if got == expected {
-            return Ok(Found(Some(values)));
+        if self.guard == Guard::Off {
+            return Ok(Found(None));
         }
-        Err(LayerError::Integrity { layer: self.config.name.clone(), expected, got }.into())
+        let values = Commanded::read(&self.state)?;
+        match (self.guard, values.checksum()) {
+            (Guard::Crc(expected), got) if got != expected => {
+                Err(LayerError::Integrity { layer: self.config.name.clone(), expected, got }.into())
+            }
+            _ => Ok(Found(Some(values))),
+        }
     }
 
     /// Guards what a command has left.
     pub(super) fn leave(&mut self, left: &Found) {
         if let Some(values) = &left.0 {
-            self.guard = Some(values.checksum());
+            self.guard = Guard::Crc(values.checksum());
         }
     }
 
     /// The guard of a state that the layer has made.
-    pub(super) fn guard_of(&self, state: &LayerState) -> Result<Option<u32>, Error> {
-        let checks = self.config.enable_integrity_checks;
-        checks.then(|| Ok(Commanded::read(state)?.checksum())).transpose()
+    pub(super) fn guard_of(&self, state: &LayerState) -> Result<Guard, Error> {
+        if !self.config.enable_integrity_checks {
+            return Ok(Guard::Off);
+        }
+        Ok(Guard::Crc(Commanded::read(state)?.checksum()))
+    }
+
+    /// Hands a call's result on. Where the call failed it may have changed the state already, and what is there now is
+    /// guarded.
+    pub(super) fn guarding<R>(&mut self, done: Result<R, Error>) -> Result<R, Error> {
+        if done.is_err() {
+            self.guard = self.guard_of(&self.state).unwrap_or(Guard::Lost);
+        }
+        done
+    }
+
+    /// What an array of the state has at a place: a code, or what is wrong with it.
+    pub(super) fn code<C>(
+        &self,
+        array: &'static str,
+        index: usize,
+        got: impl Into<u16>,
+        meaning: Option<C>,
+    ) -> Result<C, Error> {
+        if let Some(code) = meaning {
+            return Ok(code);
+        }
+        // Where there is a guard, it says more.
+        self.found()?;
+        Err(LayerError::Code { array, index, got: got.into() }.into())
     }
 
     /// Applies updates that the host has checked; the device checks them again. The guard stays where one
@@ -168,8 +219,9 @@ impl<T: LayerElement> KasminaLayer<T> {
             self.dense.changed();
         }
         let scope = self.performance.scope(profile::STATE_UPDATE, 0);
-        let report = self.updates.apply(&mut self.state, updates)?;
+        let applied = self.updates.apply(&mut self.state, updates);
         drop(scope);
+        let report = self.guarding(applied)?;
         if let Some(refusal) = report.refusals(updates).next() {
             return Err(refused(&refusal.update, refusal.status, refusal.found));
         }
@@ -178,8 +230,9 @@ impl<T: LayerElement> KasminaLayer<T> {
     }
 }
 
-pub(super) fn known(byte: u8) -> SeedLifecycle {
-    SeedLifecycle::from_u8(byte).expect("only the layer writes the states")
+pub(super) fn known(seed: usize, byte: u8) -> Result<SeedLifecycle, LayerError> {
+    let wrong = LayerError::Code { array: "lifecycle", index: seed, got: byte.into() };
+    SeedLifecycle::from_u8(byte).ok_or(wrong)
 }
 
 fn refused(update: &StateUpdate, status: UpdateStatus, found: Option<SeedLifecycle>) -> Error {

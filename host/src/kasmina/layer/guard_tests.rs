@@ -1,6 +1,7 @@
 //! What something else changed stays found, whatever is commanded next.
 
 use super::*;
+use crate::buffer::failures::fail_copies_out;
 use crate::kasmina::{Blueprint, EpochReport, LayerConfig, SeedEpoch};
 use crate::{BufferStatistics, Device};
 use kasmina_types::seed_state::field;
@@ -128,6 +129,77 @@ fn nothing_is_read_twice() {
             command(&mut layer).unwrap_or_else(|why| panic!("{name}: {why}"));
             let read = copies() - before;
             assert!(read <= most, "{name}: {read} reads, checks: {checks}");
+        }
+    }
+}
+
+/// Whichever reading of a command fails, and whether the readings after it fail too: the layer goes on from what the
+/// device has.
+#[test]
+fn a_failed_reading_locks_nobody_out() {
+    for (name, command) in COMMANDS {
+        for lasting in [false, true] {
+            for failing in 0_u64.. {
+                let mut layer = layer(&Device::simt(), true);
+                fail_copies_out(failing..if lasting { u64::MAX } else { failing + 1 });
+                let done = command(&mut layer);
+                fail_copies_out(0..0);
+                layer
+                    .verify_integrity()
+                    .unwrap_or_else(|why| panic!("{name}, {failing}, {lasting}: {why}"));
+                layer.set_alpha(0, 0.5).expect("the state is the layer's");
+                layer.verify_integrity().expect("nothing else changed it");
+                if done.is_ok() {
+                    assert!(failing >= 13, "{name}: no reading failed");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// A failed command takes nothing for its own that it cannot have changed.
+#[test]
+fn a_failed_look_refreshes_nothing() {
+    let mut layer = layer(&Device::simt(), true);
+    layer.state.alpha.copy_range_from_slice(0, &[0.25]).expect("a copy");
+    fail_copies_out(3..4);
+    layer.cull(2).expect_err("a failed reading");
+    fail_copies_out(0..0);
+    assert!(is_integrity(&layer.verify_integrity().expect_err("changed")));
+}
+
+/// Codes that mean nothing are an error, with and without a guard.
+#[test]
+fn codes_that_are_none_are_said() {
+    type Spoil = fn(&mut LayerState) -> Result<(), Error>;
+    let spoils: [(&str, Spoil); 4] = [
+        ("lifecycle[1]", |s| s.lifecycle.copy_range_from_slice(1, &[200])),
+        ("schedule[1]", |s| s.graft.schedule.copy_range_from_slice(1, &[200])),
+        ("blueprint_type[1]", |s| s.blueprint_type.copy_range_from_slice(1, &[200])),
+        ("blueprint_id[1]", |s| s.blueprint_id.copy_range_from_slice(1, &[999])),
+    ];
+    for checks in [true, false] {
+        for (place, spoil) in spoils {
+            let mut layer = layer(&Device::Cpu, checks);
+            spoil(&mut layer.state).expect("a copy");
+            let mut answers =
+                vec![layer.report().map(drop), layer.seed(0).map(drop), layer.seed(1).map(drop)];
+            if place.starts_with("lifecycle") {
+                answers.push(layer.lifecycle(1).map(drop));
+                answers.push(layer.cancel(1));
+                answers.push(COMMANDS[7].1(&mut layer));
+                answers.push(layer.unload_blueprint(2));
+            }
+            if place == "blueprint_type[1]" {
+                answers.push(layer.blueprint(1).map(drop));
+                answers.push(layer.linear_blueprint(1).map(drop));
+            }
+            for answer in answers {
+                let why = answer.expect_err(place);
+                assert_eq!(is_integrity(&why), checks, "{place}: {why}");
+                assert!(checks || why.to_string().contains(place), "{place}: {why}");
+            }
         }
     }
 }

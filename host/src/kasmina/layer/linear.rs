@@ -186,8 +186,9 @@ impl<T: LayerElement> KasminaLayer<T> {
         if let Some(place) = self.dense.place(id) {
             return Ok((place, row));
         }
-        let byte = self.state.blueprint_type.range_to_vec(usize::from(id), 1)?[0];
-        let kind = BlueprintKind::from_u8(byte).expect("only the layer writes the types");
+        let at = usize::from(id);
+        let byte = self.state.blueprint_type.range_to_vec(at, 1)?[0];
+        let kind = self.code("blueprint_type", at, byte, BlueprintKind::from_u8(byte))?;
         let advice = "read it by `blueprint`, and its gradients by `gradients`";
         Err(LayerError::OtherKind { id, kind, advice }.into())
     }

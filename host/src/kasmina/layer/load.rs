@@ -4,6 +4,7 @@ use kasmina_types::blueprint::BLUEPRINT_NONE;
 
 use super::config::LayerConfig;
 use super::error::{ConfigError, LayerError};
+use super::guard::Guard;
 use super::registry::Registry;
 use super::ring::TelemetryRing;
 use super::{KasminaLayer, LayerElement, Training};
@@ -30,7 +31,7 @@ struct Replacement<T: LayerElement> {
     state: LayerState,
     registry: Registry,
     dense: DenseStore<T>,
-    guard: Option<u32>,
+    guard: Guard,
     /// What was clipped until now, which stays counted.
     clipped: u64,
 }
@@ -237,7 +238,7 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// [`LayerError::Integrity`] where something else than the layer changed it;
     /// [`LayerError::TurnedOff`]; or a failed call.
     pub fn verify_integrity(&self) -> Result<(), Error> {
-        if self.guard.is_none() {
+        if self.guard == Guard::Off {
             let (what, option) = ("the CRC of the state", "enable_integrity_checks");
             return Err(LayerError::TurnedOff { what, option }.into());
         }

@@ -43,6 +43,7 @@ use super::{
 };
 use crate::device::Device;
 use crate::error::Error;
+use guard::Guard;
 use load::Carried;
 use performance::Performance;
 use plans::Plans;
@@ -108,7 +109,7 @@ pub struct KasminaLayer<T: LayerElement> {
     rollout_fallback: Option<String>,
     plans: Plans<T>,
     /// CRC-32 of what only commands change, as the last command left it.
-    guard: Option<u32>,
+    guard: Guard,
     performance: Performance,
     comparison: Option<KernelComparison>,
     gradient_comparison: Option<GradientComparison>,
@@ -168,7 +169,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             options,
             rollout_fallback,
             plans: Plans::new(if config.memory_efficient_mode { 1 } else { 8 }),
-            guard: None,
+            guard: Guard::Off,
             performance: Performance::new(device, config.enable_kernel_profiling)?,
             comparison: None,
             gradient_comparison: None,

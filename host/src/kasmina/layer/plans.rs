@@ -3,7 +3,7 @@
 use kasmina_types::ReductionStrategy;
 
 use super::config::TelemetryReduction;
-use super::{KasminaLayer, LayerElement};
+use super::{KasminaLayer, LayerElement, selection};
 use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::kasmina::dense::DensePass;
@@ -48,6 +48,11 @@ impl<T: LayerElement> Plans<T> {
     /// How the forward pass' variant was tuned.
     pub(crate) fn tuning(&self) -> Option<&Tuning> {
         self.plans.last()?.forward.tuning()
+    }
+
+    /// How the backward pass' variant was tuned.
+    pub(crate) fn backward_tuning(&self) -> Option<&Tuning> {
+        self.plans.last()?.backward.as_ref()?.tuning()
     }
 
     /// Batch sizes that have a plan, the one used last at the end.
@@ -122,7 +127,7 @@ impl<T: LayerElement> KasminaLayer<T> {
         let (seeds, chunk) = (self.config.num_seeds, self.state.chunk_size());
         let plan = self.plans.last().expect("just planned");
         if plan.backward.is_none() {
-            let options = self.options;
+            let options = selection::of_backward(self.options);
             let backward = BlendBackward::with_options(&self.device, batch, seeds, chunk, options)?;
             plan.backward = Some(backward);
         }

@@ -36,6 +36,8 @@ pub struct LayerReport {
     pub rollout_fallback: Option<String>,
     /// How the forward kernel of the last batch size was chosen, where `kernel` is `tuned`.
     pub tuning: Option<Tuning>,
+    /// How its backward kernel was chosen.
+    pub backward_tuning: Option<Tuning>,
     /// What `compare_kernels` has found in forward passes.
     pub comparison: Option<KernelComparison>,
     /// What it has found in backward passes.
@@ -98,10 +100,12 @@ pub struct Figure {
 }
 
 impl<T: LayerElement> KasminaLayer<T> {
-    /// The layer at this moment, once everything queued before is done.
+    /// The layer at this moment, once everything queued before is done. With `enable_telemetry` the telemetry of the
+    /// last forward pass counts as read from then on: overwritten later, it is no overrun.
     ///
     /// # Errors
-    /// What the queued work ran into, or a failed call.
+    /// What the queued work ran into, codes of the state that something else changed to what are none, or a failed
+    /// call.
     pub fn report(&self) -> Result<LayerReport, Error> {
         let (forward_kernel, backward_kernel) = self.plans.kernels().unwrap_or_default();
         let config = &self.config;
@@ -116,6 +120,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             backward_kernel,
             rollout_fallback: self.rollout_fallback.clone(),
             tuning: self.plans.tuning().cloned(),
+            backward_tuning: self.plans.backward_tuning().cloned(),
             comparison: self.comparison.clone(),
             gradient_comparison: self.gradient_comparison.clone(),
             preferred_block_size: config.preferred_block_size,
@@ -128,10 +133,10 @@ impl<T: LayerElement> KasminaLayer<T> {
         })
     }
 
-    /// One seed at this moment.
+    /// One seed at this moment. As [`Self::report`] it reads the telemetry of the last forward pass, of all seeds.
     ///
     /// # Errors
-    /// No such seed, or a failed call.
+    /// No such seed; and those of [`Self::report`].
     pub fn seed(&self, seed: usize) -> Result<SeedReport, Error> {
         self.check_seed(seed)?;
         Ok(self.seed_reports()?.swap_remove(seed))
@@ -152,28 +157,35 @@ impl<T: LayerElement> KasminaLayer<T> {
             true => self.ring.latest()?,
             false => None,
         };
-        let known = "only the layer writes the codes";
         let report = |seed: usize| {
-            let id = blueprint_id[seed];
-            SeedReport {
+            let (id, life, plan) = (blueprint_id[seed], lifecycle[seed], graft.schedule[seed]);
+            let blueprint_type = match id {
+                0 => None,
+                _ => {
+                    let at = usize::from(id);
+                    let kind = self.code("blueprint_id", seed, id, types.get(at).copied())?;
+                    let known = BlueprintKind::from_u8(kind);
+                    Some(self.code("blueprint_type", at, kind, known)?)
+                }
+            };
+            Ok(SeedReport {
                 seed,
-                lifecycle: SeedLifecycle::from_u8(lifecycle[seed]).expect(known),
+                lifecycle: self.code("lifecycle", seed, life, SeedLifecycle::from_u8(life))?,
                 alpha: alpha[seed],
                 alpha_target: graft.alpha_target[seed],
-                schedule: BlendSchedule::from_u8(graft.schedule[seed]).expect(known),
+                schedule: self.code("schedule", seed, plan, BlendSchedule::from_u8(plan))?,
                 ramp_epochs: graft.ramp_epochs[seed],
                 blueprint_id: id,
-                blueprint_type: (id != 0)
-                    .then(|| BlueprintKind::from_u8(types[usize::from(id)]).expect(known)),
+                blueprint_type,
                 epochs_in_state: graft.epochs_in_state[seed],
                 embargo_epochs: graft.embargo_epochs[seed],
                 gradient_norm: norms.as_ref().map(|norms| norms[seed]),
                 telemetry: telemetry
                     .as_ref()
                     .map_or_else(Vec::new, |values| figures(values, seed, self.metrics())),
-            }
+            })
         };
-        Ok((0..self.config.num_seeds).map(report).collect())
+        (0..self.config.num_seeds).map(report).collect()
     }
 
     fn metrics(&self) -> usize {
@@ -206,8 +218,9 @@ impl LayerReport {
         if let Some(why) = &self.rollout_fallback {
             writeln!(f, "in the rollout, but plain: {why}")?;
         }
-        if let Some(Tuning { chosen, times, .. }) = &self.tuning {
-            write!(f, "tuned: {chosen:?}")?;
+        for (said, tuning) in [("tuned", &self.tuning), ("backward tuned", &self.backward_tuning)] {
+            let Some(Tuning { chosen, times, .. }) = tuning else { continue };
+            write!(f, "{said}: {chosen:?}")?;
             for time in times {
                 write!(f, ", {:?} {:.2} µs", time.variant, time.time_us)?;
             }

@@ -72,7 +72,8 @@ impl Default for TransitionRules {
 }
 
 /// What an epoch says of one seed. A figure that is not known is NaN (or 0 errors): it meets no
-/// condition, neither one to go on nor one to be culled.
+/// condition, neither one to go on nor one to be culled. The figures that conditions read are refused where they are
+/// infinite.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SeedEpoch {

@@ -72,7 +72,8 @@ impl<T: LayerElement> KasminaLayer<T> {
     /// Runs the backward pass of `x` and the gradient at the output by two kernels from the same state, and says how
     /// the gradients differ, before clipping. The layer's own gradients and its state stay as they are.
     ///
-    /// A variant that only the forward pass has is the plain one here; the kernels' names say what ran.
+    /// A variant that only the forward pass has is [`Tma`](Variant::Tma) here, and one that the device lacks the plain one;
+    /// the kernels' names say what ran.
     ///
     /// # Errors
     /// Operands that do not fit, memory exhausted, or a failed call.
@@ -177,7 +178,7 @@ impl<T: LayerElement> KasminaLayer<T> {
         let (seeds, chunk_size) = (self.config.num_seeds, self.state.chunk_size());
         let own = self.options;
         let planned = |variant| {
-            let options = BlendOptions { variant, ..own };
+            let options = of_backward(BlendOptions { variant, ..own });
             BlendBackward::<T>::with_options(&device, batch, seeds, chunk_size, options)
         };
         let mut backward = match planned(kernel.variant(own.variant)) {
@@ -275,8 +276,18 @@ fn variant<T: LayerElement>(device: &Device, config: &LayerConfig) -> (Variant, 
         KernelChoice::Auto => (Variant::Auto, None),
         KernelChoice::Plain => (Variant::Plain, None),
         KernelChoice::Tma => (Variant::Tma, None),
+        KernelChoice::TmaBulkStores => (Variant::TmaBulkStores, None),
         KernelChoice::Tuned => (Variant::Tuned, None),
     }
+}
+
+/// The options of the backward pass, which has no bulk stores, where those of the forward pass are `options`.
+pub(super) fn of_backward(options: BlendOptions) -> BlendOptions {
+    let variant = match options.variant {
+        Variant::TmaBulkStores => Variant::Tma,
+        variant => variant,
+    };
+    BlendOptions { variant, ..options }
 }
 
 /// The options of the passes that a configuration asks for; and why a layer that is in the rollout runs the plain

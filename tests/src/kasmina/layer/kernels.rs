@@ -197,6 +197,12 @@ pub fn check_variants(device: &Device) {
     }
     if has_tma(device) {
         assert!(runs(KernelChoice::Tma, 0, 0));
+        // The backward pass has no bulk stores, and takes the copy engine all the same.
+        assert!(runs(KernelChoice::TmaBulkStores, 0, 0));
+        let mut layer = busy_layer::<f32>(device, 8, |b| b.kernel(KernelChoice::TmaBulkStores));
+        layer.forward(&x).expect("a pass");
+        let kernel = layer.report().expect("a report").forward_kernel.expect("a kernel runs");
+        assert!(kernel.entry.ends_with("_bulk"), "{}", kernel.entry);
         let mut layer = busy_layer::<f32>(device, 8, |b| b);
         let found = layer.compare_kernels(&x, ComparedKernel::Tma, ComparedKernel::Plain);
         let found = found.expect("both can run");
@@ -218,25 +224,37 @@ pub fn check_tuner(device: &Device) {
     let run = |choice| {
         let mut layer = busy_layer::<f32>(device, 8, |b| b.kernel(choice));
         let y = layer.forward(&x).expect("a pass").to_vec().expect("a read");
+        layer.backward(&x, &x).expect("a pass");
         (y, layer.report().expect("a report"))
     };
     let (plain, report) = run(KernelChoice::Plain);
-    assert_eq!(report.tuning, None);
+    assert_eq!((report.tuning, report.backward_tuning), (None, None));
     let (tuned, report) = run(KernelChoice::Tuned);
     let tuning = report.tuning.clone().expect("it was asked for");
+    let backward = report.backward_tuning.clone().expect("of the backward pass too");
     let tried: Vec<_> = tuning.times.iter().map(|time| time.variant).collect();
     if matches!(device, Device::Cuda(_)) && has_tma(device) {
         assert_eq!(tried, [Variant::Plain, Variant::Tma, Variant::TmaBulkStores]);
         assert!(tuning.times.iter().all(|time| time.time_us > 0.0), "{tuning:?}");
         let kernel = report.forward_kernel.expect("a GPU has one").entry;
         assert_eq!(kernel.contains("_tma_"), tuning.chosen != Variant::Plain, "{kernel}");
+        let tried: Vec<_> = backward.times.iter().map(|time| time.variant).collect();
+        assert_eq!(tried, [Variant::Plain, Variant::Tma]);
+        let kernel = report.backward_kernel.expect("a GPU has one").entry;
+        assert_eq!(kernel.contains("_tma_"), backward.chosen != Variant::Plain, "{kernel}");
     } else {
         assert_eq!((tuning.chosen, &tried[..]), (Variant::Plain, &[][..]));
+        assert_eq!((backward.chosen, backward.times.len()), (Variant::Plain, 0));
     }
-    assert!(report.to_string().contains(&format!("tuned: {:?}", tuning.chosen)), "{report}");
+    for said in
+        [format!("\ntuned: {:?}", tuning.chosen), format!("backward tuned: {:?}", backward.chosen)]
+    {
+        assert!(report.to_string().contains(&said), "{said:?}: {report}");
+    }
     for (tuned, plain) in tuned.iter().zip(&plain) {
         assert!((tuned - plain).abs() <= 1e-5 * plain.abs().max(1.0), "{tuned} {plain}");
     }
     let (again, report) = run(KernelChoice::Tuned);
     assert_eq!((again, report.tuning), (tuned, Some(tuning)));
+    assert_eq!(report.backward_tuning, Some(backward));
 }

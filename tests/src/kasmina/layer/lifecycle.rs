@@ -2,7 +2,7 @@
 
 use kasmina::Device;
 use kasmina::kasmina::{EpochReport, KasminaLayer, SeedEpoch, TransitionRules};
-use kasmina::types::{BlendSchedule, BlueprintType};
+use kasmina::types::{BlendSchedule, BlueprintType, SeedLifecycle};
 
 use super::{blueprint, snapshot};
 use crate::Numbers;
@@ -197,7 +197,7 @@ pub fn check_messages(device: &Device) {
     let mut layer = KasminaLayer::<f32>::builder(2, 8).name("here").build(device).expect("a layer");
     for (done, words) in [
         (layer.cull(0), &["DORMANT", "CULLED", "GERMINATED"][..]),
-        (layer.advance(1).map(drop), &["DORMANT", "germinate"]),
+        (layer.advance(1).map(drop), &["DORMANT", "GERMINATED", "`germinate`"]),
         (layer.cancel(7), &["here", "7", "2 seeds"]),
         (layer.germinate(0, 3), &["3", "not loaded"]),
         (layer.set_alpha_target(0, 2.0), &["alpha_target", "2", "0 to 1"]),
@@ -205,6 +205,12 @@ pub fn check_messages(device: &Device) {
         let why = done.expect_err("refused").to_string();
         assert!(words.iter().all(|word| why.contains(word)), "{why}");
     }
+    let kind = BlueprintType::Scale;
+    let id = layer.load_blueprint(&blueprint(kind, 4, &mut Numbers::new(1))).expect("room").id;
+    layer.germinate(0, id).expect("DORMANT");
+    while layer.advance(0).expect("not the last state") != SeedLifecycle::Fossilized {}
+    let why = layer.advance(0).expect_err("terminal").to_string();
+    assert!(why.contains("FOSSILIZED") && why.contains("DORMANT"), "{why}");
 }
 
 /// Transitions at an epoch's end: one seed on each row of the table, with its condition just met.

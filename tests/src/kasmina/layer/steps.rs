@@ -2,7 +2,8 @@
 
 use kasmina::driver::Graph;
 use kasmina::kasmina::{
-    GradientClipping, KasminaLayer, LayerElement, TelemetryReduce, TelemetryReduction,
+    BlendForward, GradientClipping, KasminaLayer, KernelChoice, LayerElement, TelemetryReduce,
+    TelemetryReduction, Variant,
 };
 use kasmina::types::{BlueprintType, ReductionStrategy};
 use kasmina::{Buffer, BufferStatistics, Device, Error};
@@ -32,9 +33,20 @@ pub fn busy_layer<T: LayerElement>(
 /// pool and the stream say so too. Several batch sizes, in turn.
 #[track_caller]
 pub fn check_steady_steps<T: Narrow + LayerElement>(device: &Device) {
-    for strategy in [TelemetryReduction::Hierarchical, TelemetryReduction::Max] {
+    // Chunks of 16 bytes or more, which the copy engine takes.
+    let has_tma = BlendForward::<T>::has_variant(device, 6, 8, Variant::Tma);
+    let rounds = [
+        (TelemetryReduction::Hierarchical, KernelChoice::Plain),
+        (TelemetryReduction::Max, KernelChoice::Plain),
+        (TelemetryReduction::Hierarchical, KernelChoice::Tma),
+    ];
+    for (strategy, kernel) in rounds {
+        if kernel == KernelChoice::Tma && !has_tma {
+            continue;
+        }
         let mut layer = busy_layer::<T>(device, 8, |builder| {
             builder
+                .kernel(kernel)
                 .telemetry_reduction_strategy(strategy)
                 .telemetry_ring_capacity(3)
                 .enable_kernel_profiling(true)
@@ -48,6 +60,11 @@ pub fn check_steady_steps<T: Narrow + LayerElement>(device: &Device) {
             }
         };
         step(&mut layer);
+        let report = layer.report().expect("a report");
+        for ran in [report.forward_kernel, report.backward_kernel].into_iter().flatten() {
+            let expected = kernel == KernelChoice::Tma;
+            assert_eq!(ran.entry.contains("_tma_"), expected, "{}", ran.entry);
+        }
         let counts = |device: &Device| {
             let buffers = BufferStatistics::of_this_thread();
             let gpu = match device {

@@ -12,7 +12,7 @@ use self::changes::Change;
 use self::commands::{CommandError, Commands};
 use super::MOST_ROWS;
 use crate::cli::device::Choice;
-use crate::cli::output::Json;
+use crate::cli::output::{Json, check_outputs};
 use crate::cli::{Failure, Status};
 use crate::error::Error;
 use crate::kasmina::checkpoint::Checkpoint;
@@ -90,6 +90,7 @@ struct StoodStill {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
+    check_files(arguments)?;
     let mut before = Checkpoint::load(&arguments.state).map_err(Failure::usage)?;
     let seeds = before.states.num_seeds();
     let epochs = arguments.epochs.map(|epochs| epochs as usize);
@@ -136,6 +137,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     say(&arguments.json, seeds, &summary)?;
     arguments.json.write(&summary)?;
     Ok(Status::Pass)
+}
+
+/// The checkpoint may be that of --state; nothing else may replace an input.
+fn check_files(arguments: &Arguments) -> Result<(), Failure> {
+    let Arguments { state, output, config, metrics, json, .. } = arguments;
+    check_outputs(&[Some(state)], json, &[])?;
+    check_outputs(&[config.as_deref(), metrics.as_deref()], json, &[("--output", Some(output))])
 }
 
 /// What the layer refuses is wrong in the arguments or files; the rest is a failure.
