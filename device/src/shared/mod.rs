@@ -208,6 +208,40 @@ impl<T: Pod, const N: usize> Shared<T, N> {
 }
 
 impl<const N: usize> Shared<u32, N> {
+    /// Leaves the array's address in word `index`, for [`Self::by_address`].
+    ///
+    /// # Safety
+    /// As [`Self::write`].
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn leave_address(&self, index: usize) {
+        #[cfg(target_arch = "nvptx64")]
+        let address = self.array;
+        #[cfg(not(target_arch = "nvptx64"))]
+        let address = 0;
+        // SAFETY: the caller's contract.
+        unsafe { self.write(index, address) };
+    }
+
+    /// The same array, by the address in its word `index`: what is computed from it no register can hold from before that
+    /// word was read, nor local memory.
+    ///
+    /// # Safety
+    /// As [`Self::read`]; [`Self::leave_address`] wrote the word.
+    #[inline(always)]
+    #[track_caller]
+    pub unsafe fn by_address(&self, index: usize) -> Self {
+        // SAFETY: the caller's contract.
+        let address = unsafe { self.read(index) };
+        #[cfg(target_arch = "nvptx64")]
+        return Self { array: address, _element: core::marker::PhantomData };
+        #[cfg(not(target_arch = "nvptx64"))]
+        {
+            assert_eq!(address, 0, "no address was left");
+            *self
+        }
+    }
+
     /// Reads plain data of any type from the words at `index`.
     ///
     /// # Safety

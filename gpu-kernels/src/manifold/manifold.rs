@@ -36,14 +36,14 @@ use kasmina_types::manifold::{
 };
 use kasmina_types::tiles::manifold::domain;
 
-use super::desk::{Desk, Item, Seat, Slots, Task};
+use super::desk::{Desk, Seat, Task};
 use super::operations::{carry_out, is_told};
 use super::watch::{Watch, say};
 
 /// One block of the grid.
 ///
-/// What outlives an operation is in shared memory: the operations need the registers, and what lies in local memory instead
-/// comes from L2 after each look, which empties L1.
+/// What outlives an operation is in shared memory: the operations need the registers, and a look at the host's words empties
+/// L1, in which local memory would be.
 ///
 /// # Safety
 /// As [`Manifold`] says; every thread of the grid calls it, in blocks of `THREADS`.
@@ -51,8 +51,8 @@ use super::watch::{Watch, say};
 unsafe fn reside<const DOMAINS: u32, const THREADS: u32>(p: Manifold) {
     let p = &p;
     // SAFETY: every thread of the block is here.
-    let desk = Desk::new(unsafe { seat(p) });
-    let (slots, watch) = (Slots::new(), Watch::new());
+    let desk = Desk::<THREADS>::new(unsafe { seat(p) });
+    let watch = Watch(desk);
     let Seat { group, rank, .. } = desk.seat();
     if rank == 0 && thread::warp_idx() == 0 {
         if thread::lane_idx() == 0 {
@@ -65,21 +65,22 @@ unsafe fn reside<const DOMAINS: u32, const THREADS: u32>(p: Manifold) {
         if hint::opaque(thread::thread_idx_x()) < warp::WARP_SIZE {
             let Seat { group, rank, blocks } = desk.seat();
             // SAFETY: the whole warp calls it.
-            let task = unsafe {
-                if rank == 0 { watch.look(p, group, blocks) } else { called(p, desk, group) }
+            let (task, has_operations) = unsafe {
+                if rank == 0 {
+                    watch.look(p, group, blocks)
+                } else {
+                    (called(p, desk, group), false)
+                }
             };
-            if let Task::Item(item) = task
-                && rank < item.blocks
-                && !(rank == 0 && watch.has_operations(&item))
-            {
+            if rank < task.blocks && !has_operations {
                 // SAFETY: the item is inside the table; the block is through with all before it.
                 unsafe {
-                    slots.bring(p, &item, 0);
-                    if item.count > 1 {
-                        slots.bring(p, &item, 1);
+                    desk.bring(p, &task, 0);
+                    if task.count > 1 {
+                        desk.bring(p, &task, 1);
                     }
                 }
-                slots.wait(&item, 0);
+                desk.wait(&task, 0);
             }
             if thread::lane_idx() == 0 {
                 // SAFETY: the barriers are those below.
@@ -89,25 +90,25 @@ unsafe fn reside<const DOMAINS: u32, const THREADS: u32>(p: Manifold) {
         // Orders the task, and what the host wrote before the item, before the block.
         thread::sync_threads();
         // SAFETY: the barrier came after it was put there.
-        let (item, rank) = unsafe { desk.item() };
-        if hint::opaque(thread::thread_idx_x()) == 0 && (item.count == 0 || item.blocks > 1) {
+        let (task, rank) = unsafe { desk.task() };
+        if hint::opaque(thread::thread_idx_x()) == 0 && (task.count == 0 || task.blocks > 1) {
             let Seat { group, rank, blocks } = desk.seat();
             if rank == 0 && blocks > 1 {
-                call(p, desk, group, item);
+                call(p, desk, group, task);
             }
-            if rank == 0 && item.count == 0 {
+            if rank == 0 && task.count == 0 {
                 watch.report_time(p, group);
                 atomic::fence(Scope::System);
-                say(p, group, report::STATE, item.first.into());
+                say(p, group, report::STATE, task.first.into());
             }
         }
-        if item.count == 0 {
+        if task.count == 0 {
             return;
         }
         let mut status = ItemStatus::Done as u32;
-        if rank < item.blocks {
+        if rank < task.blocks {
             // SAFETY: the item is inside the table, and its blocks are all here.
-            status = unsafe { carry_out::<DOMAINS, THREADS>(p, desk, slots) } as u32;
+            status = unsafe { carry_out::<DOMAINS, THREADS>(p, desk) } as u32;
             // Whatever it is, the barrier below is one.
             status = hint::opaque(status);
         }
@@ -140,7 +141,7 @@ unsafe fn seat(p: &Manifold) -> Seat {
 
 /// Calls the group's other blocks to an item, or, if it is none, away. The first block's first thread does.
 #[inline(always)]
-fn call(p: &Manifold, desk: Desk, group: u32, item: Item) {
+fn call<const THREADS: u32>(p: &Manifold, desk: Desk<THREADS>, group: u32, task: Task) {
     let call = desk.call().wrapping_add(1);
     desk.set_call(call);
     let at = group as usize * CALL_WORDS;
@@ -148,8 +149,8 @@ fn call(p: &Manifold, desk: Desk, group: u32, item: Item) {
         // SAFETY: the group's words; its other blocks take them when both have come.
         unsafe { atomic::store(&p.calls, at, tagged(word, call), Order::Release, Scope::Device) };
     };
-    store(at, item.first);
-    store(at + 1, item.count | item.blocks << 16);
+    store(at, task.first);
+    store(at + 1, task.count | task.blocks << 16);
 }
 
 /// Waits until the group's first block calls, and answers to what.
@@ -157,7 +158,7 @@ fn call(p: &Manifold, desk: Desk, group: u32, item: Item) {
 /// # Safety
 /// The whole first warp of another block calls it.
 #[inline(always)]
-unsafe fn called(p: &Manifold, desk: Desk, group: u32) -> Task {
+unsafe fn called<const THREADS: u32>(p: &Manifold, desk: Desk<THREADS>, group: u32) -> Task {
     let lane = thread::lane_idx();
     let mut last = 0;
     if lane == 0 {
@@ -175,10 +176,7 @@ unsafe fn called(p: &Manifold, desk: Desk, group: u32) -> Task {
                 desk.set_call(first);
             }
             let (first, rest) = (of(0, data_of(word)), of(1, data_of(word)));
-            return match rest & 0xffff {
-                0 => Task::Leave(0),
-                count => Task::Item(Item { first, count, blocks: rest >> 16 }),
-            };
+            return Task { first, count: rest & 0xffff, blocks: rest >> 16 };
         }
         thread::spin_wait(0);
     }
@@ -192,7 +190,11 @@ const WAITS: u32 = 1 << 14;
 /// # Safety
 /// Every thread of the item's blocks calls it equally often.
 #[inline(always)]
-pub(super) unsafe fn meet(p: &Manifold, desk: Desk, blocks: u32) -> bool {
+pub(super) unsafe fn meet<const THREADS: u32>(
+    p: &Manifold,
+    desk: Desk<THREADS>,
+    blocks: u32,
+) -> bool {
     if blocks == 1 {
         thread::sync_threads();
         return true;

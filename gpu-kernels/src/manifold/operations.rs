@@ -8,7 +8,7 @@ use kasmina_types::manifold::{Command, ItemStatus, data_of};
 use kasmina_types::tiles::manifold::{domain, operation};
 use kasmina_types::tiles::{GEMV_BLOCK_THREADS, SMALL_INFERENCE_BLOCK_THREADS};
 
-use super::desk::{Desk, Slots};
+use super::desk::{Desk, Task};
 use super::manifold::meet;
 use crate::information::active_inference::columns::{INFER, STEP};
 use crate::information::active_inference::teams::Teams;
@@ -22,44 +22,47 @@ use crate::linear::gemv;
 /// The named barrier of operations that only some of a block's threads carry out.
 const PART_BARRIER: u32 = 15;
 
-/// The operations of the item on the desk, one after the other, for this block of it. Answers its status.
+/// The operations of the task on the desk, one after the other, for this block of it. Answers its status.
 ///
 /// # Safety
-/// The item is inside the table, whose parameters are as their kernels say; its first operation is in its slot, its second on
-/// the way; every thread of the item's blocks calls it.
+/// The task is inside the table, whose parameters are as their kernels say; its first operation is in its slot, its second on
+/// the way; every thread of the task's blocks calls it.
 #[inline(always)]
 pub(super) unsafe fn carry_out<const DOMAINS: u32, const THREADS: u32>(
     p: &Manifold,
-    desk: Desk,
-    slots: Slots,
+    desk: Desk<THREADS>,
 ) -> ItemStatus {
     let mut i = 0;
     loop {
         // SAFETY: they are there until the block is through with them: the barrier below, or the caller's, came before.
-        let ((item, rank), (code, blocks)) = unsafe { (desk.item(), slots.head(i)) };
+        let ((task, rank), (code, blocks)) = unsafe { (desk.task(), desk.head(i)) };
         // The same for every block of the item.
-        let is_known = blocks != 0 && blocks <= item.blocks && is_known::<DOMAINS>(code);
+        let is_known = is_known::<DOMAINS>(&task, code, blocks);
+        let hangs = is_known && code == operation::HANG;
+        // Counts of operations have 16 bits.
+        let note = i | u32::from(is_known) << 16 | u32::from(hangs) << 17;
+        desk.note(note);
         if is_known {
-            if i + 2 < item.count && hint::opaque(thread::thread_idx_x()) < warp::WARP_SIZE {
+            if i + 2 < task.count && hint::opaque(thread::thread_idx_x()) < warp::WARP_SIZE {
                 // SAFETY: `meet` has come since the last use of its slot.
-                unsafe { slots.bring(p, &item, i + 2) };
+                unsafe { desk.bring(p, &task, i + 2) };
             }
             if rank < blocks {
                 let place = BlockPlace { block: rank, blocks };
                 // SAFETY: the caller's contract.
-                unsafe { one::<DOMAINS, THREADS>(p, slots, i, code, place) };
+                unsafe { one::<DOMAINS, THREADS>(p, desk, i, code, place) };
             }
         }
-        // SAFETY: as above. Read anew, so that no register holds them meanwhile.
-        let ((item, _), (code, _)) = unsafe { (desk.item(), slots.head(i)) };
-        i += 1;
-        let ends = !is_known || i == item.count;
+        let note = desk.noted(note);
+        // SAFETY: as above. Read anew, so that no register holds it meanwhile.
+        let (task, _) = unsafe { desk.task() };
+        i = (note & 0xffff) + 1;
+        let (is_known, hangs) = (note >> 16 & 1 != 0, note >> 17 != 0);
+        let ends = !is_known || i == task.count;
         // Of an item that ends nothing is on its way.
-        slots.wait(&item, if ends { item.count } else { i });
+        desk.wait(&task, if ends { task.count } else { i });
         // SAFETY: all of the item's blocks come here for each operation.
-        if (!ends || item.blocks > 1) && !unsafe { meet(p, desk, item.blocks) }
-            || is_known && code == operation::HANG
-        {
+        if (!ends || task.blocks > 1) && !unsafe { meet(p, desk, task.blocks) } || hangs {
             return ItemStatus::Abandoned;
         }
         if ends {
@@ -68,9 +71,9 @@ pub(super) unsafe fn carry_out<const DOMAINS: u32, const THREADS: u32>(
     }
 }
 
-/// Whether the kernel has an operation.
+/// Whether the kernel has an operation, and the task the blocks for it.
 #[inline(always)]
-fn is_known<const DOMAINS: u32>(code: u32) -> bool {
+fn is_known<const DOMAINS: u32>(task: &Task, code: u32, blocks: u32) -> bool {
     const { assert!(operation::GEMV_F64 < 32) };
     let known = const {
         let (mut known, mut code) = (0_u32, 0);
@@ -89,7 +92,7 @@ fn is_known<const DOMAINS: u32>(code: u32) -> bool {
         }
         known
     };
-    code < 32 && known >> code & 1 != 0
+    blocks != 0 && blocks <= task.blocks && code < 32 && known >> code & 1 != 0
 }
 
 /// An item's operation number `i` in one of its blocks.
@@ -104,7 +107,7 @@ fn is_known<const DOMAINS: u32>(code: u32) -> bool {
 )]
 unsafe fn one<const DOMAINS: u32, const THREADS: u32>(
     p: &Manifold,
-    slots: Slots,
+    desk: Desk<THREADS>,
     i: u32,
     code: u32,
     place: BlockPlace,
@@ -119,7 +122,8 @@ unsafe fn one<const DOMAINS: u32, const THREADS: u32>(
             let threads = SMALL_INFERENCE_BLOCK_THREADS;
             if thread::thread_idx_x() < threads {
                 let sync = || thread::sync_team(PART_BARRIER, threads);
-                small::step::<f64, true>(slots.parameters(i), place, sync);
+                let blocks = || desk.head(desk.noted(i) & 0xffff).1;
+                small::step::<f64, true>(desk.parameters(i), place.block, blocks, sync);
             }
             return;
         }
@@ -139,34 +143,34 @@ unsafe fn one<const DOMAINS: u32, const THREADS: u32>(
                 hint::trap();
             }
             operation::TRAP => hint::trap(),
-            operation::AXPBY_F32 => axpby::axpby::<f32, 4, true>(slots.parameters(i), place),
-            operation::AXPBY_F64 => axpby::axpby::<f64, 2, true>(slots.parameters(i), place),
+            operation::AXPBY_F32 => axpby::axpby::<f32, 4, true>(desk.parameters(i), place),
+            operation::AXPBY_F64 => axpby::axpby::<f64, 2, true>(desk.parameters(i), place),
             operation::BLEND_FORWARD_F32 if DOMAINS & domain::LAYER != 0 => {
                 if is_of_first::<THREADS>(BLEND_THREADS as u32) {
                     let team = FirstThreads::<THREADS>;
-                    blend_forward::<f32, _, 4, 4, false, true>(*slots.parameters(i), place, team);
+                    blend_forward::<f32, _, 4, 4, false, true>(*desk.parameters(i), place, team);
                 }
             }
             operation::BELIEF_STEP_C64 if DOMAINS & domain::INFORMATION != 0 => {
                 type Sweep = Teams<f64, 2, 1, 1, 2, 1>;
-                infer::run::<Sweep, STEP, true>(slots.parameters(i), place);
+                infer::run::<Sweep, STEP, true>(desk.parameters(i), place);
             }
             operation::BELIEF_STEP_C256 if DOMAINS & domain::INFORMATION != 0 => {
                 type Sweep = Teams<f64, 2, 4, 1, 1, 1>;
-                infer::run::<Sweep, STEP, true>(slots.parameters(i), place);
+                infer::run::<Sweep, STEP, true>(desk.parameters(i), place);
             }
             operation::INFER_C64 if DOMAINS & domain::INFORMATION != 0 => {
                 type Sweep = Teams<f64, 2, 1, 1, 2, 1>;
-                infer::run::<Sweep, INFER, true>(slots.parameters(i), place);
+                infer::run::<Sweep, INFER, true>(desk.parameters(i), place);
             }
             operation::GEMV_F32 if DOMAINS & domain::LINEAR != 0 => {
                 if is_of_first::<THREADS>(GEMV_BLOCK_THREADS) {
-                    gemv::gemv::<f32, 4, 2, true>(slots.parameters(i), place);
+                    gemv::gemv::<f32, 4, 2, true>(desk.parameters(i), place);
                 }
             }
             operation::GEMV_F64 if DOMAINS & domain::LINEAR != 0 => {
                 if is_of_first::<THREADS>(GEMV_BLOCK_THREADS) {
-                    gemv::gemv::<f64, 2, 2, true>(slots.parameters(i), place);
+                    gemv::gemv::<f64, 2, 2, true>(desk.parameters(i), place);
                 }
             }
             _ => {}

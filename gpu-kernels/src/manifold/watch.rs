@@ -1,8 +1,7 @@
 //! The first warp of a group's first block, which looks at the group's two rings.
 
 use kasmina_device::atomic::{self, Order, Scope};
-use kasmina_device::shared::Shared;
-use kasmina_device::{hint, shared_array, thread, warp};
+use kasmina_device::{hint, thread, warp};
 use kasmina_types::manifold::{
     CONTROL_WORDS, Command, DESCRIPTOR_WORDS, GROUP_RINGS, GroupState, HEAD_WORDS, ItemPriority,
     ItemStatus, LINE_WORDS, NO_RING, REPORT_WORDS, counts_of, data_of, has_reached, names_need,
@@ -10,7 +9,7 @@ use kasmina_types::manifold::{
 };
 use kasmina_types::{Manifold, Out};
 
-use super::desk::{Item, SLOTS, Task};
+use super::desk::{Desk, SLOTS, Task};
 
 /// Lanes for the line of one ring.
 const HALF: u32 = LINE_WORDS as u32;
@@ -24,13 +23,17 @@ const COMMAND_LOOKS: u32 = 16;
 /// Cycles from one report of the time to the next, about a millisecond.
 const REPORT_CYCLES: u64 = 1 << 21;
 
+/// Cycles by which the pause before the first look after an item grows where that look came too early, and its most.
+const PAUSE_STEP: u32 = 512;
+const MOST_PAUSE: u32 = 4096;
+
 /// What the warp keeps from look to look.
 #[derive(Clone, Copy)]
-pub(super) struct Watch(Shared<u64, { kept::WORDS }>);
+pub(super) struct Watch<const THREADS: u32>(pub(super) Desk<THREADS>);
 
 /// What the warp keeps, by its place. A place is that of one lane.
 mod kept {
-    /// The number of the next item of each of the group's rings; the first lane's of the ring's half.
+    /// The number of the next item of each of the group's rings; the first lane's of the ring's half, for all lanes to read.
     pub(super) const NEXT: usize = 0;
     /// The host's heartbeat as it was last seen to change, and when; its lane's.
     pub(super) const BEAT: usize = 2;
@@ -44,21 +47,15 @@ mod kept {
     pub(super) const BEGAN_AT: usize = 7;
     pub(super) const BEGAN_AT_NS: usize = 8;
     pub(super) const REPORTED_AT: usize = 9;
-    /// Edition and place of the operations of the item that was found last, and of those that are in the slots, edition 0 for
-    /// none.
-    pub(super) const OPERATIONS: usize = 10;
-    pub(super) const IN_SLOTS: usize = 11;
-    /// Whether that item writes memory of the host.
+    /// Edition and place of the operations that are in the slots, edition 0 for none.
+    pub(super) const IN_SLOTS: usize = 10;
+    /// The pause before the first look after an item, in cycles.
+    pub(super) const PAUSE: usize = 11;
+    /// Whether the item that was found last writes memory of the host.
     pub(super) const REACHES_HOST: usize = 12;
-    pub(super) const WORDS: usize = 13;
 }
 
-impl Watch {
-    #[inline(always)]
-    pub(super) fn new() -> Self {
-        Self(shared_array![u64; kept::WORDS])
-    }
-
+impl<const THREADS: u32> Watch<THREADS> {
     /// Comes before everything else.
     ///
     /// # Safety
@@ -66,12 +63,15 @@ impl Watch {
     #[inline(always)]
     pub(super) unsafe fn begin(self, p: &Manifold, group: u32) {
         let lane = thread::lane_idx();
-        if lane.is_multiple_of(HALF) {
-            // SAFETY: the ring is there; nobody else writes its number.
-            let done = unsafe {
-                atomic::load(&p.done, own_ring(group) as usize, Order::Relaxed, Scope::Device)
-            };
-            self.keep(kept::NEXT + (lane / HALF) as usize, done.wrapping_add(1).into());
+        // SAFETY: the ring is there; nobody else writes its number.
+        let done = unsafe {
+            atomic::load(&p.done, own_ring(group) as usize, Order::Relaxed, Scope::Device)
+        };
+        let next = done.wrapping_add(1).into();
+        if lane == 0 {
+            self.keep(kept::NEXT, next);
+        } else if lane == HALF {
+            self.keep(kept::NEXT + 1, next);
         }
         if lane == BEAT_LANE {
             self.keep(kept::BEAT, 0);
@@ -81,46 +81,51 @@ impl Watch {
             let now = thread::clock();
             self.keep(kept::BUSY, 0);
             self.keep(kept::IN_SLOTS, 0);
+            self.keep(kept::PAUSE, 0);
             self.keep(kept::BEGAN_AT, now);
             self.keep(kept::BEGAN_AT_NS, thread::clock_ns());
             self.keep(kept::REPORTED_AT, now);
         }
+        // Orders what lanes keep before the other lanes' first look.
+        warp::sync_warp(warp::FULL_MASK);
     }
 
     #[inline(always)]
     fn keep(self, place: usize, value: u64) {
-        // SAFETY: one lane of one warp writes and reads a place.
-        unsafe { self.0.anew().write(place, value) };
+        // SAFETY: one lane of one warp writes a place, and others read it behind a barrier.
+        unsafe { self.0.keep(place, value) };
     }
 
     #[inline(always)]
     fn kept(self, place: usize) -> u64 {
         // SAFETY: as above; `begin` wrote it, or the take of the item.
-        unsafe { self.0.anew().read(place) }
+        unsafe { self.0.kept(place) }
     }
 
     /// Looks until there is an item with operations whose needs are met, or reason to leave; completes items without any, and
-    /// those that mean nothing. Never waits for a need: the other ring may have what it waits for.
+    /// those that mean nothing. Never waits for a need: the other ring may have what it waits for. Answers as well whether the
+    /// slots have the item's operations; from now on they do, if there is room for all.
     ///
     /// # Safety
     /// As [`Manifold`] says; the whole warp calls it.
     #[inline(always)]
-    pub(super) unsafe fn look(self, p: &Manifold, group: u32, blocks: u32) -> Task {
+    pub(super) unsafe fn look(self, p: &Manifold, group: u32, blocks: u32) -> (Task, bool) {
         let (lane, ring) = (thread::lane_idx(), own_ring(group));
         let (place, half) = (lane % HALF, lane / HALF);
-        let mut next = 0;
-        if place == 0 {
-            next = data_of(self.kept(kept::NEXT + half as usize));
-        }
-        next = warp::shuffle(warp::FULL_MASK, next, half * HALF);
+        let (first, second) = (self.kept(kept::NEXT), self.kept(kept::NEXT + 1));
+        let in_slots = self.kept(kept::IN_SLOTS);
+        let mut next = data_of(if half == 0 { first } else { second });
         let is_control = lane == COMMAND_LANE || lane == BEAT_LANE;
         // A choice between the two views would keep both in local memory.
         let lines = hint::opaque_index(p.lines.as_ptr() as usize);
         let base = if is_control { p.control.as_ptr() as usize } else { lines };
         let len = if is_control { CONTROL_WORDS } else { p.lines.len() };
         let words: Out<u64> = Out::new(base as *mut u64, len);
-        let mut looks = 0;
+        // A look that leaves too early for the host's answer to the last item delays it by a trip over the bus.
+        let mut pause = data_of(self.kept(kept::PAUSE));
+        let (mut looks, mut looks_for_item, mut from) = (0, 0, thread::clock());
         loop {
+            while looks_for_item == 0 && thread::clock() - from < pause.into() {}
             let line = ring * (p.capacity_mask + 1) + (next & p.capacity_mask);
             let of_line = line as usize * LINE_WORDS + place as usize;
             let looks_at_command = looks % COMMAND_LOOKS == 0;
@@ -133,7 +138,7 @@ impl Watch {
             }
             let command = warp::shuffle(warp::FULL_MASK, data_of(word), COMMAND_LANE);
             if looks_at_command && command >= Command::Stop as u32 {
-                return Task::Leave(GroupState::Left as u32);
+                return (Task::leave(GroupState::Left as u32), false);
             }
             // An item with a need is what all of its words say.
             let needs = place == HEAD - 1 && names_need(word, next);
@@ -164,12 +169,17 @@ impl Watch {
             if of(ready, taken) {
                 let word = |i: u32| warp::shuffle(warp::FULL_MASK, data, taken * HALF + i);
                 let (count, wanted, edition, reaches_host) = counts_of(word(1), word(2));
-                let item = Item { first: word(0), count, blocks: wanted };
-                if place == 0 && half == taken {
-                    self.keep(kept::NEXT + half as usize, next.wrapping_add(1).into());
-                }
+                let task = Task { first: word(0), count, blocks: wanted };
                 let sequence = warp::shuffle(warp::FULL_MASK, next, taken * HALF);
+                pause = paced(pause, looks_for_item);
                 if lane == 0 {
+                    self.keep(kept::PAUSE, pause.into());
+                    let following = sequence.wrapping_add(1).into();
+                    if taken == 0 {
+                        self.keep(kept::NEXT, following);
+                    } else {
+                        self.keep(kept::NEXT + 1, following);
+                    }
                     let item = tagged(sequence, group * GROUP_RINGS as u32 + taken);
                     self.keep(kept::ITEM, item);
                     self.keep(kept::TAKEN_AT, thread::clock());
@@ -181,15 +191,17 @@ impl Watch {
                 }
                 let operations = p.operations.len() as u64;
                 let fits = of(known, taken)
-                    && u64::from(item.first) + u64::from(item.count) <= operations
-                    && item.blocks >= 1
-                    && item.blocks <= blocks;
-                if fits && item.count > 0 {
+                    && u64::from(task.first) + u64::from(task.count) <= operations
+                    && task.blocks >= 1
+                    && task.blocks <= blocks;
+                if fits && task.count > 0 {
+                    let operations = tagged(task.first, edition);
                     if lane == 0 {
-                        self.keep(kept::OPERATIONS, tagged(item.first, edition));
+                        let stay = count as usize <= SLOTS;
+                        self.keep(kept::IN_SLOTS, if stay { operations } else { 0 });
                         self.keep(kept::REACHES_HOST, reaches_host.into());
                     }
-                    return Task::Item(item);
+                    return (task, edition != 0 && operations == in_slots);
                 }
                 // Nobody else is needed, and there is nothing to be ordered before it but what it needs, which lanes have
                 // seen complete.
@@ -204,12 +216,13 @@ impl Watch {
                 let next_of_taken = u32::from(half == taken);
                 next = next.wrapping_add(next_of_taken);
                 looks += 1;
+                (looks_for_item, from) = (0, thread::clock());
                 continue;
             }
             if looks_at_command {
                 let nothing_came = !of(whole, 0) && !of(whole, 1);
                 if command == Command::Drain as u32 && nothing_came {
-                    return Task::Leave(GroupState::Left as u32);
+                    return (Task::leave(GroupState::Left as u32), false);
                 }
                 let mut silent = false;
                 if lane == BEAT_LANE {
@@ -221,29 +234,16 @@ impl Watch {
                     silent = now_ns - self.kept(kept::BEAT_AT_NS) > p.host_limit_ns;
                 }
                 if warp::any(warp::FULL_MASK, silent) {
-                    return Task::Leave(GroupState::Deserted as u32);
+                    return (Task::leave(GroupState::Deserted as u32), false);
                 }
                 if lane == 0 {
                     self.report_sometimes(p, group);
                 }
             }
             looks += 1;
+            looks_for_item += 1;
             thread::spin_wait(0);
         }
-    }
-
-    /// Whether the slots still have the operations of the item that was found last. From now on they do, if there is room for
-    /// all. The whole warp calls it.
-    #[inline(always)]
-    pub(super) fn has_operations(self, item: &Item) -> bool {
-        let mut has = false;
-        if thread::lane_idx() == 0 {
-            let operations = self.kept(kept::OPERATIONS);
-            has = tag_of(operations) != 0 && self.kept(kept::IN_SLOTS) == operations;
-            let stay = item.count as usize <= SLOTS;
-            self.keep(kept::IN_SLOTS, if stay { operations } else { 0 });
-        }
-        warp::any(warp::FULL_MASK, has)
     }
 
     /// Says so once in a while. Lane 0 calls it.
@@ -303,6 +303,18 @@ impl Watch {
             atomic::store(&p.completions, place as usize, word, Order::Relaxed, Scope::System);
         }
     }
+}
+
+/// The pause before the first look after the next item, from the one before this item, and the looks in vain after it. What
+/// came with the first look may have been there for long; what came with the second, just after the first; later ones say
+/// nothing.
+#[inline(always)]
+fn paced(pause: u32, looks: u32) -> u32 {
+    let shorter = pause - pause.div_ceil(64);
+    let longer = (pause + PAUSE_STEP).min(MOST_PAUSE);
+    // No table of branches, which would come from memory.
+    let other = if hint::opaque(looks) == 1 { longer } else { pause };
+    if looks == 0 { shorter } else { other }
 }
 
 /// Says something of the group. One thread calls it.

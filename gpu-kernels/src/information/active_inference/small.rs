@@ -8,7 +8,7 @@
 //! As [`ActiveInference`] says, with one part.
 //!
 //! # Traffic
-//! Reads J once: 32 KiB of 64 × 64 in f64. One model: bound by latency, that of L2 once, of two barriers and two sums over
+//! Reads J once: 32 KiB of 64 × 64 in f64. One model: bound by latency, that of L2 once, of two barriers and a sum over
 //! lanes. Many: by memory.
 //!
 //! # Launch
@@ -16,7 +16,7 @@
 //! two take the columns and two the rows' precisions. No dynamic shared memory.
 //!
 //! # Determinism
-//! Bitwise: a row's lanes by butterfly, a warp's rows in their order, then warps in pairs.
+//! Bitwise: a row's lanes by butterfly, a warp's rows in their order, their misfits by butterfly, then warps in pairs.
 //!
 //! # Source
 //! As [`infer`](super::infer). Reference: `kasmina_reference::information::active_inference::belief_step`.
@@ -45,7 +45,8 @@ const PRECISION_THREADS: usize = COLUMN_THREADS + STATES;
 
 const _: () = assert!(BLOCK == PRECISION_THREADS + STATES && STATES == 2 * WARP && ROWS == 8);
 
-/// A step of each of a block's models. `sync` is a barrier of the [`BLOCK`] threads.
+/// A step of model `first` and each that comes `blocks` after, which is asked for when it is needed. `sync` is a barrier of
+/// the [`BLOCK`] threads.
 ///
 /// # Safety
 /// As [`ActiveInference`] says, with one part, for no more than [`STATES`] states and observations; the first `BLOCK`
@@ -53,22 +54,23 @@ const _: () = assert!(BLOCK == PRECISION_THREADS + STATES && STATES == 2 * WARP 
 #[inline(always)]
 pub(crate) unsafe fn step<T: Scalar, const C: bool>(
     p: &ActiveInference<C>,
-    place: BlockPlace,
+    first: u32,
+    blocks: impl Fn() -> u32,
     sync: impl Fn(),
 ) {
     // x, s, π and o − b.
     let staged = shared_array![f64; 4 * STATES];
     let partials = shared_array![f64; ROW_WARPS * STATES];
-    // π·r² of each row; what each lane that takes rows has of the spread; complexity and logarithms of two warps each.
-    let misfits = shared_array![f64; STATES];
-    let spreads = shared_array![f64; COLUMN_THREADS];
-    let sums_smem = shared_array![f64; 4];
-    let t = here();
-    let (lane, warp, i) = (t % WARP, t / WARP, t % STATES);
-    let takes_rows = t < COLUMN_THREADS;
-    let takes_columns = !takes_rows && t < PRECISION_THREADS;
-    let mut model = place.block;
+    // Misfit and spread of the warps that take rows; complexity and logarithms of two warps each.
+    let row_sums = shared_array![f64; 2 * ROW_WARPS];
+    let other_sums = shared_array![f64; 4];
+    let mut model = first;
     while model < p.models {
+        // The thread's place afresh for each stage: what is computed from it is computed there, and not before J is under way.
+        let t = here();
+        let (lane, warp, i) = (t % WARP, t / WARP, t % STATES);
+        let takes_rows = t < COLUMN_THREADS;
+        let takes_columns = !takes_rows && t < PRECISION_THREADS;
         let (base, first_row) = (model * p.stride, model * p.observations);
         let is_column = takes_columns && i < p.states as usize;
         let is_precision = t >= PRECISION_THREADS && i < p.observations as usize;
@@ -81,12 +83,14 @@ pub(crate) unsafe fn step<T: Scalar, const C: bool>(
         unsafe {
             if takes_rows {
                 let jacobian: In<T, C> = p.jacobian.cast();
-                let (row, column, stride) = (warp * ROWS, 2 * lane, p.stride as usize);
-                let rows = if column < stride { p.observations as usize } else { 0 };
-                let first = (first_row as usize + row) * stride + column;
+                let (row, column) = ((warp * ROWS) as u32, 2 * lane as u32);
+                let rows = if column < p.stride { p.observations } else { 0 };
+                let first = (first_row as usize + row as usize) * p.stride as usize;
+                let first = first + column as usize;
                 unroll!(k in ROWS => {
-                    if row + k < rows {
-                        j[k] = jacobian.load_vector(first + k * stride, LoadHint::Streaming);
+                    if row + (k as u32) < rows {
+                        let at = first + (k as u32 * p.stride) as usize;
+                        j[k] = jacobian.load_vector(at, LoadHint::Streaming);
                     }
                 });
             } else if takes_columns {
@@ -114,46 +118,77 @@ pub(crate) unsafe fn step<T: Scalar, const C: bool>(
                 staged.write(3 * STATES + i, target);
             }
         }
+        let (mut ratio, mut log) = (0.0, 0.0);
+        if !takes_rows {
+            // While J is on its way.
+            ratio = above / below;
+            log = math::log_f64(ratio);
+        }
+        // Known now, while J is on its way.
+        let is_last = p.models - model <= blocks();
         // Orders what was staged before all reads of it.
         sync();
+        let t = here();
+        let (lane, warp) = (t % WARP, t / WARP);
         let mut pull = 0.0;
         if takes_rows {
             // SAFETY: written before the barrier, or by the warp itself; the places written are this lane's.
             unsafe {
                 let read = |at: usize| staged.read_vector::<2>(at).0;
+                let first = warp * ROWS;
                 let (x, s) = (read(2 * lane), read(STATES + 2 * lane));
-                let mut dots = [0.0_f64; ROWS];
-                unroll!(k in ROWS => {
-                    dots[k] = math::fma_f64(j[k].0[1].wide(), x[1], j[k].0[0].wide() * x[0]);
+                let (mut dots, mut squares) = ([0.0_f64; ROWS], [0.0_f64; 2]);
+                unroll!(pair in ROWS / 2 => {
+                    let precisions = read(2 * STATES + first + 2 * pair);
+                    unroll!(k in 2, at most 2 => {
+                        let [a, b] = [j[2 * pair + k].0[0].wide(), j[2 * pair + k].0[1].wide()];
+                        dots[2 * pair + k] = math::fma_f64(b, x[1], a * x[0]);
+                        squares[0] = math::fma_f64(precisions[k] * a, a, squares[0]);
+                        squares[1] = math::fma_f64(precisions[k] * b, b, squares[1]);
+                    });
                 });
-                // Four lanes a row, then one.
-                let [dot] = halve::<1>(&halve::<2>(&halve::<4>(&dots, 16), 8), 4);
-                let (first, row) = (warp * ROWS, warp * ROWS + lane / 4);
-                let residual = staged.read(3 * STATES + row) - lane_sum(dot, 4);
-                let weighted = staged.read(2 * STATES + row) * residual;
+                // The spread of all lanes, while four lanes come to have a row's sum, and then each of them.
+                let mut spread = math::fma_f64(squares[1], s[1], squares[0] * s[0]);
+                let other = |value: f64, step: u32| warp::shuffle_xor(warp::FULL_MASK, value, step);
+                let fours = halve::<4>(&dots, 16);
+                spread += other(spread, 16);
+                let twos = halve::<2>(&fours, 8);
+                spread += other(spread, 8);
+                let [mut dot] = halve::<1>(&twos, 4);
+                spread += other(spread, 4);
+                let row = first + lane / 4;
+                let (target, precision) =
+                    (staged.read(3 * STATES + row), staged.read(2 * STATES + row));
+                dot += other(dot, 2);
+                spread += other(spread, 2);
+                dot += other(dot, 1);
+                spread += other(spread, 1);
+                let residual = target - dot;
+                let weighted = precision * residual;
                 if lane % 4 == 0 {
-                    misfits.write(row, weighted * residual);
                     // In the place of o − b, which the row's lanes have read.
                     staged.write(3 * STATES + row, weighted);
                 }
                 // Orders the rows' residuals before the warp's reads of them.
                 warp::sync_warp(warp::FULL_MASK);
-                let (mut sums, mut squares) = ([0.0_f64; 2], [0.0_f64; 2]);
+                let mut misfit = weighted * residual;
+                misfit += other(misfit, 4);
+                misfit += other(misfit, 8);
+                misfit += other(misfit, 16);
+                let mut sums = [0.0_f64; 2];
                 unroll!(pair in ROWS / 2 => {
-                    let precisions = read(2 * STATES + first + 2 * pair);
                     let weighted = read(3 * STATES + first + 2 * pair);
                     unroll!(k in 2, at most 2 => { unroll!(l in 2, at most 2 => {
                         let j = j[2 * pair + k].0[l].wide();
                         sums[l] = math::fma_f64(weighted[k], j, sums[l]);
-                        squares[l] = math::fma_f64(precisions[k] * j, j, squares[l]);
                     }); });
                 });
                 partials.write_vector(warp * STATES + 2 * lane, Vector(sums));
-                spreads.write(t, math::fma_f64(squares[1], s[1], squares[0] * s[0]));
+                if lane == 0 {
+                    row_sums.write_vector(2 * warp, Vector([misfit, spread]));
+                }
             }
         } else {
-            let ratio = above / below;
-            let log = math::log_f64(ratio);
             pull = difference / below;
             let complexity = math::fma_f64(difference, pull, ratio - 1.0 - log);
             let own = if is_column { complexity } else { log };
@@ -161,12 +196,14 @@ pub(crate) unsafe fn step<T: Scalar, const C: bool>(
             let sum = lane_sum(own, warp::WARP_SIZE);
             if lane == 0 {
                 // SAFETY: the place is the warp's.
-                unsafe { sums_smem.write(warp - ROW_WARPS, sum) };
+                unsafe { other_sums.write(warp - ROW_WARPS, sum) };
             }
         }
         // Orders the warps' sums before their merge.
         sync();
+        let t = here();
         if is_column {
+            let i = t % STATES;
             let mut sums = [0.0_f64; ROW_WARPS];
             // SAFETY: every warp of rows wrote its places before the barrier; the state is this thread's.
             unsafe {
@@ -176,29 +213,29 @@ pub(crate) unsafe fn step<T: Scalar, const C: bool>(
                 p.mean.store(base as usize + i, math::fma_f64(kappa, direction, x));
             }
         }
-        if warp == BLOCK / WARP - 1 {
+        if t == BLOCK - 1 {
             // SAFETY: all was written before the barrier; one thread writes the model's figures.
             unsafe {
-                let [misfit, other] = misfits.read_vector::<2>(2 * lane).0;
-                let mut spread = [0.0_f64; 2];
-                unroll!(k in COLUMN_THREADS / (2 * WARP), at most 4 => {
-                    let pair = spreads.read_vector::<2>(2 * (k * WARP + lane)).0;
-                    spread = [spread[0] + pair[0], spread[1] + pair[1]];
-                });
-                // The misfit in the first half of the warp, the spread in the second.
-                let [half] = halve::<1>(&[misfit + other, spread[0] + spread[1]], 16);
-                let sum = lane_sum(half, 16);
-                let spread = warp::shuffle(warp::FULL_MASK, sum, 16);
+                let mut sums = [[0.0_f64; 2]; ROW_WARPS];
+                unroll!(w in ROW_WARPS => { sums[w] = row_sums.read_vector::<2>(2 * w).0 });
+                unroll!(w in 4, at most 4 => { sums[w] = added(sums[w], sums[w + 4]) });
+                let [misfit, spread] = added(added(sums[0], sums[2]), added(sums[1], sums[3]));
                 let ([c, d], [e, f]) =
-                    (sums_smem.read_vector::<2>(0).0, sums_smem.read_vector::<2>(2).0);
-                let total = Sums { misfit: sum, logs: e + f, spread, complexity: c + d };
-                if lane == 0 {
-                    leave(p, model, InferenceFigures { steps: 1, ..total.figures() });
-                }
+                    (other_sums.read_vector::<2>(0).0, other_sums.read_vector::<2>(2).0);
+                let total = Sums { misfit, logs: e + f, spread, complexity: c + d };
+                leave(p, model, InferenceFigures { steps: 1, ..total.figures() });
             }
         }
-        model += place.blocks;
+        if is_last {
+            break;
+        }
+        model += blocks();
     }
+}
+
+#[inline(always)]
+fn added(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
+    [a[0] + b[0], a[1] + b[1]]
 }
 
 /// Sums over pairs of lanes `step` apart: each lane keeps half of the values, the one with that bit the second half.
@@ -226,7 +263,10 @@ macro_rules! instance {
         #[kernel(block = BLOCK as u32)]
         pub unsafe fn $entry(p: ActiveInference) {
             // SAFETY: the entry's contract; the block has no other threads.
-            unsafe { step::<$element, _>(&p, BlockPlace::of_launch(), thread::sync_threads) }
+            unsafe {
+                let BlockPlace { block, blocks } = BlockPlace::of_launch();
+                step::<$element, _>(&p, block, || blocks, thread::sync_threads);
+            }
         }
     };
 }
