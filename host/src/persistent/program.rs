@@ -172,6 +172,11 @@ impl Program {
         self.inner.operations.is_empty()
     }
 
+    /// The operations' numbers, of [`operation`], in their order.
+    pub fn codes(&self) -> impl Iterator<Item = u32> + '_ {
+        self.inner.operations.iter().map(|operation| operation.code)
+    }
+
     /// Blocks that share an item of it.
     pub fn blocks(&self) -> u32 {
         self.inner.blocks
