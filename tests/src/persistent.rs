@@ -18,7 +18,7 @@ use kasmina::{Buffer, Device, Error};
 
 pub use mapped::check_mapped;
 pub use needs::check_needs;
-pub use order::{check_figures, check_launch_beside, check_priorities};
+pub use order::{check_figures, check_priorities};
 pub use stream::{Streamed, check_stream};
 
 use crate::Numbers;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use kasmina::information::axpby;
 use kasmina::persistent::{
-    Domains, ItemOptions, ItemPriority, PersistentConfig, PersistentExecutor, Program, Ticket,
+    Domains, ItemOptions, ItemPriority, PersistentConfig, PersistentExecutor, Program,
 };
 use kasmina::{Buffer, Device};
 
@@ -92,23 +92,4 @@ pub fn check_figures(device: &Device) {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert_eq!(executor.statistics().launches, 1);
-}
-
-/// An item that never ends is at work, and a launch beside it comes to its end, on buffers of its own. Only on a GPU: the
-/// executor has no launches that are queued.
-#[track_caller]
-pub fn check_launch_beside(device: &Device, executor: &PersistentExecutor, stuck: &Ticket) {
-    let x = Buffer::from_slice(device, &vec![1.0_f32; 5000]).expect("memory");
-    let mut y = Buffer::zeroed(device, 5000).expect("memory");
-    device.synchronize().expect("memory is there");
-    let begun = Instant::now();
-    for _ in 0..10 {
-        axpby(device, 2.0, &x, 1.0, &x, &mut y).expect("a launch");
-        device.synchronize().expect("the launch ends");
-    }
-    let took = begun.elapsed();
-    assert!(took < Duration::from_millis(100), "ten launches took {took:?}");
-    assert!(!stuck.poll().expect("no fault yet"), "the item is in work");
-    assert_eq!(y.to_vec().expect("a read"), vec![3.0; 5000]);
-    assert_eq!(executor.statistics().launches, 1, "the kernel stayed");
 }
