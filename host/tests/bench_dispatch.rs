@@ -52,7 +52,7 @@ fn the_executor_times_items_and_draws_them() {
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let document: Value =
         serde_json::from_slice(&std::fs::read(folder.path("json")).unwrap()).unwrap();
-    assert_eq!(rows(&document).len(), 8);
+    assert_eq!(rows(&document).len(), 9);
     for row in document["rows"].as_array().unwrap() {
         let keys = ["min_us", "p10_us", "median_us", "p90_us", "p99_us", "max_us"];
         let times = keys.map(|key| row[key].as_f64().unwrap());

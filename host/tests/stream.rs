@@ -288,7 +288,7 @@ fn wrong_arguments_are_refused() {
         ("--input - --seeds 3 --chunk 2 --repeat --batches 3", "standard input comes once"),
         ("--input - --seeds 4294967296 --chunk 4294967296", "more than"),
         ("--input @both --batch 2147483648", "take fewer"),
-        ("--input @both --rate -1", "unexpected argument"),
+        ("--input @both --rate -1", "--rate -1"),
         ("--input @both --rate=-1", "--rate -1"),
         ("--input @both --rate nan", "--rate NaN"),
         ("--input @both --rate 1e-9", "--rate"),

@@ -1,6 +1,7 @@
 //! The comparisons of the executor's tests on a GPU, on larger shapes. Where there is no GPU they are
 //! reported as ignored; with `KASMINA_REQUIRE_GPU=1` they fail instead.
 
+mod dispatch;
 mod layer_kernels;
 mod linear;
 mod persistent;
@@ -47,11 +48,16 @@ fn main() {
     let trials = vec![
         trial("persistent::operations", persistent::operations),
         trial("persistent::sequence", persistent::sequence),
+        trial("persistent::needs", persistent::needs),
+        trial("persistent::priorities", persistent::priorities),
+        trial("persistent::figures", persistent::figures),
+        trial("persistent::mapped", persistent::mapped),
         trial("persistent::stream", persistent::stream),
         trial("persistent::soak", persistent::soak),
         trial("persistent::fault_hang", |device| persistent::scenario("hang", device)),
         trial("persistent::fault_unmet", |device| persistent::scenario("unmet", device)),
         trial("persistent::fault_deaf", |device| persistent::scenario("deaf", device)),
+        trial("persistent::launch_beside", |device| persistent::scenario("beside", device)),
         trial("persistent::steps_aside", |device| persistent::scenario("aside", device)),
         trial("persistent::fault_trap", |device| persistent::scenario("trap", device)),
         trial("persistent::fault_refused", |device| persistent::scenario("refused", device)),
@@ -61,6 +67,10 @@ fn main() {
         trial("persistent::fault_drop", |device| persistent::scenario("drop", device)),
         trial("persistent::fault_killed", persistent::killed),
         trial("persistent::fault_frozen", persistent::frozen),
+        trial("dispatch::graph", dispatch::graph),
+        trial("dispatch::auto", dispatch::auto),
+        trial("dispatch::transitions", dispatch::transitions),
+        trial("dispatch::fallbacks", dispatch::fallbacks),
         trial("blend_forward::ragged_shapes", layer_kernels::blend_ragged_shapes),
         trial("blend_forward::chunk_sizes_at_the_edges", layer_kernels::blend_chunk_sizes),
         trial("blend_forward::large", layer_kernels::blend_large),

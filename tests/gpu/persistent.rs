@@ -2,25 +2,30 @@
 //! spinning, and what happens to the context happens to nobody else.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::parent_id;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use kasmina::driver::DriverError;
 use kasmina::information::{axpby, tile_projection, velocity};
 use kasmina::persistent::{
     Domains, Fault, FaultCause, ItemOptions, PersistentConfig, PersistentError, PersistentExecutor,
-    Program, Provoke,
+    Program, Provoke, Ticket, UnfinishedItem,
 };
 use kasmina::{Buffer, Device, Error};
 use kasmina_tests::persistent::{
-    check_axpby, check_belief_steps, check_gemv, check_layer, check_sequence, check_stream,
+    check_axpby, check_belief_steps, check_figures, check_gemv, check_layer, check_mapped,
+    check_needs, check_priorities, check_sequence, check_shared_models, check_stream,
 };
 
 /// The environment variable that names the scenario of a child process.
 const SCENARIO: &str = "KASMINA_FAULT";
 /// The environment variable for the length of the soak, in seconds.
 const SOAK: &str = "KASMINA_SOAK_SECONDS";
+/// The environment variable with the number of the process that started a child.
+const PARENT: &str = "KASMINA_FAULT_PARENT";
 /// What a child says when its kernel is at work.
 const READY: &str = "ready";
 /// A child that takes longer is killed.
@@ -37,6 +42,8 @@ pub(super) fn operations(device: &Device) {
     }
     for domains in [Domains::Information, Domains::All] {
         check_belief_steps(device, domains, &[3, 40, 64, 70, 200]);
+        let shapes = [(65, 64), (70, 40), (70, 70), (200, 200)];
+        check_shared_models(device, domains, &shapes);
     }
     for domains in [Domains::Layer, Domains::All] {
         let shapes = [(3, 10, 4), (40, 9, 64), (5, 3, 1028), (32, 1000, 64), (1, 7, 32)];
@@ -47,6 +54,25 @@ pub(super) fn operations(device: &Device) {
 pub(super) fn sequence(device: &Device) {
     check_sequence(device, 1024);
     check_sequence(device, 100_000);
+}
+
+pub(super) fn needs(device: &Device) {
+    let begun = Instant::now();
+    check_needs(device, 100_000);
+    println!("100 000 rounds in {:?}", begun.elapsed());
+}
+
+pub(super) fn priorities(device: &Device) {
+    check_priorities(device);
+}
+
+pub(super) fn figures(device: &Device) {
+    check_figures(device);
+}
+
+pub(super) fn mapped(device: &Device) {
+    // Each length with both lanes.
+    check_mapped(device, &[1, 4096, 100_000], 10_000);
 }
 
 /// Ten million items.
@@ -88,6 +114,8 @@ fn resident_bytes() -> u64 {
 /// Runs the scenario that the environment names, if it does. Answers whether it did.
 pub(super) fn child() -> bool {
     let Ok(scenario) = std::env::var(SCENARIO) else { return false };
+    // First of all: whatever comes, no kernel spins for longer than somebody waits for this process.
+    std::thread::spawn(end_with_parent);
     let device = Device::cuda(0).expect("a GPU");
     match scenario.as_str() {
         "hang" => leaves(&device, Provoke::Hang),
@@ -100,11 +128,23 @@ pub(super) fn child() -> bool {
         "idle" => idles(&device),
         "aside" => steps_aside(&device),
         "drop" => drops(&device),
+        "beside" => launches_beside(&device),
         "killed" => is_killed(&device),
         "frozen" => is_frozen(&device),
         other => panic!("no scenario {other}"),
     }
     true
+}
+
+/// Ends this process when the one that started it is gone, or does not wait any more. Not by `exit`, in which the driver
+/// waits for the kernel.
+fn end_with_parent() {
+    let parent = std::env::var(PARENT).ok().and_then(|id| id.parse().ok());
+    let begun = Instant::now();
+    while Some(parent_id()) == parent && begun.elapsed() < LIMIT + Duration::from_secs(10) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    std::process::abort();
 }
 
 fn executor(device: &Device, deadline_ms: u64) -> PersistentExecutor {
@@ -138,7 +178,12 @@ impl Good {
 
     fn check(&self, executor: &PersistentExecutor) {
         executor.submit(&self.program).and_then(|t| t.wait()).expect("an item");
-        assert_eq!(self.y.to_vec().expect("a read"), [3.0, 6.0]);
+        self.check_result();
+    }
+
+    #[track_caller]
+    fn check_result(&self) {
+        assert_eq!(self.y.to_vec().expect("mapped memory"), [3.0, 6.0]);
     }
 }
 
@@ -149,12 +194,20 @@ fn persistent(why: Error) -> PersistentError {
     }
 }
 
-/// A kernel that stalls or traps: found within the deadline, and reported with the item. Answers what was reported, the
-/// executor that comes in its place if one does, and the work that went well before.
-fn fails(
-    device: &Device,
-    provoke: Provoke,
-) -> (Arc<Fault>, Result<PersistentExecutor, Error>, Good) {
+/// What is there after a kernel failed.
+struct Failed {
+    fault: Arc<Fault>,
+    /// The one that comes in its place, if one does.
+    executor: Result<PersistentExecutor, Error>,
+    /// Of the program that fails, and of the one that works.
+    unfinished: Vec<UnfinishedItem>,
+    /// The work that went well before.
+    good: Good,
+}
+
+/// A kernel that stalls or traps: found within the deadline, and reported with the item. Reads none of the results: what
+/// is read waits for the stream, and so finds a lost context by itself.
+fn fails(device: &Device, provoke: Provoke) -> Failed {
     let executor = executor(device, 500);
     let good = Good::new(device, &executor);
     good.check(&executor);
@@ -176,14 +229,13 @@ fn fails(
     let names: Vec<_> = unfinished.iter().map(|item| item.program.name().to_owned()).collect();
     assert_eq!(names.len(), 2);
     assert!(names.iter().any(|name| name == "good"), "{names:?}");
-    // What was complete is there, whatever became of the context.
-    assert_eq!(good.y.to_vec().expect("mapped memory"), [3.0, 6.0]);
-    (fault, executor, good)
+    Failed { fault, executor, unfinished, good }
 }
 
 /// A kernel that waits for what does not come leaves when it is told to: its context is as it was.
 fn leaves(device: &Device, provoke: Provoke) {
-    let (fault, executor, good) = fails(device, provoke);
+    let Failed { fault, executor, good, .. } = fails(device, provoke);
+    good.check_result();
     assert!(matches!(fault.cause, FaultCause::Stalled { .. }) && !fault.context_lost, "{fault}");
     let executor = executor.expect("a new executor");
     assert_eq!(good.x.to_vec().expect("the buffer is there"), [1.0, 2.0]);
@@ -192,11 +244,23 @@ fn leaves(device: &Device, provoke: Provoke) {
 
 /// A kernel that nothing ends: its context is given up, and another works beside it.
 fn is_deaf(device: &Device) {
-    let (fault, executor, good) = fails(device, Provoke::Deaf);
+    let Failed { fault, executor, unfinished, good } = fails(device, Provoke::Deaf);
     assert!(matches!(fault.cause, FaultCause::Stalled { .. }) && fault.context_lost, "{fault}");
     let executor = executor.expect("a new executor");
+    // Its buffers are in the lost context. The other program would hang once more.
+    for item in unfinished.iter().filter(|item| item.program.name() == "good") {
+        for _ in 0..2 {
+            let refused = executor.submit(&item.program).map(|ticket| ticket.sequence());
+            assert!(
+                matches!(refused, Err(Error::Driver(DriverError::ContextLost { .. }))),
+                "{refused:?}, expected a lost context"
+            );
+        }
+    }
+    // What was complete is there, whatever became of the context.
+    good.check_result();
     assert!(good.x.to_vec().is_err());
-    drop(good);
+    drop((good, unfinished));
     let device = executor.device().clone();
     for _ in 0..100 {
         Good::new(&device, &executor).check(&executor);
@@ -205,7 +269,8 @@ fn is_deaf(device: &Device) {
 
 /// A kernel that traps takes the process along: its executor cannot come back there, and says so.
 fn traps(device: &Device) {
-    let (fault, executor, good) = fails(device, Provoke::Trap);
+    let Failed { fault, executor, good, .. } = fails(device, Provoke::Trap);
+    good.check_result();
     assert!(matches!(fault.cause, FaultCause::Failed { .. }) && fault.context_lost, "{fault}");
     let why = executor.expect_err("the driver refuses every call").to_string();
     assert!(why.contains("restart the process"), "{why}");
@@ -320,13 +385,66 @@ fn steps_aside(device: &Device) {
     });
 }
 
-/// Dropped with a kernel that never answers.
+/// An item in work that never ends and may be for `deadline`, and when it was submitted.
+fn hang(executor: &PersistentExecutor, deadline: Duration) -> (Ticket, Instant) {
+    let submitted = Instant::now();
+    let options = ItemOptions { deadline: Some(deadline), ..Default::default() };
+    let program = Program::provoking(Provoke::Hang);
+    let ticket = executor.submit_with(&program, &options).expect("an item");
+    std::thread::sleep(Duration::from_millis(100));
+    (ticket, submitted)
+}
+
+/// Dropped, or stopped, with a kernel that never answers: that takes what the item in work has left of its deadline,
+/// whatever the configuration says, and what waits behind it.
 fn drops(device: &Device) {
+    let deadline = Duration::from_secs(1);
+    for stops in [false, true] {
+        let executor = executor(device, 15_000);
+        let good = Good::new(device, &executor);
+        good.check(&executor);
+        let (_, submitted) = hang(&executor, deadline);
+        let hour = Some(Duration::from_secs(3600));
+        let options = ItemOptions { deadline: hour, ..Default::default() };
+        executor.submit_with(&good.program, &options).expect("an item");
+        let begun = Instant::now();
+        if stops {
+            assert_eq!(executor.stop().len(), 2);
+        } else {
+            drop(executor);
+        }
+        let (took, since_submission) = (begun.elapsed(), submitted.elapsed());
+        println!("{took:?}, {since_submission:?} after the submission");
+        assert!(since_submission >= deadline && took < 2 * deadline, "{took:?}, of {deadline:?}");
+    }
+}
+
+/// Launches while an item is in work come to their ends, on buffers of their own, and the resident kernel stays.
+fn launches_beside(device: &Device) {
+    const LEN: usize = 5000;
+    let executor = executor(device, 5000);
+    let good = Good::new(device, &executor);
+    let x = Buffer::from_slice(device, &[1.0_f32; LEN]).expect("memory");
+    let mut y = Buffer::zeroed(device, LEN).expect("memory");
+    // Loads the kernel, for which the driver would wait for the resident one.
+    axpby(device, 1.0, &x, 0.0, &x, &mut y)
+        .and_then(|()| device.synchronize())
+        .expect("a launch before");
+    good.check(&executor);
+    assert_eq!(executor.statistics().launches, 1);
+    let (stuck, _) = hang(&executor, Duration::from_secs(5));
     let begun = Instant::now();
-    let executor = executor(device, 300);
-    executor.submit(&Program::provoking(Provoke::Hang)).expect("an item");
-    drop(executor);
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    for _ in 0..10 {
+        axpby(device, 2.0, &x, 1.0, &x, &mut y).expect("a launch");
+        device.synchronize().expect("the launch ends");
+    }
+    let took = begun.elapsed();
+    let in_work = stuck.poll();
+    println!("ten launches took {took:?}");
+    assert!(took < Duration::from_millis(100), "ten launches took {took:?}");
+    assert!(matches!(in_work, Ok(false)), "{in_work:?}, expected an item in work");
+    assert_eq!(y.to_vec().expect("a read"), [3.0; LEN]);
+    assert_eq!(executor.statistics().launches, 1, "the kernel stayed");
 }
 
 fn say_ready() {
@@ -337,10 +455,11 @@ fn say_ready() {
 /// At work until it is killed.
 fn is_killed(device: &Device) {
     let executor = executor(device, 3_600_000);
-    executor.submit(&Program::provoking(Provoke::Hang)).expect("an item");
-    std::thread::sleep(Duration::from_millis(200));
+    hang(&executor, Duration::from_secs(3600));
     say_ready();
     std::thread::sleep(LIMIT);
+    // Its drop would wait for the item.
+    std::process::abort();
 }
 
 /// Frozen for longer than the kernel waits for a sign of life, then goes on.
@@ -356,57 +475,78 @@ fn is_frozen(device: &Device) {
     assert!(launches >= 2, "the kernel left while the host was frozen: {launches} launches");
 }
 
-fn spawn(scenario: &str) -> Child {
-    let program = std::env::current_exe().expect("this program");
-    let mut command = Command::new(program);
-    command.env(SCENARIO, scenario).stdin(Stdio::piped()).stdout(Stdio::piped());
-    command.spawn().expect("a process")
+/// A process, which does not outlive this handle, and what it says.
+struct Scenario {
+    name: &'static str,
+    child: Child,
+    said: mpsc::Receiver<String>,
 }
 
-/// Waits for a child, and kills one that takes too long.
-fn finish(scenario: &str, mut child: Child) {
-    let begun = Instant::now();
-    let status = loop {
-        if let Some(status) = child.try_wait().expect("a status") {
-            break status;
-        }
-        if begun.elapsed() > LIMIT {
-            child.kill().expect("a kill");
-            child.wait().expect("a status");
-            panic!("`{scenario}` did not end within {LIMIT:?}");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    if let Some(said) = child.stdout.take() {
-        BufReader::new(said).lines().map_while(Result::ok).for_each(|line| println!("{line}"));
+impl Scenario {
+    fn spawn(name: &'static str) -> Self {
+        let program = std::env::current_exe().expect("this program");
+        let mut command = Command::new(program);
+        command.env(SCENARIO, name).env(PARENT, std::process::id().to_string());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("a process");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let (sender, said) = mpsc::channel();
+        // Ends with the process's output.
+        std::thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
+        });
+        Self { name, child, said }
     }
-    assert!(status.success(), "`{scenario}` ended with {status}");
+
+    fn wait_until_ready(&self) {
+        let said = self.said.recv_timeout(LIMIT);
+        assert_eq!(said.as_deref(), Ok(READY), "`{}` within {LIMIT:?}", self.name);
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().expect("a kill");
+        self.child.wait().expect("a status");
+    }
+
+    /// Waits for its end.
+    fn finish(mut self) {
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("a status") {
+                break Some(status);
+            }
+            if begun.elapsed() > LIMIT {
+                self.kill();
+                break None;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        self.said.iter().for_each(|line| println!("{line}"));
+        let name = self.name;
+        let status = status.unwrap_or_else(|| panic!("`{name}` did not end within {LIMIT:?}"));
+        assert!(status.success(), "`{name}` ended with {status}");
+    }
+}
+
+impl Drop for Scenario {
+    fn drop(&mut self) {
+        // Refused where it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// Runs a scenario to its end, and finds the GPU as it was.
-pub(super) fn scenario(scenario: &str, device: &Device) {
-    finish(scenario, spawn(scenario));
+pub(super) fn scenario(name: &'static str, device: &Device) {
+    Scenario::spawn(name).finish();
     check_axpby(device, Domains::All, &[1000]);
-}
-
-fn wait_until_ready(child: &mut Child) {
-    let said = child.stdout.as_mut().expect("piped");
-    let mut line = String::new();
-    // A byte at a time: what comes after the line stays in the pipe.
-    while !line.ends_with('\n') {
-        let mut byte = [0];
-        std::io::Read::read_exact(said, &mut byte).expect("the child says that it is ready");
-        line.push(byte[0].into());
-    }
-    assert_eq!(line.trim(), READY);
 }
 
 /// A process that is killed while its kernel spins leaves nothing on the GPU.
 pub(super) fn killed(device: &Device) {
-    let mut child = spawn("killed");
-    wait_until_ready(&mut child);
-    child.kill().expect("a kill");
-    child.wait().expect("a status");
+    let mut killed = Scenario::spawn("killed");
+    killed.wait_until_ready();
+    killed.kill();
     let Device::Cuda(gpu) = device else { unreachable!("a GPU's test") };
     // A grid of every multiprocessor's blocks at once finds room only on an empty GPU.
     let begun = Instant::now();
@@ -419,8 +559,9 @@ pub(super) fn killed(device: &Device) {
 
 /// A process that is frozen: its kernel leaves, and comes back with it.
 pub(super) fn frozen(_device: &Device) {
-    let mut child = spawn("frozen");
-    wait_until_ready(&mut child);
+    let mut frozen = Scenario::spawn("frozen");
+    frozen.wait_until_ready();
+    let child = &mut frozen.child;
     let signal = |name: &str| {
         let sent = Command::new("kill").args([name, &child.id().to_string()]).status();
         assert!(sent.expect("the command `kill`").success());
@@ -429,5 +570,5 @@ pub(super) fn frozen(_device: &Device) {
     std::thread::sleep(Duration::from_secs(4));
     signal("-CONT");
     writeln!(child.stdin.as_mut().expect("piped"), "on").expect("the child reads");
-    finish("frozen", child);
+    frozen.finish();
 }

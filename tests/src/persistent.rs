@@ -1,26 +1,60 @@
 //! Persistent execution against the same calls as launches, and its own properties.
 
+mod mapped;
+mod needs;
+mod order;
+mod stream;
+
 use std::time::{Duration, Instant};
 
 use kasmina::information::active_inference::{ActiveInference, InferenceOptions};
 use kasmina::information::axpby;
 use kasmina::kasmina::KasminaLayer;
 use kasmina::linear::{Gemv, GemvShape};
-use kasmina::persistent::{
-    Domains, ItemOptions, PersistentConfig, PersistentExecutor, Program, Ticket,
-};
+use kasmina::persistent::{Domains, PersistentConfig, PersistentExecutor, Program};
 use kasmina::types::BlueprintType;
+use kasmina::types::tiles::manifold::operation;
 use kasmina::{Buffer, Device, Error};
+
+pub use mapped::check_mapped;
+pub use needs::check_needs;
+pub use order::{check_figures, check_priorities};
+pub use stream::{Streamed, check_stream};
 
 use crate::Numbers;
 use crate::information::active_inference::{Case, model};
 use crate::kasmina::layer::{blueprint, graft};
+use crate::linear::gemv::{self, Value};
 
 /// An executor with small rings, that gives up late.
 pub fn executor(device: &Device, domains: Domains) -> PersistentExecutor {
+    executor_with(device, domains, PersistentConfig::default().small_groups)
+}
+
+/// As [`executor`], with a group of several blocks, and several of one: the executor of the CPU has four blocks in all.
+fn executor_of_groups(device: &Device) -> PersistentExecutor {
+    let small_groups = if matches!(device, Device::Cuda(_)) { 3 } else { 2 };
+    executor_with(device, Domains::All, small_groups)
+}
+
+fn executor_with(device: &Device, domains: Domains, small_groups: u32) -> PersistentExecutor {
     let deadline = Duration::from_secs(60);
-    let config = PersistentConfig { domains, deadline, share: 1.0, ..Default::default() };
+    let config =
+        PersistentConfig { domains, deadline, small_groups, share: 1.0, ..Default::default() };
     PersistentExecutor::new(device, config).expect("an executor")
+}
+
+/// A number on the device.
+fn number(device: &Device, value: f64) -> Buffer<f64> {
+    Buffer::from_slice(device, &[value]).expect("memory")
+}
+
+/// Values that several blocks work on.
+const WIDE: usize = 10_000;
+
+/// So many times the same number.
+fn wide(device: &Device, value: f64) -> Buffer<f64> {
+    Buffer::from_slice(device, &[value; WIDE]).expect("memory")
 }
 
 fn values(len: usize, seed: u64) -> Vec<f32> {
@@ -62,18 +96,29 @@ pub fn check_axpby(device: &Device, domains: Domains, lengths: &[usize]) {
 #[track_caller]
 pub fn check_gemv(device: &Device, domains: Domains, shapes: &[(usize, usize)]) {
     let executor = executor(device, domains);
-    for &(rows, columns) in shapes {
-        let shape = GemvShape::new(rows, columns);
-        let mut gemv = Gemv::<f32>::new(device, shape).expect("a plan");
-        let a = Buffer::from_slice(device, &values(rows * columns, 1)).expect("memory");
-        let x = Buffer::from_slice(device, &values(columns, 2)).expect("memory");
-        let start = values(rows, 3);
-        let mut item = Buffer::from_slice(device, &start).expect("memory");
-        let mut launch = Buffer::from_slice(device, &start).expect("memory");
-        gemv.run(0.5, &a, &x, 2.0, &mut launch).expect("a launch");
-        run(&executor, || gemv.run(0.5, &a, &x, 2.0, &mut item));
-        assert_same(&item, &launch, "gemv of f32");
+    for &shape in shapes {
+        check_product::<f32>(device, &executor, shape, operation::GEMV_F32);
+        check_product::<f64>(device, &executor, shape, operation::GEMV_F64);
     }
+}
+
+#[track_caller]
+fn check_product<T: Value>(
+    device: &Device,
+    executor: &PersistentExecutor,
+    (rows, columns): (usize, usize),
+    code: u32,
+) {
+    let mut numbers = Numbers::new(1);
+    let mut draw = |len| gemv::values::<T>(len, &mut numbers);
+    let of = |values: &[T]| Buffer::from_slice(device, values).expect("memory");
+    let mut gemv = Gemv::<T>::new(device, GemvShape::new(rows, columns)).expect("a plan");
+    let (a, x, start) = (of(&draw(rows * columns)), of(&draw(columns)), draw(rows));
+    let (mut item, mut launch) = (of(&start), of(&start));
+    gemv.run(0.5, &a, &x, 2.0, &mut launch).expect("a launch");
+    let program = run(executor, || gemv.run(0.5, &a, &x, 2.0, &mut item));
+    assert_eq!(program.codes().collect::<Vec<_>>(), [code]);
+    assert_same(&item, &launch, &format!("gemv of {:?}, {rows} by {columns}", T::DTYPE));
 }
 
 /// Belief steps of a model that one block works on: the bits of the launches.
@@ -110,6 +155,36 @@ pub fn check_belief_steps(device: &Device, domains: Domains, states: &[usize]) {
             let read = |inference: &ActiveInference| inference.inferred().expect("a read");
             assert_eq!(format!("{:?}", read(&item)), format!("{:?}", read(&launched)));
         }
+    }
+}
+
+/// Belief steps of one model of so many observations and states, whose blocks wait for each other: the bits of the
+/// launches. The shapes are for the instances of up to 64 and of up to 256 states.
+#[track_caller]
+pub fn check_shared_models(device: &Device, domains: Domains, shapes: &[(usize, usize)]) {
+    let executor = executor_with(device, domains, 1);
+    let mut codes = Vec::new();
+    for &(observations, states) in shapes {
+        let what = format!("{observations} observations of {states} states");
+        let models = [model(&Case::new(1, observations, states), 0).0];
+        let options = InferenceOptions::default();
+        let mut launched = ActiveInference::new(device, &models, options).expect("models");
+        let mut item = ActiveInference::new(device, &models, options).expect("models");
+        let program = executor.record("steps", || item.step()).expect("a program");
+        assert!(program.blocks() > 1, "{what}: {program:?}");
+        assert_eq!(program.blocks() as usize, item.blocks_per_model(), "{what}");
+        codes.extend(program.codes());
+        for _ in 0..4 {
+            launched.step().expect("a launch");
+            executor.submit(&program).expect("an item");
+        }
+        let (got, expected) = (item.belief_arrays(), launched.belief_arrays());
+        assert_eq!(got.expect("a read"), expected.expect("a read"), "{what}");
+        let (got, expected) = (item.last_free_energies(), launched.last_free_energies());
+        assert_eq!(got.expect("a read"), expected.expect("a read"), "{what}");
+    }
+    for code in [operation::BELIEF_STEP_C64, operation::BELIEF_STEP_C256] {
+        assert!(codes.contains(&code), "operation {code} is not among {codes:?}");
     }
 }
 
@@ -220,77 +295,4 @@ pub fn check_sequence(device: &Device, len: usize) {
     // It leaves when there is no work for a second.
     let launches = executor.statistics().launches - before;
     assert!(launches == 1 || begun.elapsed() > Duration::from_secs(1), "{launches} launches");
-}
-
-/// What a stream of items came to.
-#[derive(Clone, Copy, Debug)]
-pub struct Streamed {
-    /// Items.
-    pub items: u64,
-    /// How long they took.
-    pub took: Duration,
-}
-
-/// At least so many items, for at least so long, in two lanes of both priorities: none lost, none carried out twice, each
-/// lane in its order.
-///
-/// Of each lane, one program adds 1 to a count in f64, which shows losses and doubles, and one halves a number and adds
-/// what tells the programs apart, whose last bits show the order of the last fifty items.
-#[track_caller]
-pub fn check_stream(device: &Device, least: u64, time: Duration) -> Streamed {
-    const LANES: usize = 2;
-    let executor = executor(device, Domains::All);
-    let number = |value: f64| Buffer::from_slice(device, &[value]).expect("memory");
-    let ones = number(1.0);
-    let mut counts = [0; LANES].map(|_| [number(0.0), number(0.0)]);
-    let mut order = [0; LANES].map(|_| [number(1.0), number(0.0)]);
-    let mut programs = Vec::new();
-    for ([a, b], [x, y]) in counts.iter_mut().zip(&mut order) {
-        let program = |name: &str,
-                       add: f64,
-                       halve: &mut [&mut Buffer<f64>; 2],
-                       count: &mut [&mut Buffer<f64>; 2]| {
-            let work = || {
-                let [from, to] = &mut *count;
-                axpby(device, 1.0, from, 1.0, &ones, to)?;
-                axpby(device, 1.0, to, 0.0, to, from)?;
-                let [from, to] = &mut *halve;
-                axpby(device, 0.5, from, add, &ones, to)?;
-                axpby(device, 1.0, to, 0.0, to, from)
-            };
-            executor.record(name, work).expect("a program")
-        };
-        programs.push([
-            program("first", 0.0, &mut [&mut *x, &mut *y], &mut [&mut *a, &mut *b]),
-            program("second", 1.0, &mut [x, y], &mut [a, b]),
-        ]);
-    }
-    let begun = Instant::now();
-    let mut expected = [(0_u64, 1.0_f64); LANES];
-    let mut numbers = Numbers::new(11);
-    let mut last: Vec<Option<Ticket>> = vec![None; LANES];
-    let mut items = 0;
-    while items < least || begun.elapsed() < time {
-        for _ in 0..1000 {
-            let (lane, which) = (numbers.below(LANES), numbers.below(2));
-            let options = ItemOptions { lane: lane as u32, ..Default::default() };
-            let ticket = executor.submit_with(&programs[lane][which], &options).expect("an item");
-            let before = last[lane].replace(ticket).map_or(0, |t| t.sequence());
-            assert_eq!(last[lane].as_ref().map(Ticket::sequence), Some(before + 1));
-            let (count, value) = &mut expected[lane];
-            *count += 1;
-            *value = 0.5 * *value + which as f64;
-        }
-        items += 1000;
-    }
-    executor.drain().expect("all items");
-    let took = begun.elapsed();
-    for (lane, (count, value)) in expected.into_iter().enumerate() {
-        assert_eq!(counts[lane][0].to_vec().expect("a read"), [count as f64], "lane {lane}");
-        assert_eq!(order[lane][0].to_vec().expect("a read"), [value], "lane {lane}");
-    }
-    let statistics = executor.statistics();
-    assert_eq!((statistics.submitted, statistics.completed), (items, items));
-    assert_eq!((statistics.failed, statistics.latencies.count()), (0, items));
-    Streamed { items, took }
 }

@@ -33,6 +33,8 @@ struct State {
     out: usize,
     /// Accesses in progress.
     accesses: usize,
+    /// Accesses that wait for the items: no other goes out before they had their turn.
+    waiting: usize,
     /// Memory of buffers that are gone.
     kept: Vec<Box<dyn Any + Send + Sync>>,
 }
@@ -58,7 +60,7 @@ impl ResidentUse {
     /// What the queued work ran into; the item then is not out.
     pub(crate) fn begin(&self) -> Result<(), Error> {
         let mut state = self.lock();
-        while state.accesses > 0 {
+        while state.accesses > 0 || state.waiting > 0 {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.out += 1;
@@ -113,9 +115,12 @@ impl ResidentUse {
 
     fn begin_access(&self) {
         let mut state = self.lock();
+        // The items that are out need none that would have to go out first, so they come to an end.
+        state.waiting += 1;
         while state.out > 0 {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.waiting -= 1;
         state.accesses += 1;
         self.touched.store(true, Ordering::Release);
     }
@@ -238,6 +243,35 @@ mod tests {
         user.end();
         drop(user);
         assert!(!users.are_there());
+    }
+
+    #[test]
+    fn who_submits_on_and_on_starves_no_access() {
+        let (user, users) = (Arc::new(ResidentUse::default()), Users::default());
+        users.add(&user, None);
+        user.begin().expect("nothing is queued");
+        let order = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let access = users.access();
+                assert_eq!(order.fetch_add(1, Ordering::SeqCst), 1, "the reader is first");
+                drop(access);
+            });
+            while user.lock().waiting == 0 {
+                std::thread::yield_now();
+            }
+            // Goes out behind the access, so that something is out at any time before it has come.
+            let submitter = scope.spawn(|| {
+                user.begin().expect("nothing is queued");
+                assert_eq!(order.fetch_add(1, Ordering::SeqCst), 2, "the submitter is second");
+                user.end();
+            });
+            std::thread::sleep(Duration::from_millis(20));
+            assert_eq!(order.fetch_add(1, Ordering::SeqCst), 0);
+            user.end();
+            reader.join().expect("no panic");
+            submitter.join().expect("no panic");
+        });
     }
 
     #[test]

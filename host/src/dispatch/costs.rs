@@ -87,14 +87,9 @@ fn measure(device: &Device, gpu: &Gpu) -> Result<DispatchCosts, Error> {
     let [graph_one, graph_many] = graphs;
     let (graph_one, graph_many) = (graph_one?, graph_many?);
     let items = match gpu.device().info().cooperative_launch {
-        true => {
-            let executor = PersistentExecutor::new(device, PersistentConfig::default())?;
-            let mut item = |operations| -> Result<f64, Error> {
-                let program = executor.record("dispatch costs", || sequence(operations))?;
-                median_us(|| executor.submit(&program)?.wait())
-            };
-            Some((item(1)?, item(MANY)?))
-        }
+        true => items(device, sequence)
+            .inspect_err(|why| tracing::warn!(%why, "no resident kernel: dispatch goes without"))
+            .ok(),
         false => None,
     };
     let more = |one: f64, many: f64| ((many - one) / (MANY - 1) as f64).max(0.0);
@@ -106,6 +101,19 @@ fn measure(device: &Device, gpu: &Gpu) -> Result<DispatchCosts, Error> {
         item_us: items.map(|(one, _)| one),
         item_more_us: items.map(|(one, many)| more(one, many)),
     })
+}
+
+/// An item of one operation, and of many.
+fn items(
+    device: &Device,
+    mut sequence: impl FnMut(usize) -> Result<(), Error>,
+) -> Result<(f64, f64), Error> {
+    let executor = PersistentExecutor::new(device, PersistentConfig::default())?;
+    let mut item = |operations| -> Result<f64, Error> {
+        let program = executor.record("dispatch costs", || sequence(operations))?;
+        median_us(|| executor.submit(&program)?.wait())
+    };
+    Ok((item(1)?, item(MANY)?))
 }
 
 fn median_us(mut run: impl FnMut() -> Result<(), Error>) -> Result<f64, Error> {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kasmina_types::tiles::manifold::MANIFOLD_OPERATIONS;
 use serde::Serialize;
@@ -11,7 +12,9 @@ use crate::device::Device;
 use crate::driver::recording::{self, RecordedLaunch, Recording};
 use crate::driver::{Graph, GraphExec};
 use crate::error::Error;
-use crate::persistent::{PersistentConfig, PersistentError, PersistentExecutor, Program, Ticket};
+use crate::persistent::{
+    FaultCause, PersistentConfig, PersistentError, PersistentExecutor, Program, Ticket,
+};
 
 /// How sequences are to reach the device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -57,10 +60,17 @@ pub struct Dispatcher {
     device: Device,
     dispatch: Dispatch,
     executor: Option<Arc<PersistentExecutor>>,
+    /// Whether the executor is the caller's.
+    is_given: bool,
     choice: Option<Choice>,
     last: Option<Last>,
     /// The last item, which what follows another way comes after.
     ticket: Option<Ticket>,
+    /// Whether somebody was told that the last item failed.
+    told: AtomicBool,
+    /// Why nothing is to be an item any more, if so.
+    without_items: Option<String>,
+    instantiations: u64,
 }
 
 /// The last sequence, ready to be run again.
@@ -91,23 +101,40 @@ impl Dispatcher {
         if let Some(what) = what {
             return Err(PersistentError::NoKernels { what, device: device.to_string() }.into());
         }
-        let device = device.clone();
-        Ok(Self { device, dispatch, executor: None, choice: None, last: None, ticket: None })
+        Ok(Self {
+            device: device.clone(),
+            dispatch,
+            executor: None,
+            is_given: false,
+            choice: None,
+            last: None,
+            ticket: None,
+            told: AtomicBool::new(false),
+            without_items: None,
+            instantiations: 0,
+        })
     }
 
     /// The same dispatcher with an executor of the caller's for items; else it makes one of default settings when it
     /// first needs it.
     #[must_use]
     pub fn with_executor(self, executor: Arc<PersistentExecutor>) -> Self {
-        Self { executor: Some(executor), ..self }
+        Self { executor: Some(executor), is_given: true, ..self }
     }
 
     /// Queues the operations that `work` calls. Where it is not launched as it is called, `work` is called to record it,
-    /// and makes no buffers, copies nothing and waits for nothing; it may be called a second time to capture a graph.
-    /// By [`Dispatch::Auto`] what cannot be recorded is launched.
+    /// and makes no buffers, copies nothing and waits for nothing; it is called a second time to capture a graph.
+    ///
+    /// By [`Dispatch::Auto`] what cannot be recorded is launched, and what cannot be an item reaches the device by the
+    /// cheapest of the other ways; launches if another executor has its buffers. On a GPU `work` then is called twice, to
+    /// record it and to launch it: the first call may end with an error inside it, where it makes what the second one uses.
+    ///
+    /// A resident kernel that failed is left to itself, and another one takes the next items; one of
+    /// [`Self::with_executor`] only by [`Dispatch::Auto`]. Where an item of this dispatcher was not complete, that is
+    /// answered once, by [`Self::synchronize`] or by the next run, which then queues nothing.
     ///
     /// # Errors
-    /// What `work` answers, what cannot be recorded or captured, or a failed call.
+    /// What `work` answers, what cannot be recorded or captured, a failed call, or an earlier item that failed.
     pub fn run(&mut self, mut work: impl FnMut() -> Result<(), Error>) -> Result<(), Error> {
         let by_calls = match self.dispatch {
             Dispatch::Launches => true,
@@ -124,6 +151,7 @@ impl Dispatcher {
             }
             return work();
         }
+        self.leave_failed()?;
         let recording = match recording::record(&mut work) {
             Ok(recording) => recording,
             Err(why) => return self.run_unrecorded(why, work),
@@ -131,18 +159,26 @@ impl Dispatcher {
         if let Some(Last { launches: Some(launches), .. }) = &self.last
             && same(launches, &recording.launches)
         {
-            return self.replay();
+            let is_item = matches!(&self.last, Some(Last { ready: Ready::Item(_), .. }));
+            return match self.replay() {
+                Err(why) if is_item && self.is_for_others(&why) => {
+                    self.run_without_item(&why, recording.launches, work)
+                }
+                done => done,
+            };
         }
         match self.way_for(&recording)? {
             Way::Launches => self.run_launches(work),
             Way::Graph => self.run_graph(Some(recording.launches), work),
-            Way::Persistent => match self.run_item(recording) {
-                Err(Error::Persistent(why)) if self.is_for_launches(&why) => {
-                    self.choose(Way::Launches, None, Vec::new(), format!("no item: {why}"));
-                    self.run_launches(work)
+            Way::Persistent => {
+                let launches = recording.launches.clone();
+                match self.run_item(recording) {
+                    Err(why) if self.is_for_others(&why) => {
+                        self.run_without_item(&why, launches, work)
+                    }
+                    done => done,
                 }
-                done => done,
-            },
+            }
         }
     }
 
@@ -158,7 +194,10 @@ impl Dispatcher {
                 self.choose(Way::Graph, None, Vec::new(), "asked for".to_owned());
                 self.run_graph(None, work)
             }
-            (Dispatch::Auto, Error::Recording { .. } | Error::NotResident { .. }) => {
+            (
+                Dispatch::Auto,
+                Error::Recording { .. } | Error::NotResident { .. } | Error::Capturing { .. },
+            ) => {
                 let reason = format!("it cannot be recorded: {why}");
                 self.choose(Way::Launches, None, Vec::new(), reason);
                 self.run_launches(work)
@@ -167,15 +206,70 @@ impl Dispatcher {
         }
     }
 
-    /// Whether what no item can be is to be launched.
-    fn is_for_launches(&self, why: &PersistentError) -> bool {
-        let of_the_program = matches!(
+    /// Whether what cannot be an item, for the reason that is given, is to go another way.
+    fn is_for_others(&self, why: &Error) -> bool {
+        let refused = |why: &PersistentError| {
+            matches!(
+                why,
+                PersistentError::Blocks { .. }
+                    | PersistentError::Operation { .. }
+                    | PersistentError::TableFull { .. }
+                    | PersistentError::Foreign { .. }
+                    | PersistentError::Fault(_)
+            )
+        };
+        let is_refused = matches!(why, Error::Persistent(why) if refused(why));
+        self.dispatch == Dispatch::Auto && (is_refused || self.without_items.is_some())
+    }
+
+    /// Runs a sequence that cannot be an item, for the reason that is given, by the cheapest of the other ways.
+    fn run_without_item(
+        &mut self,
+        why: &Error,
+        launches: Vec<RecordedLaunch>,
+        work: impl FnMut() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        // Its kernel may have failed since the run began.
+        self.leave_failed()?;
+        let expected = self.choice.as_ref().map_or(&[][..], |choice| &choice.expected_us);
+        let others = expected.iter().copied().filter(|expected| expected.0 != Way::Persistent);
+        let expected: Vec<_> = others.collect();
+        // Launches wait for the items of another executor that uses their buffers; replays of a graph do not.
+        let is_foreign = matches!(
             why,
-            PersistentError::Blocks { .. }
-                | PersistentError::Operation { .. }
-                | PersistentError::TableFull { .. }
+            Error::Persistent(why) if matches!(**why, PersistentError::Foreign { .. })
         );
-        self.dispatch == Dispatch::Auto && of_the_program
+        let way = if is_foreign { Way::Launches } else { least(&expected) };
+        self.choose(way, Some(launches.len()), expected, format!("no item: {why}"));
+        match way {
+            Way::Graph => self.run_graph(Some(launches), work),
+            Way::Launches | Way::Persistent => self.run_launches(work),
+        }
+    }
+
+    /// Leaves an executor whose kernel failed, if the dispatcher may take another.
+    ///
+    /// # Errors
+    /// What became of the last item, if it is not complete and nobody was told.
+    fn leave_failed(&mut self) -> Result<(), Error> {
+        let Some(fault) = self.executor.as_ref().and_then(|executor| executor.fault()) else {
+            return Ok(());
+        };
+        if self.is_given && self.dispatch == Dispatch::Persistent {
+            return Ok(());
+        }
+        if let FaultCause::Launch { .. } = fault.cause {
+            self.without_items = Some(fault.to_string());
+        }
+        // Programs before the executor, whose buffers may become another's with them.
+        self.last.take_if(|last| matches!(last.ready, Ready::Item(_)));
+        let ticket = self.ticket.take();
+        (self.executor, self.is_given) = (None, false);
+        let was_told = std::mem::take(self.told.get_mut());
+        match ticket {
+            Some(ticket) if !was_told => ticket.wait(),
+            _ => Ok(()),
+        }
     }
 
     /// Waits until everything that was queued is done.
@@ -183,8 +277,11 @@ impl Dispatcher {
     /// # Errors
     /// What it ran into.
     pub fn synchronize(&self) -> Result<(), Error> {
-        if let Some(ticket) = &self.ticket {
-            ticket.wait()?;
+        if let Some(ticket) = &self.ticket
+            && let Err(why) = ticket.wait()
+        {
+            self.told.store(true, Ordering::Relaxed);
+            return Err(why);
         }
         self.device.synchronize()
     }
@@ -192,6 +289,11 @@ impl Dispatcher {
     /// What was chosen for the last sequence.
     pub fn choice(&self) -> Option<&Choice> {
         self.choice.as_ref()
+    }
+
+    /// Graphs that were instantiated so far. One that has the same shape as the last one takes its place by an update.
+    pub fn instantiations(&self) -> u64 {
+        self.instantiations
     }
 
     fn choose(
@@ -218,8 +320,14 @@ impl Dispatcher {
     }
 
     fn by_rule(&mut self, launches: &[RecordedLaunch]) -> Result<Way, Error> {
-        let Some(costs) = DispatchCosts::of(&self.device)? else { return Ok(Way::Launches) };
-        let (way, expected, without) = cheapest(&costs, launches);
+        let Some(mut costs) = DispatchCosts::of(&self.device)? else { return Ok(Way::Launches) };
+        if self.without_items.is_some() {
+            (costs.item_us, costs.item_more_us) = (None, None);
+        }
+        let (way, expected, mut without) = cheapest(&costs, launches);
+        if let Some(why) = &self.without_items {
+            without = format!("; no items: {why}");
+        }
         let reason =
             format!("expected to take least, by what was measured on {}{without}", self.device);
         self.choose(way, Some(launches.len()), expected, reason);
@@ -251,7 +359,10 @@ impl Dispatcher {
         };
         let exec = match updated {
             Some(exec) => exec,
-            None => captured.instantiate()?,
+            None => {
+                self.instantiations += 1;
+                captured.instantiate()?
+            }
         };
         self.last = Some(Last { launches, ready: Ready::Graph(exec) });
         self.replay()
@@ -260,9 +371,14 @@ impl Dispatcher {
     fn run_item(&mut self, recording: Recording) -> Result<(), Error> {
         let executor = match &self.executor {
             Some(executor) => Arc::clone(executor),
-            None => Arc::new(PersistentExecutor::new(&self.device, PersistentConfig::default())?),
+            None => match PersistentExecutor::new(&self.device, PersistentConfig::default()) {
+                Ok(made) => Arc::clone(self.executor.insert(Arc::new(made))),
+                Err(why) => {
+                    self.without_items = Some(why.to_string());
+                    return Err(why);
+                }
+            },
         };
-        self.executor = Some(Arc::clone(&executor));
         let launches = recording.launches.clone();
         let program = executor.program("dispatched", recording)?;
         if !matches!(&self.last, Some(Last { ready: Ready::Item(_), .. })) {
@@ -284,6 +400,7 @@ impl Dispatcher {
             }
             (Some(Last { ready: Ready::Item(program), .. }), _, Some(executor)) => {
                 self.ticket = Some(executor.submit(program)?);
+                *self.told.get_mut() = false;
                 Ok(())
             }
             _ => unreachable!("graphs are a GPU's, and items an executor's"),
@@ -318,8 +435,12 @@ pub(super) fn cheapest(
             _ => expected.push((Way::Persistent, once + more * each)),
         }
     }
-    let best = expected.iter().copied().min_by(|a, b| a.1.total_cmp(&b.1));
-    (best.expect("two ways at least").0, expected, without)
+    (least(&expected), expected, without)
+}
+
+/// The way that is expected to take least; launches, where nothing is expected.
+fn least(expected: &[(Way, f64)]) -> Way {
+    expected.iter().min_by(|a, b| a.1.total_cmp(&b.1)).map_or(Way::Launches, |best| best.0)
 }
 
 /// What a graph needs, as an error says it.

@@ -14,22 +14,22 @@ use super::config::PersistentConfig;
 use super::dropper::Dropper;
 use super::error::{Fault, PersistentError};
 use super::program::Program;
-use super::shared::{Item, Presence, Shared, nanoseconds};
+use super::shared::{Item, Shared, nanoseconds};
 use super::statistics::PersistentStatistics;
 use super::ticket::Ticket;
 use super::watchdog;
 use crate::device::Device;
 use crate::driver::launchers::KernelDevice;
 use crate::driver::launchers::manifold::{Resident, instance, most_blocks};
-use crate::driver::recording::{self, Recording};
+use crate::driver::recording::{self, RecordedOn, Recording};
 use crate::driver::residents::Residence;
 use crate::error::Error;
 
 /// A resident kernel, and the rings that feed it.
 ///
 /// The kernel is launched when the first item comes, and leaves when none has come for a while. Any number of threads may
-/// submit. Dropping the executor ends the kernel after the items in work; an item that takes longer than its deadline is
-/// abandoned.
+/// submit. Dropping the executor ends the kernel after the items in work; an item that takes longer than its deadline, or
+/// ten minutes from then on, is abandoned.
 pub struct PersistentExecutor {
     device: Device,
     pub(super) shared: Arc<Shared>,
@@ -47,7 +47,8 @@ pub struct ItemOptions<'a> {
     /// Items of a lane are carried out in the order in which they were submitted. Small items of different lanes have
     /// different groups, as long as there are so many.
     pub lane: u32,
-    /// An item of high priority is taken before all others that wait in its group.
+    /// An item of high priority is taken before those of normal priority that wait in its group, but for those of its own
+    /// lane, whose order it keeps.
     pub priority: ItemPriority,
     /// Items that must be complete before this one begins, of any lane.
     pub after: &'a [&'a Ticket],
@@ -66,6 +67,8 @@ pub struct UnfinishedItem {
     pub ring: u32,
     /// The number there.
     pub sequence: u64,
+    /// What the device was given, without the needs that were met when it was submitted.
+    pub descriptor: ItemDescriptor,
     /// How long ago it was submitted.
     pub waited: Duration,
 }
@@ -142,10 +145,14 @@ impl PersistentExecutor {
         self.program(name, recording::record(work)?)
     }
 
+    /// Whose memory its programs name.
+    fn recorded_on(&self) -> Option<RecordedOn> {
+        KernelDevice::of(&self.device).map(KernelDevice::recorded_on)
+    }
+
     /// A program of a recording.
     pub(crate) fn program(&self, name: &str, recording: Recording) -> Result<Program, Error> {
-        let own = KernelDevice::of(&self.device).map(KernelDevice::recorded_on);
-        if recording.on.is_some() && recording.on != own {
+        if recording.on.is_some() && recording.on != self.recorded_on() {
             return Err(PersistentError::Foreign { what: "program" }.into());
         }
         if recording.buffers.own(self.shared.owner).is_err() {
@@ -169,7 +176,8 @@ impl PersistentExecutor {
     ///
     /// # Errors
     /// A stopped or failed executor; a full table of operations; more than three items to wait for that are not complete;
-    /// or [`PersistentError::TimedOut`] if the ring stays full.
+    /// [`DriverError::ContextLost`](crate::driver::DriverError) for a program whose buffers were lost with a context; or
+    /// [`PersistentError::TimedOut`] if the ring stays full.
     pub fn submit_with(
         &self,
         program: &Program,
@@ -177,10 +185,10 @@ impl PersistentExecutor {
     ) -> Result<Ticket, Error> {
         recording::refuse("a submission")?;
         let shared = &self.shared;
-        if shared.presence() == Presence::Ended || shared.rings.close_reason().is_some() {
+        if shared.rings.close_reason().is_some() {
             return Err(shared.closed_error().into());
         }
-        let at = program.place_in(shared)?;
+        let at = program.place_in(shared, || self.recorded_on())?;
         program.inner.buffers.begin()?;
         let submitted = self.push(program, at, options);
         if submitted.is_err() {
@@ -204,17 +212,7 @@ impl PersistentExecutor {
             }
             after.push(ticket.item);
         }
-        let count = program.len() as u32;
-        let blocks = program.blocks();
-        let reaches_host = program.inner.buffers.reaches_host();
-        let descriptor = ItemDescriptor {
-            first,
-            count,
-            blocks,
-            edition,
-            reaches_host,
-            needs: [Need::NONE; NEEDS],
-        };
+        let descriptor = descriptor_of(program, first, edition);
         let deadline = options.deadline.unwrap_or(shared.config.deadline);
         shared.least_deadline_ns.fetch_min(nanoseconds(deadline), Ordering::Relaxed);
         let submitted = Instant::now();
@@ -271,15 +269,7 @@ impl PersistentExecutor {
         blocks: u32,
     ) -> Ticket {
         program.inner.buffers.begin().expect("it has no buffers");
-        let (edition, reaches_host) = (0, false);
-        let descriptor = ItemDescriptor {
-            first,
-            count,
-            blocks,
-            edition,
-            reaches_host,
-            needs: [Need::NONE; NEEDS],
-        };
+        let descriptor = ItemDescriptor { count, blocks, ..descriptor_of(&program, first, 0) };
         let (submitted, deadline) = (Instant::now(), Duration::from_secs(10));
         let item = Item { program, submitted, deadline };
         let item = self.shared.rings.push(1, descriptor, item, None).expect("room");
@@ -323,6 +313,7 @@ impl PersistentExecutor {
     /// A failed or stopped executor. Items that the device refused are no errors here.
     pub fn drain(&self) -> Result<(), Error> {
         let shared = &self.shared;
+        let mut looks = 0_u32;
         loop {
             shared.reap();
             let outstanding = shared.outstanding();
@@ -333,13 +324,19 @@ impl PersistentExecutor {
             if outstanding == 0 {
                 return Ok(());
             }
-            std::thread::yield_now();
+            looks = looks.saturating_add(1);
+            if looks < DRAIN_LOOKS {
+                std::hint::spin_loop();
+            } else {
+                std::thread::sleep(FULL_INTERVAL);
+            }
         }
     }
 
     /// Stops after the items in work, and answers those that were not begun, in the order of their submission. Everything
     /// that is asked of the executor, its tickets and its programs afterwards is answered with
-    /// [`PersistentError::Stopped`]. An item in work that takes longer than its deadline is abandoned.
+    /// [`PersistentError::Stopped`]. An item in work that takes longer than its deadline, or ten minutes from now on, is
+    /// abandoned.
     pub fn stop(mut self) -> Vec<UnfinishedItem> {
         self.end();
         self.take_unfinished()
@@ -406,6 +403,7 @@ impl PersistentExecutor {
                 program: item.payload.program,
                 ring: item.ticket.ring(),
                 sequence: item.ticket.sequence(),
+                descriptor: item.descriptor,
                 waited: item.payload.submitted.elapsed(),
             })
             .collect()
@@ -425,7 +423,22 @@ impl PersistentExecutor {
     }
 }
 
-/// From one try to the next where a ring is full.
+/// An item of a program whose operations begin at `first`, without needs.
+fn descriptor_of(program: &Program, first: u32, edition: u32) -> ItemDescriptor {
+    ItemDescriptor {
+        first,
+        count: program.len() as u32,
+        blocks: program.blocks(),
+        edition,
+        reaches_host: program.inner.buffers.reaches_host(),
+        needs: [Need::NONE; NEEDS],
+    }
+}
+
+/// Looks of a wait for all items before it sleeps between them.
+const DRAIN_LOOKS: u32 = 1000;
+
+/// From one look to the next where a ring is full, or an item takes long.
 const FULL_INTERVAL: Duration = Duration::from_micros(20);
 
 /// Lanes that keep an order of their own.

@@ -10,7 +10,9 @@ use kasmina_types::tiles::manifold::{MANIFOLD_OPERATIONS, operation};
 use super::error::PersistentError;
 use super::shared::Shared;
 use crate::buffer::ResidentUse;
-use crate::driver::recording::{RecordedLaunch, Recording};
+use crate::driver::DriverError;
+use crate::driver::recording::{RecordedLaunch, RecordedOn, Recording};
+use crate::error::Error;
 
 /// A sequence of operations that an executor carries out as one item, each after the one before it. Clones are the same
 /// program.
@@ -28,6 +30,8 @@ pub(super) struct Inner {
     /// Blocks of an item.
     pub(super) blocks: u32,
     pub(super) buffers: Arc<ResidentUse>,
+    /// Whose memory the operations name; none if they name none.
+    on: Option<RecordedOn>,
     place: Mutex<Option<Place>>,
 }
 
@@ -69,7 +73,7 @@ impl Program {
         domain_names: impl Fn() -> String,
         largest: u32,
     ) -> Result<Self, PersistentError> {
-        let Recording { launches, buffers, .. } = recording;
+        let Recording { launches, on, buffers } = recording;
         let program = || name.to_owned();
         if launches.is_empty() {
             return Err(PersistentError::Empty { program: program() });
@@ -114,17 +118,28 @@ impl Program {
                 Ok(Operation { code: known.code, blocks, ..operation })
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self::of_operations(name, operations, blocks, buffers))
+        Ok(Self::made(name, operations, blocks, buffers, on))
     }
 
+    /// Of operations that name no memory of a device's context.
     pub(super) fn of_operations(
         name: &str,
         operations: Vec<Operation>,
         blocks: u32,
         buffers: Arc<ResidentUse>,
     ) -> Self {
+        Self::made(name, operations, blocks, buffers, None)
+    }
+
+    fn made(
+        name: &str,
+        operations: Vec<Operation>,
+        blocks: u32,
+        buffers: Arc<ResidentUse>,
+        on: Option<RecordedOn>,
+    ) -> Self {
         let name = name.to_owned();
-        let inner = Inner { name, operations, blocks, buffers, place: Mutex::default() };
+        let inner = Inner { name, operations, blocks, buffers, on, place: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -157,16 +172,26 @@ impl Program {
         self.inner.operations.is_empty()
     }
 
+    /// The operations' numbers, of [`operation`], in their order.
+    pub fn codes(&self) -> impl Iterator<Item = u32> + '_ {
+        self.inner.operations.iter().map(|operation| operation.code)
+    }
+
     /// Blocks that share an item of it.
     pub fn blocks(&self) -> u32 {
         self.inner.blocks
     }
 
     /// The first operation's place in the executor's table, which gets them if it has not, and the edition of what is there.
+    /// `on` is the executor's device.
     ///
     /// # Errors
-    /// A program of another executor, or no room.
-    pub(super) fn place_in(&self, shared: &Arc<Shared>) -> Result<(u32, u32), crate::Error> {
+    /// A program of another executor, one whose memory went with a lost context, or no room.
+    pub(super) fn place_in(
+        &self,
+        shared: &Arc<Shared>,
+        on: impl FnOnce() -> Option<RecordedOn>,
+    ) -> Result<(u32, u32), Error> {
         if self.inner.buffers.own(shared.owner).is_err() {
             return Err(PersistentError::Foreign { what: "program" }.into());
         }
@@ -176,7 +201,13 @@ impl Program {
         {
             return Ok((place.first, place.edition));
         }
-        // An executor in the place of one that failed: nothing of that is out any more.
+        // An executor in the place of one that failed: nothing of that is out any more. It has that one's settings, hence
+        // its domains and blocks, but another context if that one's was lost.
+        if let Some(RecordedOn::Cuda(device)) = &self.inner.on
+            && self.inner.on != on()
+        {
+            return Err(DriverError::ContextLost { device: device.info().name.clone() }.into());
+        }
         let (first, edition) = shared.put_operations(&self.inner.name, &self.inner.operations)?;
         let (of, count) = (Arc::downgrade(shared), self.inner.operations.len());
         if let Some(old) = place.replace(Place { of, first, edition, count }) {

@@ -135,23 +135,23 @@ impl Shared {
         if self.presence() == Presence::Running {
             return;
         }
-        {
-            let mut resident = self.resident();
-            if self.presence() == Presence::Away {
-                self.launch(&mut resident);
-            }
+        let resident = self.resident();
+        if self.presence() == Presence::Away {
+            self.launch(resident);
+        } else {
+            drop(resident);
         }
         self.order_a_look();
     }
 
     /// Launches the kernel, which is away; or has the watchdog do so once nobody else needs the whole device.
-    pub(super) fn launch(&self, resident: &mut Resident) {
+    pub(super) fn launch(&self, mut resident: MutexGuard<'_, Resident>) {
         if resident.has_to_stay_away() {
             return;
         }
         match resident.launch() {
             Ok(()) => {
-                self.set_presence(resident, Presence::Running);
+                self.set_presence(&resident, Presence::Running);
                 // Somebody may have come who did not see it yet.
                 if resident.has_to_stay_away() {
                     self.step_aside();
@@ -219,18 +219,20 @@ impl Shared {
     }
 
     /// The kernel has stalled or failed: it is destroyed, and everybody learns of it. `items` are those that it may have
-    /// been working on.
+    /// been working on. Who is woken may ask for the kernel, so its lock goes before.
     pub(super) fn fail(
         &self,
-        resident: &mut Resident,
+        mut resident: MutexGuard<'_, Resident>,
         cause: FaultCause,
         items: &[kasmina_ring::Ticket],
     ) {
-        self.set_presence(resident, Presence::Ended);
+        self.set_presence(&resident, Presence::Ended);
         // First: groups that are well go on until then, and what they complete counts.
         if let Err(why) = resident.destroy() {
             tracing::error!(%why, "the failed kernel could not be ended");
         }
+        let context_lost = resident.has_lost_context();
+        drop(resident);
         self.reap();
         let mut at_work = Vec::new();
         self.rings.outstanding(|outstanding| {
@@ -244,7 +246,6 @@ impl Shared {
             }
         });
         let unfinished = self.outstanding() as usize;
-        let context_lost = resident.has_lost_context();
         let fault = Arc::new(Fault { cause, items: at_work, unfinished, context_lost });
         tracing::error!(%fault, "persistent execution");
         let fault = Arc::clone(self.fault.get_or_init(|| fault));

@@ -1,8 +1,8 @@
 //! The thread that watches over a resident kernel.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use kasmina_ring::{CloseReason, Ticket};
@@ -20,6 +20,8 @@ const IDLE_INTERVAL: Duration = Duration::from_millis(2);
 const AWAY_INTERVAL: Duration = Duration::from_secs(1);
 /// After a pause of this length this process did not run: nothing is late because of it.
 const FROZEN: Duration = Duration::from_millis(500);
+/// How long a kernel may take to leave once the executor is gone or stopped, whatever the deadlines are.
+const LEAVING_LIMIT: Duration = Duration::from_secs(600);
 /// How long a launch may wait for room on the device.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(60);
 
@@ -33,6 +35,19 @@ struct Memory {
     absent_since: Option<Instant>,
 }
 
+impl Memory {
+    /// Notes a look, and forgets since when things are late if this process did not run. Answers the time.
+    fn look(&mut self) -> Instant {
+        let now = Instant::now();
+        if now - self.last_look > FROZEN {
+            self.items.fill(None);
+            self.absent_since = None;
+        }
+        self.last_look = now;
+        now
+    }
+}
+
 /// Watches until it is told to quit: completions, heartbeat, deadlines, idleness, failures.
 pub(super) fn watch(shared: &Arc<Shared>) {
     let now = Instant::now();
@@ -42,11 +57,11 @@ pub(super) fn watch(shared: &Arc<Shared>) {
         // Whatever is wrong here, the kernel does not go unwatched.
         let looked = catch_unwind(AssertUnwindSafe(|| {
             shared.reap();
-            look(shared, &mut shared.resident(), &mut memory);
+            look(shared, shared.resident(), &mut memory);
         }));
         if looked.is_err() {
             let message = "a panic on the watchdog's thread".to_owned();
-            shared.fail(&mut shared.resident(), FaultCause::Failed { message }, &[]);
+            shared.fail(shared.resident(), FaultCause::Failed { message }, &[]);
         }
         let interval = match (shared.presence(), shared.outstanding()) {
             (Presence::Ended | Presence::Away, _) => AWAY_INTERVAL,
@@ -57,18 +72,13 @@ pub(super) fn watch(shared: &Arc<Shared>) {
             break;
         }
     }
-    leave(shared);
+    leave(shared, &mut memory);
 }
 
 /// One look at the kernel.
-fn look(shared: &Arc<Shared>, resident: &mut Resident, memory: &mut Memory) {
+fn look(shared: &Shared, mut resident: MutexGuard<'_, Resident>, memory: &mut Memory) {
     resident.beat();
-    let now = Instant::now();
-    if now - memory.last_look > FROZEN {
-        memory.items.fill(None);
-        memory.absent_since = None;
-    }
-    memory.last_look = now;
+    let now = memory.look();
     if shared.outstanding() > 0 {
         memory.last_busy = now;
     }
@@ -80,16 +90,23 @@ fn look(shared: &Arc<Shared>, resident: &mut Resident, memory: &mut Memory) {
         Condition::Away => {}
         Condition::Running if shared.presence() != Presence::Ended => {
             let reports: Vec<_> = resident.reports().collect();
-            let fails = check_deadlines(shared, resident, &reports, memory);
-            if fails || shared.presence() == Presence::Leaving {
-                return;
+            match late(shared, &reports, memory) {
+                Some(Late { item: Some(item), after }) => {
+                    return shared.fail(resident, FaultCause::Stalled { after }, &[item]);
+                }
+                Some(Late { item: None, after }) => {
+                    let message = format!("the device had no room for it within {after:?}");
+                    return shared.fail(resident, FaultCause::Launch { message }, &[]);
+                }
+                None if shared.presence() == Presence::Leaving => return,
+                None => {}
             }
             let idle = now - memory.last_busy > shared.config.idle_limit;
             // A group that missed the host for a while has left: the others follow, and all come back.
             let deserted = reports.iter().any(|group| group.state == GroupState::Deserted);
             if idle || deserted {
                 resident.command(Command::Stop);
-                shared.set_presence(resident, Presence::Leaving);
+                shared.set_presence(&resident, Presence::Leaving);
             }
         }
         Condition::Running => {}
@@ -99,7 +116,7 @@ fn look(shared: &Arc<Shared>, resident: &mut Resident, memory: &mut Memory) {
                 return;
             }
             // Under the lock, and after the kernel has left: an item that is not seen here finds it away.
-            shared.set_presence(resident, Presence::Away);
+            shared.set_presence(&resident, Presence::Away);
             fence(Ordering::SeqCst);
             if shared.outstanding() > 0 {
                 shared.launch(resident);
@@ -143,23 +160,23 @@ fn in_work(
     })
 }
 
-/// Fails the kernel if a group has had the same item for too long. Answers whether it did.
-fn check_deadlines(
-    shared: &Arc<Shared>,
-    resident: &mut Resident,
-    reports: &[GroupReport],
-    memory: &mut Memory,
-) -> bool {
+/// What is late.
+struct Late {
+    /// The item, or none where the whole kernel is.
+    item: Option<Ticket>,
+    /// For how long it has been in work, or away.
+    after: Duration,
+}
+
+/// Whether a group has had the same item for too long, or the device had no room for the kernel.
+fn late(shared: &Shared, reports: &[GroupReport], memory: &mut Memory) -> Option<Late> {
     let now = Instant::now();
     if reports.iter().all(|group| group.state == GroupState::Away) {
         // The device has no room for it yet: nobody is late, but not for ever.
         let since = *memory.absent_since.get_or_insert(now);
-        if now - since > LAUNCH_LIMIT.max(shared.config.deadline) {
-            let message = format!("the device had no room for it within {:?}", now - since);
-            shared.fail(resident, FaultCause::Launch { message }, &[]);
-            return true;
-        }
-        return false;
+        let after = now - since;
+        let is_late = after > LAUNCH_LIMIT.max(shared.config.deadline);
+        return is_late.then_some(Late { item: None, after });
     }
     memory.absent_since = None;
     let heads: Vec<_> = in_work(shared, reports.iter().copied()).collect();
@@ -187,10 +204,9 @@ fn check_deadlines(
             *seen = Some((item, now));
             continue;
         }
-        shared.fail(resident, FaultCause::Stalled { after }, &[item]);
-        return true;
+        return Some(Late { item: Some(item), after });
     }
-    false
+    None
 }
 
 /// An item's deadline and needs.
@@ -214,28 +230,38 @@ fn is_out(shared: &Shared, need: &Need) -> bool {
 }
 
 /// The executor is gone or stopped: the kernel leaves, by itself or not.
-fn leave(shared: &Arc<Shared>) {
+fn leave(shared: &Shared, memory: &mut Memory) {
     let begun = Instant::now();
-    let mut resident = shared.resident();
-    if shared.presence() != Presence::Ended {
-        resident.command(Command::Stop);
-        shared.set_presence(&resident, Presence::Ended);
+    {
+        let resident = shared.resident();
+        if shared.presence() != Presence::Ended {
+            resident.command(Command::Stop);
+            shared.set_presence(&resident, Presence::Ended);
+        }
     }
-    let mut limit = shared.config.deadline;
-    shared.rings.outstanding(|outstanding| limit = limit.max(outstanding.payload.deadline));
-    while resident.is_launched() {
+    loop {
+        // So that a group's oldest item is the one in work.
+        shared.reap();
+        let mut resident = shared.resident();
+        if !resident.is_launched() {
+            break;
+        }
         resident.beat();
+        memory.look();
         match resident.condition() {
-            Condition::Running if begun.elapsed() > limit => {
-                if let Err(why) = resident.destroy() {
+            Condition::Running => {
+                let reports: Vec<_> = resident.reports().collect();
+                if late(shared, &reports, memory).is_none() && begun.elapsed() < LEAVING_LIMIT {
+                    drop(resident);
+                    std::thread::sleep(BUSY_INTERVAL);
+                } else if let Err(why) = resident.destroy() {
                     tracing::error!(%why, "a kernel that did not leave could not be ended");
                 }
             }
-            Condition::Running => std::thread::sleep(BUSY_INTERVAL),
             Condition::Away | Condition::Ended => {}
             Condition::Failed(why) => {
                 let items: Vec<_> = in_work(shared, resident.reports()).flatten().collect();
-                shared.fail(&mut resident, FaultCause::failed(&why), &items);
+                shared.fail(resident, FaultCause::failed(&why), &items);
             }
         }
     }

@@ -63,8 +63,9 @@ impl Group<'_> {
 type Make = for<'a> fn(&'a Device) -> Result<Group<'a>, BenchError>;
 
 /// Every group by the name of its case.
-const GROUPS: [(&str, Make); 3] = [
+const GROUPS: [(&str, Make); 4] = [
     (sequence::CASE, sequence::group),
+    (sequence::ALL_DOMAINS, sequence::of_all_domains),
     (belief::CASE, belief::group),
     (domains::CASE, domains::group),
 ];
@@ -174,6 +175,7 @@ mod way {
     pub(super) const LAUNCHES: &str = "launches";
     pub(super) const GRAPH: &str = "graph";
     pub(super) const ITEM: &str = "item";
+    pub(super) const ITEM_OF_ALL: &str = "item, all domains";
     pub(super) const ITEMS: &str = "items";
 }
 
@@ -260,10 +262,11 @@ mod tests {
         let mut announced = Vec::new();
         let document = run(&device, true, |case, index, count| {
             announced.push(case.to_owned());
-            assert!(index < count && count == 3);
+            assert!(index < count && count == 4);
         });
         let document = document.unwrap();
-        assert_eq!(announced, ["sequence", "belief step", "three domains"]);
+        let expected = ["sequence", "sequence, all domains", "belief step", "three domains"];
+        assert_eq!(announced, expected);
         let rows: Vec<_> = document
             .rows
             .iter()
@@ -276,6 +279,7 @@ mod tests {
                 ("bare round trip", "mapped words", 0, 0),
                 ("sequence", "item", 170, 0),
                 ("empty item", "item", 0, 0),
+                ("sequence", "item, all domains", 170, 0),
                 ("belief step", "launches", 1, 1),
                 ("belief step", "item", 1, 0),
                 ("three domains", "launches", 3, 3),
@@ -290,7 +294,7 @@ mod tests {
             assert_eq!(counted, 3);
             // Each resident kernel was launched once, for all of its items.
             let expected = match row.way.as_str() {
-                "item" => Some(1),
+                "item" | "item, all domains" => Some(1),
                 "items" => Some(3),
                 _ => None,
             };
@@ -317,7 +321,7 @@ mod tests {
                 ("simt", "sequence", "launches", 170),
             ]
         );
-        assert_eq!(document.not_run.len(), 7);
+        assert_eq!(document.not_run.len(), 8);
         assert_eq!(document.header.kind, "cpu");
     }
 

@@ -16,6 +16,8 @@ use crate::persistent::Domains;
 
 /// The sequence.
 pub(super) const CASE: &str = "sequence";
+/// What is announced of [`of_all_domains`].
+pub(super) const ALL_DOMAINS: &str = "sequence, all domains";
 /// An item without operations.
 const EMPTY: &str = "empty item";
 /// A word to the device and one back, without rings.
@@ -62,6 +64,24 @@ pub(super) fn group(device: &Device) -> Result<Group<'_>, BenchError> {
         executors,
         ..subject(device, way::ITEM, 0, call)
     });
+    Ok(group)
+}
+
+/// The sequence as an item of the kernel that has the operations of all domains, while none of the others is there.
+pub(super) fn of_all_domains(device: &Device) -> Result<Group<'_>, BenchError> {
+    let mut group = Group::default();
+    let executor = match executor(device, Domains::All)? {
+        Ok(executor) => executor,
+        Err(reason) => {
+            group.lacks(CASE, way::ITEM_OF_ALL, reason);
+            return Ok(group);
+        }
+    };
+    let mut sequence = Sequence::new(device)?;
+    let call = item_call(&executor, "sequence", || sequence.run(device))?;
+    let subject = subject(device, way::ITEM_OF_ALL, 0, call);
+    let item = Subject { executors: vec![executor], ..subject };
+    group.subjects.push(sequence.checked("the sequence as an item of all domains", item)?);
     Ok(group)
 }
 

@@ -54,7 +54,7 @@ pub(crate) struct Arguments {
     batch: NonZeroUsize,
     /// Batches a second. Latency counts from when a batch was due, by the rate and once its rows have come, not from when
     /// it could begin; with 0 a batch is due when the one before it is done
-    #[arg(long, value_name = "HZ", default_value_t = 0.0)]
+    #[arg(long, value_name = "HZ", default_value_t = 0.0, allow_negative_numbers = true)]
     rate: f64,
     /// Batches at most [default: until the input ends]
     #[arg(long, value_name = "N")]
