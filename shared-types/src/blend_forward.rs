@@ -31,13 +31,13 @@ pub struct BlendGeometry {
     pub slabs: u32,
     /// Rows that a block's threads cover side by side.
     pub row_lanes: u32,
-    /// Keeps the struct at a multiple of 16 bytes.
-    pub _padding: u32,
+    /// Where a block has a seed to itself, block b has seed b · `seed_stride` mod `num_seeds`; elsewhere 0.
+    pub seed_stride: u32,
 }
 
 crate::assert_layout!(BlendGeometry, size = 32, align = 16, {
     chunk_vectors: 0, strip_vectors: 4, strip_seeds: 8, chunk_strips: 12,
-    strips: 16, slabs: 20, row_lanes: 24,
+    strips: 16, slabs: 20, row_lanes: 24, seed_stride: 28,
 });
 
 impl BlendGeometry {
@@ -50,28 +50,6 @@ impl BlendGeometry {
             strip_vectors: self.strip_vectors.max(1),
             chunk_strips: self.chunk_strips.max(1),
             strips: self.strips.max(1),
-            ..self
-        }
-    }
-
-    /// Whether [`Self::of_whole_seeds`] is the same geometry: [whole seeds](Self::finishes_seeds), and strips of a power of
-    /// two of vectors.
-    pub const fn is_of_whole_seeds(&self) -> bool {
-        self.finishes_seeds() && self.strip_vectors.is_power_of_two()
-    }
-
-    /// The same geometry [of whole seeds](Self::is_of_whole_seeds), as a compiler can make use of it: the parts are one,
-    /// and divisions by the vectors of a chunk and of a strip are shifts.
-    #[inline(always)]
-    pub fn of_whole_seeds(self) -> Self {
-        // Up to 32, and up to 256: shifts that are seen to leave the one where it is not lost.
-        let chunk = self.chunk_vectors.trailing_zeros() & 7;
-        let strip = self.strip_vectors.trailing_zeros() & 15;
-        Self {
-            chunk_vectors: 1 << chunk,
-            strip_vectors: 1 << strip,
-            chunk_strips: 1,
-            slabs: 1,
             ..self
         }
     }

@@ -50,27 +50,39 @@ fn chunk_sizes_at_the_edges() {
     }
 }
 
-/// A block for a few seeds in all rows, a warp's lanes side by side in a chunk: it finishes them itself. Batches are
-/// around one and two groups of rows, and odd numbers of them, also where a warp's lanes are of two rows.
+/// A block for a seed: batches around one and several groups of rows, and chunks of one vector to a warp's.
 #[test]
-fn whole_seeds_are_finished_by_the_pass() {
-    for (num_seeds, chunk_size) in [(48, 64), (48, 128), (12, 64), (24, 64)] {
-        let case = Case { batch: 45, num_seeds, chunk_size, seed: 1, broken_inputs: true };
-        for batch in [1, 15, 16, 17, 32, 33, 45, 65, 129] {
-            let case = Case { batch, seed: batch as u64, ..case };
-            backward::check_whole_seeds::<f32>(&shuffled(case.seed), case);
-        }
-    }
-    for (num_seeds, chunk_size) in [(48, 64), (48, 128), (24, 64), (12, 128)] {
-        for batch in [1, 15, 16, 17, 33, 45, 65, 129] {
+fn seeds_of_a_block_each() {
+    for (num_seeds, chunk_size) in [(48, 64), (1, 64), (11, 8), (7, 16), (24, 128)] {
+        for batch in [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 45, 64] {
             let seed = batch as u64;
             let case = Case { batch, num_seeds, chunk_size, seed, broken_inputs: true };
-            backward::check_whole_seeds::<f16>(&shuffled(seed), case);
-            backward::check_whole_seeds::<bf16>(&shuffled(seed), case);
+            backward::check_by_seed::<f32>(&shuffled(seed), case);
+            backward::check_by_seed::<f16>(&shuffled(seed), case);
+            backward::check_by_seed::<bf16>(&shuffled(seed), case);
+        }
+    }
+    for (batch, chunk_size) in [(33, 64), (45, 128)] {
+        let case = Case { batch, num_seeds: 48, chunk_size, seed: 1, broken_inputs: true };
+        backward::check_shared_blueprints::<f32>(&shuffled(1), case);
+        backward::check_modes::<f32>(&shuffled(1), case, Variant::Auto);
+    }
+}
+
+/// A block for a few seeds in all rows, a warp's lanes side by side in a chunk: it finishes them itself.
+#[test]
+fn whole_seeds_are_finished_by_the_pass() {
+    for (num_seeds, chunk_size) in [(44, 64), (22, 64), (22, 128), (11, 64)] {
+        for batch in [129, 145, 161] {
+            let seed = batch as u64;
+            let case = Case { batch, num_seeds, chunk_size, seed, broken_inputs: true };
+            backward::check_plain::<f32>(&shuffled(seed), case);
+            backward::check_plain::<f16>(&shuffled(seed), case);
+            backward::check_plain::<bf16>(&shuffled(seed), case);
         }
     }
     for chunk_size in [64, 128] {
-        let case = Case { batch: 45, num_seeds: 48, chunk_size, seed: 1, broken_inputs: true };
+        let case = Case { batch: 145, num_seeds: 22, chunk_size, seed: 1, broken_inputs: true };
         backward::check_shared_blueprints::<f32>(&shuffled(1), case);
         backward::check_modes::<f32>(&shuffled(1), case, Variant::Auto);
     }

@@ -1,7 +1,7 @@
 //! `blend_forward`.
 
 use half::{bf16, f16};
-use kasmina_tests::kasmina::blend_forward::{Case, check, check_whole_seeds};
+use kasmina_tests::kasmina::blend_forward::{Case, check, check_by_seed};
 use proptest::prelude::*;
 
 use super::shuffled;
@@ -40,16 +40,16 @@ fn chunk_sizes_at_the_edges() {
     }
 }
 
-/// A block for a few seeds in all rows: batches around one and two groups of rows, and odd numbers of them.
+/// A block for a seed: batches around one and several groups of rows, and chunks of one vector to a warp's.
 #[test]
-fn whole_seeds_of_one_block() {
-    for (num_seeds, chunk_size) in [(48, 64), (24, 128)] {
-        for batch in [1, 15, 16, 17, 32, 33, 45, 65, 129] {
+fn seeds_of_a_block_each() {
+    for (num_seeds, chunk_size) in [(48, 64), (1, 64), (11, 8), (7, 16), (24, 128)] {
+        for batch in [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 45, 64] {
             let seed = batch as u64;
             let case = Case { batch, num_seeds, chunk_size, seed, broken_inputs: true };
-            check_whole_seeds::<f32>(&shuffled(seed), case);
-            check_whole_seeds::<f16>(&shuffled(seed), case);
-            check_whole_seeds::<bf16>(&shuffled(seed), case);
+            check_by_seed::<f32>(&shuffled(seed), case);
+            check_by_seed::<f16>(&shuffled(seed), case);
+            check_by_seed::<bf16>(&shuffled(seed), case);
         }
     }
 }

@@ -14,8 +14,10 @@ use kasmina_types::{
 };
 
 use crate::kasmina::blend_backward as backward_kernels;
+use crate::kasmina::blend_backward_seed as backward_seed_kernels;
 use crate::kasmina::blend_backward_tma as backward_tma_kernels;
 use crate::kasmina::blend_forward as blend_kernels;
+use crate::kasmina::blend_forward_seed as forward_seed_kernels;
 use crate::kasmina::blend_forward_tma as tma_kernels;
 use crate::kasmina::{
     gradient_clip, graft_schedule, parameter_gradients as parameter_kernels, state_update,
@@ -89,14 +91,14 @@ pub fn blend_forward(dtype: DType) -> impl Iterator<Item = PassInstance<BlendFor
     instances.into_iter().filter(move |instance| instance.dtype == dtype)
 }
 
-/// The instance of `blend_forward` for blocks of whole seeds of `dtype`: of its widest instance's lanes, rows and block.
-pub fn blend_forward_whole(dtype: DType) -> PassInstance<BlendForward> {
+/// The instance of `blend_forward_seed` for `dtype`.
+pub fn blend_forward_seed(dtype: DType) -> PassInstance<BlendForward> {
     macro_rules! instance {
         ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
          $min_blocks:literal $(, $spills:ident)?) => {
             if dtype == DType::$dtype {
                 return PassInstance {
-                    kernel: blend_kernels::$entry::handle(),
+                    kernel: forward_seed_kernels::$entry::handle(),
                     dtype,
                     lanes: $lanes,
                     rows: $rows,
@@ -104,7 +106,7 @@ pub fn blend_forward_whole(dtype: DType) -> PassInstance<BlendForward> {
             }
         };
     }
-    kasmina_types::blend_forward_whole_tiles!(instance);
+    kasmina_types::blend_forward_seed_tiles!(instance);
     panic!("the layer's element types have instances")
 }
 
@@ -150,14 +152,14 @@ pub fn blend_backward(dtype: DType) -> impl Iterator<Item = PassInstance<BlendBa
     instances.into_iter().filter(move |instance| instance.dtype == dtype)
 }
 
-/// The instance of `blend_backward` for blocks of whole seeds of `dtype`: of its widest instance's lanes, rows and block.
-pub fn blend_backward_whole(dtype: DType) -> PassInstance<BlendBackward> {
+/// The instance of `blend_backward_seed` for `dtype`.
+pub fn blend_backward_seed(dtype: DType) -> PassInstance<BlendBackward> {
     macro_rules! instance {
         ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
          $min_blocks:literal $(, $spills:ident)?) => {
             if dtype == DType::$dtype {
                 return PassInstance {
-                    kernel: backward_kernels::$entry::handle(),
+                    kernel: backward_seed_kernels::$entry::handle(),
                     dtype,
                     lanes: $lanes,
                     rows: $rows,
@@ -165,7 +167,7 @@ pub fn blend_backward_whole(dtype: DType) -> PassInstance<BlendBackward> {
             }
         };
     }
-    kasmina_types::blend_backward_whole_tiles!(instance);
+    kasmina_types::blend_backward_seed_tiles!(instance);
     panic!("the layer's element types have instances")
 }
 

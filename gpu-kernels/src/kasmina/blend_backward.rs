@@ -27,9 +27,8 @@
 //! # Launch
 //! As `blend_forward`: `slabs · strips` tiles over a persistent grid of 256-thread blocks, a thread with one
 //! vector of columns. Neighbours of g come from the next lanes by shuffle, and from memory at a warp's
-//! edge; so the loop that needs them is run by whole warps. The `_whole` instances are for a tile a block, each of whole
-//! seeds: what follows from that is left out, for code that runs once is mostly waited for, and two groups of rows are on
-//! their way before the seed's parameters are there.
+//! edge; so the loop that needs them is run by whole warps. Where the rows are few, `blend_backward_seed` takes its
+//! place.
 //!
 //! # Determinism
 //! Bitwise: rows, threads and slabs are added up in an order that depends on shape and geometry only.
@@ -46,7 +45,6 @@ use kasmina_device::{hint, kernel, reduce, shared_array, thread, unroll, warp};
 use kasmina_types::blend_forward::BlendGeometry;
 use kasmina_types::{BlendBackward, In, Numerical, Out, bf16, f16};
 
-use super::blend_forward::facts;
 use super::coefficients::is_strict;
 use super::column_sums::{self, SUM_WORDS};
 use super::slopes::{Role, Slopes, Sums};
@@ -65,50 +63,33 @@ const STORES: StoreHint = StoreHint::Cached;
 /// As [`BlendBackward`] says, with `chunk_size` a multiple of `L` and `L · size_of::<T>()` no more than
 /// 16; every block of the grid runs it.
 #[inline(always)]
-unsafe fn blend_backward<
-    T: Float,
-    const L: usize,
-    const R: usize,
-    const W: usize,
-    const WHOLE: bool,
->(
+unsafe fn blend_backward<T: Float, const L: usize, const R: usize, const W: usize>(
     p: BlendBackward,
 ) {
     // Each thread's sums; before that, the softmax's log-partitions.
     let shared = shared_array![u32; BLOCK * SUM_WORDS];
-    let p = BlendBackward { geometry: facts::<WHOLE>(p.geometry), ..p };
+    let p = BlendBackward { geometry: p.geometry.with_positive_divisors(), ..p };
     let g = p.geometry;
     let mut tile = thread::block_idx_x();
     while tile < g.strips * g.slabs {
         let t = hint::opaque(thread::thread_idx_x());
-        let (p, after) = (anew::<WHOLE>(&p), &p);
+        let (p, after) = (anew(&p), &p);
         let g = p.geometry;
         let (lane_row, vector) = (t / g.strip_vectors, t % g.strip_vectors);
         let (local_seed, chunk_vector) = (vector / g.chunk_vectors, vector % g.chunk_vectors);
-        let (slab, in_row) = if WHOLE { (0, tile) } else { (tile / g.strips, tile % g.strips) };
+        let (slab, in_row) = (tile / g.strips, tile % g.strips);
         let strip = Strip::of(&p, in_row);
         let seed = strip.first_seed + local_seed;
         let column = (strip.first_vector + chunk_vector) * L as u32;
         let works = lane_row < g.row_lanes && vector < strip.vectors;
         let walk = Walk::<T, L, R>::new(&p, &strip, slab, lane_row, vector, seed, column);
 
-        if WHOLE {
-            // Nothing of what is above is in memory.
-            thread::await_previous_grid();
-        }
         // SAFETY: a working thread's seed and columns are inside the strip, and the strip inside the
         // row; every thread of the block is here.
         let (role, log_partition, sums) = unsafe {
             // The first rows are on their way while the seed's parameters are fetched.
-            let left = if works { walk.batch.saturating_sub(walk.row) } else { 0 };
-            let first = if works && !WHOLE { walk.first_group() } else { walk.nothing() };
-            let g = if WHOLE { walk.load_two(&walk.grad_output, left) } else { [first; 2] };
+            let first = if works { walk.first_group() } else { walk.nothing() };
             let role = if works { Role::of(&p, seed as usize) } else { None };
-            let x = if WHOLE && role.is_some_and(|role| role.reads_input()) {
-                walk.load_two(&walk.input, left)
-            } else {
-                [[Vector([T::from_f32(1.0); L]); R]; 2]
-            };
             let blueprint = role.map(|role| role.blueprint);
             let columns = Columns { strip: &strip, local_seed, column, blueprint };
             let normaliser = softmax::log_partition::<_, L, _, _>(
@@ -123,16 +104,14 @@ unsafe fn blend_backward<
             // Most warps need no more than a slope for each column, and take the shorter loop.
             let general = warp::any(warp::FULL_MASK, c.convolves || c.kinked || c.strict);
             let sums = match (general, works) {
-                (true, _) if WHOLE => walk.run_two::<true>(left, g, x, &c),
-                (false, _) if WHOLE => walk.run_two::<false>(left, g, x, &c),
                 (true, _) => walk.run_general(works, &c),
                 (false, true) => walk.run(first, &c),
                 (false, false) => Sums::ZERO,
             };
             (role, normaliser, sums)
         };
-        let p = anew::<WHOLE>(after);
-        let slab = if WHOLE { 0 } else { hint::opaque(tile) / p.geometry.strips };
+        let p = anew(after);
+        let slab = hint::opaque(tile) / p.geometry.strips;
         let trains = role.is_some_and(|role| role.trains);
         // Every block of a group of seeds answers alike.
         if thread::sync_threads_or(trains) {
@@ -155,9 +134,6 @@ unsafe fn blend_backward<
             // The sums' readers are done before the next tile writes there.
             thread::sync_threads();
         }
-        if WHOLE {
-            break;
-        }
         tile += thread::grid_dim_x();
     }
 }
@@ -165,7 +141,7 @@ unsafe fn blend_backward<
 /// The same parameters, from which nothing is computed ahead of its use: while the rows go by, the registers
 /// are for them.
 #[inline(always)]
-pub(super) fn anew<const WHOLE: bool>(p: &BlendBackward) -> BlendBackward {
+pub(super) fn anew(p: &BlendBackward) -> BlendBackward {
     let geometry = BlendGeometry {
         chunk_vectors: hint::opaque(p.geometry.chunk_vectors),
         strip_vectors: hint::opaque(p.geometry.strip_vectors),
@@ -176,7 +152,7 @@ pub(super) fn anew<const WHOLE: bool>(p: &BlendBackward) -> BlendBackward {
     BlendBackward {
         num_seeds: hint::opaque(p.num_seeds),
         chunk_size: hint::opaque(p.chunk_size),
-        geometry: facts::<WHOLE>(geometry),
+        geometry: geometry.with_positive_divisors(),
         ..*p
     }
 }
@@ -244,55 +220,6 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
         self.batch.saturating_sub((R as u32 - 1) * self.stride)
     }
 
-    /// ∂x and sums of `left` rows, the first two groups of which are there.
-    ///
-    /// # Safety
-    /// As [`Self::run_general`] where it is `GENERAL`, else as [`Self::run`].
-    #[inline(always)]
-    unsafe fn run_two<const GENERAL: bool>(
-        &self,
-        left: u32,
-        g: [Group<T, L, R>; 2],
-        x: [Group<T, L, R>; 2],
-        c: &Slopes<L>,
-    ) -> Sums<L> {
-        let mut sums = Sums::ZERO;
-        let ([mut g, mut next_g], [mut x, mut next_x]) = (g, x);
-        let mut trips = left.div_ceil(self.step);
-        let mut convolves = false;
-        if GENERAL {
-            trips = reduce::warp_fold(trips, |a, b| if a > b { a } else { b });
-            convolves = warp::any(warp::FULL_MASK, c.convolves);
-        }
-        let step = self.step as usize * self.hidden;
-        let (mut left, mut at) = (left, self.start);
-        while trips > 0 {
-            // SAFETY: the caller's contract.
-            unsafe {
-                if GENERAL {
-                    self.general_group(left, at, &(g, x), c, convolves, &mut sums);
-                } else {
-                    sums.add_columns(&self.line_group::<R>(left, at, &g, &x, c));
-                }
-                left = left.saturating_sub(self.step);
-                at += step;
-                trips -= 1;
-                (g, x) = (next_g, next_x);
-                let after = left.saturating_sub(self.step);
-                if after > 0 {
-                    next_g = self.load_left(&self.grad_output, after, at + step);
-                    if c.reads_input {
-                        next_x = self.load_left(&self.input, after, at + step);
-                    }
-                } else if GENERAL {
-                    // A lane of the warp may have a trip more: this one must add nothing to its sums then.
-                    (next_g, next_x) = (self.nothing(), self.nothing());
-                }
-            }
-        }
-        sums
-    }
-
     /// g of the first group, zeros if it is not whole.
     ///
     /// # Safety
@@ -332,7 +259,7 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
                     (g, x)
                 };
                 // SAFETY: the rows were loaded from there, and their columns are this thread's.
-                sums.add_columns(&unsafe { self.line_group::<R>(u32::MAX, at, &g, &x, c) });
+                sums.add_columns(&unsafe { self.line_group::<R>(at, &g, &x, c) });
                 row += self.step;
                 at += step;
                 if !more {
@@ -347,7 +274,7 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
             unsafe {
                 let g = self.load::<1>(&self.grad_output, at);
                 let x = self.load_input::<1>(at, c);
-                sums.add_columns(&self.line_group::<1>(u32::MAX, at, &g, &x, c));
+                sums.add_columns(&self.line_group::<1>(at, &g, &x, c));
             }
             row += self.stride;
             at += self.stride as usize * self.hidden;
@@ -362,7 +289,6 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
     #[inline(always)]
     unsafe fn line_group<const N: usize>(
         &self,
-        left: u32,
         at: usize,
         g: &Group<T, L, N>,
         x: &Group<T, L, N>,
@@ -374,10 +300,8 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
             at = self.row(r, at);
             let (wide, input) = (g[r].map(T::to_f32).0, x[r].map(T::to_f32).0);
             let dx = c.line(&wide, &input, &mut sums);
-            if r as u32 * self.stride < left {
-                // SAFETY: the caller's contract.
-                unsafe { self.store(at, c, g[r], dx) };
-            }
+            // SAFETY: the caller's contract.
+            unsafe { self.store(at, c, g[r], dx) };
         });
         sums
     }
@@ -529,28 +453,9 @@ macro_rules! instance {
         pub unsafe fn $entry(p: BlendBackward) {
             const { assert!($block == BLOCK) };
             // SAFETY: the entry's contract.
-            unsafe { blend_backward::<$element, $lanes, $rows, { if $lanes < 4 { $lanes } else { 4 } }, false>(p) }
+            unsafe { blend_backward::<$element, $lanes, $rows, { if $lanes < 4 { $lanes } else { 4 } }>(p) }
         }
     };
 }
 
 kasmina_types::blend_backward_tiles!(instance);
-
-macro_rules! whole_instance {
-    ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
-     $min_blocks:literal $(, $spills:ident)?) => {
-        /// The layer's backward pass of whole seeds for one element type.
-        ///
-        /// # Safety
-        /// As [`BlendBackward`] says, with a chunk size that is a multiple of the instance's lanes, a geometry that
-        /// finishes seeds, and a block for each strip.
-        #[kernel(block = $block, min_blocks = $min_blocks, awaits $(, $spills)?)]
-        pub unsafe fn $entry(p: BlendBackward) {
-            const { assert!($block == BLOCK) };
-            // SAFETY: the entry's contract.
-            unsafe { blend_backward::<$element, $lanes, $rows, { if $lanes < 4 { $lanes } else { 4 } }, true>(p) }
-        }
-    };
-}
-
-kasmina_types::blend_backward_whole_tiles!(whole_instance);

@@ -198,7 +198,7 @@ unsafe fn consume<T: Float, const L: usize, const R: usize, const S: usize>(
 ) {
     // Each thread's sums; before that, the softmax's log-partitions.
     let scratch = shared_array![u32; BLOCK * SUM_WORDS];
-    let (p, after) = (&anew::<false>(p), p);
+    let (p, after) = (&anew(p), p);
     let g = &p.geometry;
     let t = hint::opaque(thread::thread_idx_x());
     let (lane_row, vector) = (t / g.strip_vectors, t % g.strip_vectors);
@@ -243,7 +243,7 @@ unsafe fn consume<T: Float, const L: usize, const R: usize, const S: usize>(
         } else {
             walk.run::<S, false>(&c, stages)
         };
-        let p = &anew::<false>(after);
+        let p = &anew(after);
         // Every block of a group of seeds answers alike.
         if Consumers.sync_or(role.is_some_and(|role| role.trains)) {
             column_sums::leave::<_, L, L>(

@@ -31,8 +31,8 @@
 //! `slabs · strips` tiles over a persistent grid of 256-thread blocks. A strip is whole chunks or a part
 //! of one; a thread keeps one vector of columns, with its coefficients in registers, and walks down the
 //! rows, the next rows loading while it works on these. Rows are dealt to the slabs in turn, so that
-//! the grid sweeps memory together. Threads outside the strip only meet the barriers. The `_whole` instances are for a
-//! tile a block, each of whole seeds, as those of `blend_backward`.
+//! the grid sweeps memory together. Threads outside the strip only meet the barriers. Where the rows are few,
+//! `blend_forward_seed` takes its place.
 //!
 //! # Determinism
 //! Bitwise: the last block of a group merges the parts in their order, whichever block it is; the
@@ -46,11 +46,11 @@ use kasmina_device::convert::Float;
 use kasmina_device::global::{Load, Store};
 use kasmina_device::grid::BlockPlace;
 use kasmina_device::vector::{LoadHint, StoreHint, Vector};
-use kasmina_device::{hint, kernel, math, shared_array, thread, unroll, warp};
+use kasmina_device::{hint, kernel, shared_array, thread, unroll, warp};
 use kasmina_types::blend_forward::BlendGeometry;
 use kasmina_types::{BlendForward, In, Numerical, Out, SeedLifecycle, bf16, f16};
 
-use super::coefficients::{Blueprint, Coefficients, is_strict, sanitise};
+use super::coefficients::{Blueprint, Coefficients, is_strict};
 use super::moments::Moments;
 use super::softmax::{self, Columns};
 use super::strip::{BLOCK, Strip};
@@ -68,7 +68,6 @@ pub(crate) unsafe fn blend_forward<
     M: Team,
     const L: usize,
     const R: usize,
-    const WHOLE: bool,
     const C: bool,
 >(
     p: BlendForward<C>,
@@ -77,19 +76,14 @@ pub(crate) unsafe fn blend_forward<
 ) {
     // Each thread's moments; before that, the softmax's log-partition of each seed of the strip.
     let scratch = shared_array![u32; BLOCK * MOMENT_WORDS];
-    let p = BlendForward { geometry: facts::<WHOLE>(p.geometry), ..p };
+    let p = BlendForward { geometry: p.geometry.with_positive_divisors(), ..p };
     let g = p.geometry;
     let t = thread::thread_idx_x();
     let (lane_row, vector) = (t / g.strip_vectors, t % g.strip_vectors);
     let (local_seed, chunk_vector) = (vector / g.chunk_vectors, vector % g.chunk_vectors);
-
-    if WHOLE {
-        // Nothing of what is above is in memory.
-        thread::await_previous_grid();
-    }
     let mut tile = place.block;
     while tile < g.strips * g.slabs {
-        let (slab, in_row) = if WHOLE { (0, tile) } else { (tile / g.strips, tile % g.strips) };
+        let (slab, in_row) = (tile / g.strips, tile % g.strips);
         let strip = Strip::of(&p, in_row);
         let seed = strip.first_seed + local_seed;
         let column = (strip.first_vector + chunk_vector) * L as u32;
@@ -101,13 +95,7 @@ pub(crate) unsafe fn blend_forward<
         // row; every thread of the block is here.
         let moments = unsafe {
             // The first rows are on their way while the seed's parameters are fetched.
-            let mut groups = [[Vector([T::zeroed(); L]); R]; 2];
-            if works {
-                groups[0] = walk.group(0);
-                if WHOLE {
-                    groups[1] = walk.group(1);
-                }
-            }
+            let first = if works { walk.first_group() } else { [Vector([T::zeroed(); L]); R] };
             let blueprint = if works { Blueprint::of(&p, seed as usize) } else { None };
             let columns = Columns { strip: &strip, local_seed, column, blueprint };
             let active = SeedLifecycle::is_active;
@@ -119,10 +107,10 @@ pub(crate) unsafe fn blend_forward<
             let general = warp::any(warp::FULL_MASK, c.convolves || c.kinked || c.strict);
             match (works, general, p.gathers != 0) {
                 (false, ..) => Moments::EMPTY,
-                (true, false, true) => walk.run::<false, true, WHOLE>(groups, &c),
-                (true, true, true) => walk.run::<true, true, WHOLE>(groups, &c),
-                (true, false, false) => walk.run::<false, false, WHOLE>(groups, &c),
-                (true, true, false) => walk.run::<true, false, WHOLE>(groups, &c),
+                (true, false, true) => walk.run::<false, true>(first, &c),
+                (true, true, true) => walk.run::<true, true>(first, &c),
+                (true, false, false) => walk.run::<false, false>(first, &c),
+                (true, true, false) => walk.run::<true, false>(first, &c),
             }
         };
         if p.gathers != 0 {
@@ -134,28 +122,12 @@ pub(crate) unsafe fn blend_forward<
                 strip_vectors: hint::opaque(g.strip_vectors),
                 ..g
             };
-            let p = BlendForward { geometry: facts::<WHOLE>(geometry), ..p };
+            let p = BlendForward { geometry: geometry.with_positive_divisors(), ..p };
             // SAFETY: every thread of the block arrives.
             unsafe { telemetry::merge(team, &p, &strip, slab, moments, &scratch) };
         }
-        if WHOLE {
-            break;
-        }
         tile += place.blocks;
     }
-}
-
-/// The geometry with what is known of it ahead.
-#[inline(always)]
-pub(super) fn facts<const WHOLE: bool>(geometry: BlendGeometry) -> BlendGeometry {
-    let geometry = geometry.with_positive_divisors();
-    if !WHOLE {
-        return geometry;
-    }
-    let geometry = geometry.of_whole_seeds();
-    // SAFETY: the launcher's.
-    unsafe { core::hint::assert_unchecked(geometry.chunk_vectors <= warp::WARP_SIZE) };
-    geometry
 }
 
 /// One thread's way down the rows of its columns.
@@ -204,16 +176,15 @@ impl<T: Float, const L: usize, const R: usize, const C: bool> Walk<T, L, R, C> {
         self.batch.saturating_sub((R as u32 - 1) * self.stride)
     }
 
-    /// The rows of the thread's `n`-th group, zeros if it is not whole.
+    /// The rows of the thread's first group, zeros if it is not whole.
     ///
     /// # Safety
     /// The columns are inside the row.
     #[inline(always)]
-    unsafe fn group(&self, n: u32) -> [Vector<T, L>; R] {
-        if self.row + n * self.step < self.whole() {
-            let at = self.start + n as usize * self.step as usize * self.hidden;
+    unsafe fn first_group(&self) -> [Vector<T, L>; R] {
+        if self.row < self.whole() {
             // SAFETY: all rows of a whole group are below `batch`.
-            unsafe { self.rows.load_group(at) }
+            unsafe { self.rows.load_group(self.start) }
         } else {
             [Vector([T::zeroed(); L]); R]
         }
@@ -222,11 +193,11 @@ impl<T: Float, const L: usize, const R: usize, const C: bool> Walk<T, L, R, C> {
     /// Blends the thread's columns of its rows, and gives their moments if it `GATHERS`.
     ///
     /// # Safety
-    /// `groups` are [`Self::group`]'s, the second if it runs `TWO` ahead, and the columns are this thread's alone and of one seed.
+    /// `first` is [`Self::first_group`]'s, and the columns are this thread's alone and of one seed.
     #[inline(always)]
-    unsafe fn run<const GENERAL: bool, const GATHERS: bool, const TWO: bool>(
+    unsafe fn run<const GENERAL: bool, const GATHERS: bool>(
         &self,
-        groups: [[Vector<T, L>; R]; 2],
+        first: [Vector<T, L>; R],
         c: &Coefficients<L>,
     ) -> Moments {
         let Self { rows, chunk_column, numerical, .. } = self;
@@ -234,14 +205,16 @@ impl<T: Float, const L: usize, const R: usize, const C: bool> Walk<T, L, R, C> {
         let (mut row, mut at) = (self.row, self.start);
         let step = self.step as usize * self.hidden;
         if row < self.whole() {
-            let [mut current, mut next] = groups;
+            let mut current = first;
             loop {
                 let more = row + self.step < self.whole();
                 // The next group is on its way while this one is worked on.
-                if !TWO && more {
+                let next = if more {
                     // SAFETY: all rows of a whole group are below `batch`.
-                    next = unsafe { rows.load_group(at + step) };
-                }
+                    unsafe { rows.load_group(at + step) }
+                } else {
+                    current
+                };
                 let mut values = [[0.0; L]; R];
                 unroll!(r in R => {
                     values[r] = current[r].map(T::to_f32).0;
@@ -264,10 +237,6 @@ impl<T: Float, const L: usize, const R: usize, const C: bool> Walk<T, L, R, C> {
                     break;
                 }
                 current = next;
-                if TWO && row + self.step < self.whole() {
-                    // SAFETY: as above.
-                    next = unsafe { rows.load_group(at + step) };
-                }
             }
         }
         // The ragged group, if it is this thread's: fewer than `R` rows.
@@ -346,12 +315,7 @@ impl<T: Float, const C: bool> Rows<T, C> {
         raw: Vector<T, L>,
         x: [f32; L],
     ) -> Vector<T, L> {
-        let mut y = [0.0; L];
-        unroll!(l in L => {
-            let slope = if x[l] > 0.0 || !GENERAL { c.positive[l] } else { c.negative[l] };
-            y[l] = math::fma(slope, x[l], c.offset[l]);
-        });
-        if GENERAL && c.convolves {
+        c.blend::<T, GENERAL>(numerical, raw, x, || {
             let neighbour = |distance: usize| {
                 if chunk_column < distance {
                     return 0.0;
@@ -359,28 +323,8 @@ impl<T: Float, const C: bool> Rows<T, C> {
                 // SAFETY: the neighbour is inside the chunk.
                 unsafe { self.input.load(at - distance) }.to_f32()
             };
-            let (near, far) = (neighbour(1), neighbour(2));
-            unroll!(l in L => {
-                let left = if l >= 1 { x[l.wrapping_sub(1)] } else { near };
-                let left2 = match l {
-                    0 => far,
-                    1 => near,
-                    _ => x[l.wrapping_sub(2)],
-                };
-                y[l] = math::fma(c.taps[0], left, math::fma(c.taps[1], left2, y[l]));
-            });
-        }
-        if GENERAL && c.strict {
-            unroll!(l in L => {
-                y[l] = sanitise(numerical, y[l]);
-            });
-        }
-        // Chosen lane by lane, not by a branch: seeds side by side in a warp share one store.
-        let mut blended = raw;
-        unroll!(l in L => {
-            blended.0[l] = if c.identity { raw.0[l] } else { T::from_f32(y[l]) };
-        });
-        blended
+            [neighbour(1), neighbour(2)]
+        })
     }
 }
 
@@ -395,7 +339,7 @@ macro_rules! instance {
         pub unsafe fn $entry(p: BlendForward) {
             const { assert!($block == BLOCK) };
             // SAFETY: the entry's contract.
-            unsafe { blend_forward::<$element, _, $lanes, $rows, false, _>(
+            unsafe { blend_forward::<$element, _, $lanes, $rows, _>(
                     p,
                     BlockPlace::of_launch(),
                     WholeBlock,
@@ -405,26 +349,3 @@ macro_rules! instance {
 }
 
 kasmina_types::blend_forward_tiles!(instance);
-
-macro_rules! whole_instance {
-    ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
-     $min_blocks:literal $(, $spills:ident)?) => {
-        /// The layer's forward pass of whole seeds for one element type.
-        ///
-        /// # Safety
-        /// As [`BlendForward`] says, with a chunk size that is a multiple of the instance's lanes, a geometry that
-        /// finishes seeds, and a block for each strip.
-        #[kernel(block = $block, min_blocks = $min_blocks, awaits $(, $spills)?)]
-        pub unsafe fn $entry(p: BlendForward) {
-            const { assert!($block == BLOCK) };
-            // SAFETY: the entry's contract.
-            unsafe { blend_forward::<$element, _, $lanes, $rows, true, _>(
-                    p,
-                    BlockPlace::of_launch(),
-                    WholeBlock,
-                ) }
-        }
-    };
-}
-
-kasmina_types::blend_forward_whole_tiles!(whole_instance);

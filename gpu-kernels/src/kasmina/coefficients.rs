@@ -1,6 +1,8 @@
 //! A seed's blueprint as the blend's coefficients: what a thread keeps of it in registers.
 
+use kasmina_device::convert::Float;
 use kasmina_device::global::Load;
+use kasmina_device::vector::Vector;
 use kasmina_device::{math, unroll};
 use kasmina_types::blueprint::{BLUEPRINT_NONE, CONV_TAPS};
 use kasmina_types::layer::FLUSH_THRESHOLD;
@@ -45,24 +47,65 @@ impl Blueprint {
         seed: usize,
         states: impl Fn(SeedLifecycle) -> bool,
     ) -> Option<(SeedLifecycle, Self)> {
+        // SAFETY: the caller's contract.
+        unsafe { SeedWords::load(p, seed).in_states(p, states) }
+    }
+}
+
+/// What the layer's arrays say of a seed, as it is stored: all of a seed's loads go out before the first is needed.
+#[derive(Clone, Copy)]
+pub(crate) struct SeedWords {
+    lifecycle: u8,
+    id: u16,
+    alpha: f32,
+}
+
+impl SeedWords {
+    /// # Safety
+    /// `seed < p.num_seeds`.
+    #[inline(always)]
+    pub(crate) unsafe fn load<const C: bool>(p: &impl LayerPass<C>, seed: usize) -> Self {
         let layer = p.layer();
-        // SAFETY: the caller's contract keeps every index inside its array.
+        // SAFETY: the caller's contract.
         unsafe {
-            // All of a seed's loads before the first is needed, then all of its blueprint's.
-            let (state, id, alpha) =
-                (layer.lifecycle.load(seed), layer.blueprint_id.load(seed), layer.alpha.load(seed));
-            let state = SeedLifecycle::from_u8(state)?;
-            if id == BLUEPRINT_NONE || !states(state) {
-                return None;
+            Self {
+                lifecycle: layer.lifecycle.load(seed),
+                id: layer.blueprint_id.load(seed),
+                alpha: layer.alpha.load(seed),
             }
-            let id = id as usize;
-            let kind = layer.blueprint_type.load(id);
-            let scale = layer.blueprint_scale.load(id);
-            let offset = layer.blueprint_offset.load(id) as usize;
-            let kind = BlueprintType::from_u8(kind)?;
-            let blend = math::min(math::max(alpha, 0.0), 1.0);
-            Some((state, Self { kind, blend, scale, offset }))
         }
+    }
+
+    /// The seed's state if it is one of `states` and there is a blueprint.
+    #[inline(always)]
+    pub(crate) fn state(&self, states: impl Fn(SeedLifecycle) -> bool) -> Option<SeedLifecycle> {
+        let state = SeedLifecycle::from_u8(self.lifecycle)?;
+        if self.id == BLUEPRINT_NONE || !states(state) { None } else { Some(state) }
+    }
+
+    /// As [`Blueprint::in_states`].
+    ///
+    /// # Safety
+    /// As [`Blueprint::of`].
+    #[inline(always)]
+    pub(crate) unsafe fn in_states<const C: bool>(
+        &self,
+        p: &impl LayerPass<C>,
+        states: impl Fn(SeedLifecycle) -> bool,
+    ) -> Option<(SeedLifecycle, Blueprint)> {
+        let state = self.state(states)?;
+        let (layer, id) = (p.layer(), self.id as usize);
+        // SAFETY: the caller's contract keeps every index inside its array.
+        let (kind, scale, offset) = unsafe {
+            (
+                layer.blueprint_type.load(id),
+                layer.blueprint_scale.load(id),
+                layer.blueprint_offset.load(id) as usize,
+            )
+        };
+        let kind = BlueprintType::from_u8(kind)?;
+        let blend = math::min(math::max(self.alpha, 0.0), 1.0);
+        Some((state, Blueprint { kind, blend, scale, offset }))
     }
 }
 
@@ -156,6 +199,46 @@ impl<const L: usize> Coefficients<L> {
             }
         }
         c
+    }
+
+    /// One row's vector, `x` in f32 and `raw` as it was, blended. `left` are the elements one and two left of it, 0
+    /// outside the chunk, for who `convolves`. Unless it is `GENERAL`, a line for each column is all there is.
+    #[inline(always)]
+    pub(crate) fn blend<T: Float, const GENERAL: bool>(
+        &self,
+        numerical: &Numerical,
+        raw: Vector<T, L>,
+        x: [f32; L],
+        left: impl FnOnce() -> [f32; 2],
+    ) -> Vector<T, L> {
+        let mut y = [0.0; L];
+        unroll!(l in L => {
+            let slope = if x[l] > 0.0 || !GENERAL { self.positive[l] } else { self.negative[l] };
+            y[l] = math::fma(slope, x[l], self.offset[l]);
+        });
+        if GENERAL && self.convolves {
+            let [near, far] = left();
+            unroll!(l in L => {
+                let first = if l >= 1 { x[l.wrapping_sub(1)] } else { near };
+                let second = match l {
+                    0 => far,
+                    1 => near,
+                    _ => x[l.wrapping_sub(2)],
+                };
+                y[l] = math::fma(self.taps[0], first, math::fma(self.taps[1], second, y[l]));
+            });
+        }
+        if GENERAL && self.strict {
+            unroll!(l in L => {
+                y[l] = sanitise(numerical, y[l]);
+            });
+        }
+        // Chosen lane by lane, not by a branch: seeds side by side in a warp share one store.
+        let mut blended = raw;
+        unroll!(l in L => {
+            blended.0[l] = if self.identity { raw.0[l] } else { T::from_f32(y[l]) };
+        });
+        blended
     }
 }
 

@@ -119,7 +119,7 @@ unsafe fn store<const L: usize, const W: usize>(p: &BlendBackward, first: usize,
 /// Every lane of the warp calls it; those of a seed are `chunk_vectors` neighbours, a power of two, and have its sums
 /// over the whole batch.
 #[inline(always)]
-unsafe fn finish<const L: usize, const W: usize>(
+pub(crate) unsafe fn finish<const L: usize, const W: usize>(
     p: &BlendBackward,
     seed: u32,
     role: Option<Role>,

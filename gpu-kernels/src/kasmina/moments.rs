@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 use kasmina_device::global::{Load, Store};
 use kasmina_device::vector::{LoadHint, StoreHint, Vector};
-use kasmina_device::{math, unroll};
+use kasmina_device::{math, reduce, unroll, warp};
 use kasmina_types::layer::OUTLIER_DEVIATIONS;
 use kasmina_types::telemetry::{DEAD_THRESHOLD, SNR_EPSILON};
 use kasmina_types::{Out, SeedTelemetry, TelemetryPartial};
@@ -36,16 +36,46 @@ impl Moments {
     /// Absorbs a group of `R` vectors: its own mean first, the deviations from it second.
     #[inline(always)]
     pub(crate) fn absorb_group<const L: usize, const R: usize>(self, x: &[[f32; L]; R]) -> Self {
+        self.merge(Self::of_group(x))
+    }
+
+    /// The moments of a group of `R` vectors.
+    #[inline(always)]
+    pub(crate) fn of_group<const L: usize, const R: usize>(x: &[[f32; L]; R]) -> Self {
         let sum = sum(x);
         // A NaN or an infinity reaches the sum; so does an overflow, and both take the careful way.
         if sum.abs() < f32::INFINITY {
-            return self.merge(Self::of_finite(x, sum * (1.0 / (L * R) as f32)));
+            return Self::of_finite(x, sum * (1.0 / (L * R) as f32));
         }
-        let mut moments = self;
+        let mut moments = Self::EMPTY;
         unroll!(r in R => {
             moments = moments.merge(Self::of_any(&[x[r]]));
         });
         moments
+    }
+
+    /// The moments of all lanes of the warp, which all call it and get them.
+    #[inline(always)]
+    pub(crate) fn fold_warp(self) -> Self {
+        let finite = warp::shuffle(warp::FULL_MASK, self.finite, 0);
+        let usual = self.finite == finite && self.nonfinite == 0 && self.dead == 0;
+        if !warp::all(warp::FULL_MASK, usual) {
+            return reduce::warp_fold(self, Self::merge);
+        }
+        // As many values on both sides, each time: Chan's merge without its divisions, the counts known.
+        let mut folded = self;
+        unroll!(i in 5 => {
+            let figures = [folded.mean, folded.m2, folded.min, folded.max];
+            let [mean, m2, min, max] = warp::shuffle_xor(warp::FULL_MASK, figures, 16 >> i);
+            let delta = mean - folded.mean;
+            let weight = 0.5 * folded.finite as f32;
+            folded.mean = math::fma(0.5, mean, 0.5 * folded.mean);
+            folded.m2 = math::fma(delta, delta * weight, m2 + folded.m2);
+            folded.min = math::min(folded.min, min);
+            folded.max = math::max(folded.max, max);
+            folded.finite *= 2;
+        });
+        folded
     }
 
     /// The group's moments, all its values finite.

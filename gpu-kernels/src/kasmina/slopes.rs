@@ -7,7 +7,7 @@ use kasmina_device::{math, unroll};
 use kasmina_types::blueprint::CONV_TAPS;
 use kasmina_types::{BlueprintType, LayerPass, Numerical, SeedLifecycle};
 
-use super::coefficients::{Blueprint, Coefficients, sanitise};
+use super::coefficients::{Blueprint, Coefficients, SeedWords, sanitise};
 
 /// What a seed with a blueprint does in the backward pass.
 #[derive(Clone, Copy)]
@@ -34,7 +34,20 @@ impl Role {
     #[inline(always)]
     pub(crate) unsafe fn of<const C: bool>(p: &impl LayerPass<C>, seed: usize) -> Option<Self> {
         // SAFETY: the caller's contract.
-        let (state, mut blueprint) = unsafe { Blueprint::in_states(p, seed, Self::matters) }?;
+        unsafe { Self::of_words(p, &SeedWords::load(p, seed)) }
+    }
+
+    /// As [`Self::of`], of what the layer's arrays say of the seed.
+    ///
+    /// # Safety
+    /// As [`Blueprint::of`].
+    #[inline(always)]
+    pub(crate) unsafe fn of_words<const C: bool>(
+        p: &impl LayerPass<C>,
+        words: &SeedWords,
+    ) -> Option<Self> {
+        // SAFETY: the caller's contract.
+        let (state, mut blueprint) = unsafe { words.in_states(p, Self::matters) }?;
         let active = state.is_active();
         if !active {
             blueprint.blend = 1.0;

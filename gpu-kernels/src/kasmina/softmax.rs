@@ -41,19 +41,9 @@ pub(crate) unsafe fn log_partition<M: Team, const L: usize, const N: usize, cons
         if !warp::any(warp::FULL_MASK, head.is_some()) {
             return 0.0;
         }
-        // A chunk's threads are neighbours in a warp, and have all of its weights.
-        let mut own = [f32::NEG_INFINITY; L];
-        if let Some(head) = head {
-            let first = hint::opaque_index(head.offset + column as usize);
-            // SAFETY: the thread's columns are inside the chunk.
-            unroll!(l in L => { own[l] = unsafe { weights.load(first + l) }; });
-        }
-        let mut largest = own[0];
-        unroll!(l in L => { largest = math::max(largest, own[l]); });
-        let largest = warp_fold_width(largest, vectors, math::max);
-        let mut sum = 0.0;
-        unroll!(l in L => { sum += math::exp(own[l] - largest); });
-        return largest + math::log(warp_fold_width(sum, vectors, |a, b| a + b));
+        let first = head.map(|head| head.offset + column as usize);
+        // SAFETY: the thread's columns are inside the chunk.
+        return unsafe { of_neighbours::<L, C>(weights, first, vectors) };
     }
     if !team.sync_or(head.is_some()) {
         return 0.0;
@@ -86,6 +76,31 @@ pub(crate) unsafe fn log_partition<M: Team, const L: usize, const N: usize, cons
         team.sync();
         f32::from_bits(value)
     }
+}
+
+/// That of neighbouring lanes, `vectors` of them, a power of two, which have all weights of a chunk: each those from its
+/// `first` on. Lanes without weights get anything.
+///
+/// # Safety
+/// Every lane of the warp calls it; `weights` has `L` elements from `first`.
+#[inline(always)]
+pub(crate) unsafe fn of_neighbours<const L: usize, const C: bool>(
+    weights: &In<f32, C>,
+    first: Option<usize>,
+    vectors: u32,
+) -> f32 {
+    let mut own = [f32::NEG_INFINITY; L];
+    if let Some(first) = first {
+        let first = hint::opaque_index(first);
+        // SAFETY: the caller's contract.
+        unroll!(l in L => { own[l] = unsafe { weights.load(first + l) }; });
+    }
+    let mut largest = own[0];
+    unroll!(l in L => { largest = math::max(largest, own[l]); });
+    let largest = warp_fold_width(largest, vectors, math::max);
+    let mut sum = 0.0;
+    unroll!(l in L => { sum += math::exp(own[l] - largest); });
+    largest + math::log(warp_fold_width(sum, vectors, |a, b| a + b))
 }
 
 /// A warp's; every lane gets the result.

@@ -148,7 +148,7 @@ unsafe fn one<const DOMAINS: u32, const THREADS: u32>(
             operation::BLEND_FORWARD_F32 if DOMAINS & domain::LAYER != 0 => {
                 if is_of_first::<THREADS>(BLEND_THREADS as u32) {
                     let team = FirstThreads::<THREADS>;
-                    blend_forward::<f32, _, 4, 4, false, true>(*desk.parameters(i), place, team);
+                    blend_forward::<f32, _, 4, 4, true>(*desk.parameters(i), place, team);
                 }
             }
             operation::BELIEF_STEP_C64 if DOMAINS & domain::INFORMATION != 0 => {

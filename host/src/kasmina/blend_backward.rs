@@ -7,10 +7,10 @@ use kasmina_types::dtype::Element;
 use ndarray::ArrayView2;
 
 use super::blend_forward::{LayerElement, check_shape};
-use super::geometry::Reads;
+use super::geometry::{Batches, Reads};
 use super::gradients::{GradientBuffers, GradientValues, SumBuffers};
 use super::options::{BlendOptions, KernelInfo, Variant};
-use super::pass::Pass;
+use super::pass::{BySeed, Pass};
 use super::state::LayerState;
 use super::tuner::{self, Tuning};
 use super::variant::{self, Facts};
@@ -26,6 +26,15 @@ const OP: &str = "blend_backward";
 
 /// Elements of x from which on the copy engine was faster in f32; at half as many it was not: `docs/performance.md`.
 const TMA_PAYS_FROM: usize = 16_000_000;
+
+/// The same in 16 bits where a block takes a seed, which at 33 million was faster. In f32 it always was.
+const TMA_PAYS_FROM_BY_SEED: usize = 128_000_000;
+
+/// The instance of which a block takes a seed.
+fn by_seed<T: Element>() -> BySeed<kasmina_types::BlendBackward> {
+    let instance = instances::blend_backward_seed(T::DTYPE);
+    BySeed { instance, batches: Batches::All }
+}
 
 /// The backward pass of a layer of one shape and element type on one device: from the gradient at the output
 /// those of the input, of the blueprints and of the blend factors, as far as each seed's state lets them
@@ -250,9 +259,10 @@ impl<T: LayerElement> BlendBackward<T> {
 /// The variant that runs on `device`.
 fn choose_variant<T: Element>(
     device: &Device,
-    [batch, num_seeds, chunk_size]: [usize; 3],
+    shape: [usize; 3],
     asked: Variant,
 ) -> Result<Variant, Error> {
+    let [batch, num_seeds, chunk_size] = shape;
     if asked == Variant::TmaBulkStores {
         let (needs, got) = ("kernels that this pass does not have", device.to_string());
         return Err(Error::Variant { op: OP, variant: asked, needs, got });
@@ -260,6 +270,15 @@ fn choose_variant<T: Element>(
     let instance = instances::blend_backward_tma(T::DTYPE);
     let kernels = KernelDevice::of(device);
     let chunk_bytes = chunk_size * size_of::<T>();
+    let takes_seeds = match kernels {
+        Some(kernels) => by_seed::<T>().geometry(kernels, shape)?.is_some(),
+        None => false,
+    };
+    let tma_pays_from = match (takes_seeds, size_of::<T>()) {
+        (false, _) => Some(TMA_PAYS_FROM),
+        (true, 2) => Some(TMA_PAYS_FROM_BY_SEED),
+        (true, _) => None,
+    };
     let facts = Facts {
         op: OP,
         device,
@@ -267,7 +286,7 @@ fn choose_variant<T: Element>(
         chunk_bytes,
         row_bytes: num_seeds * chunk_bytes,
         elements: batch * num_seeds * chunk_size,
-        tma_pays_from: Some(TMA_PAYS_FROM),
+        tma_pays_from,
     };
     variant::choose(asked, facts)
 }
@@ -281,13 +300,13 @@ impl Plan {
         options: &BlendOptions,
     ) -> Result<Self, Error> {
         let plain = instances::blend_backward(T::DTYPE);
-        let whole = Some(instances::blend_backward_whole(T::DTYPE));
+        let by_seed = by_seed::<T>();
         let tma = match variant {
             Variant::Plain => None,
             _ => instances::blend_backward_tma(T::DTYPE),
         };
         let tma = tma.map(|instance| (instance, Reads::BySeed));
-        let pass = Pass::new(device, kernels, shape, plain, whole, tma, options)?;
+        let pass = Pass::new(device, kernels, shape, plain, by_seed, tma, options)?;
         let [_, num_seeds, chunk_size] = shape;
         let lanes = pass.kernel.lanes();
         let sums = SumBuffers::new(device, num_seeds, chunk_size, lanes, pass.geometry)?;

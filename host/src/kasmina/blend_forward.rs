@@ -7,9 +7,9 @@ use kasmina_types::dtype::Element;
 use kasmina_types::{Numerical, TelemetryPartial};
 use ndarray::ArrayView2;
 
-use super::geometry::Reads;
+use super::geometry::{Batches, Reads};
 use super::options::{BlendOptions, KernelInfo, Variant};
-use super::pass::Pass;
+use super::pass::{BySeed, Pass};
 use super::state::LayerState;
 use super::telemetry::{TelemetryBuffers, TelemetryValues};
 use super::tuner::{self, Tuning};
@@ -322,13 +322,14 @@ impl Plan {
         options: &BlendOptions,
     ) -> Result<Self, Error> {
         let plain = instances::blend_forward(T::DTYPE);
-        let whole = Some(instances::blend_forward_whole(T::DTYPE));
+        let instance = instances::blend_forward_seed(T::DTYPE);
+        let by_seed = BySeed { instance, batches: Batches::Short };
         let tma = match variant {
             Variant::Plain => None,
             _ => instances::blend_forward_tma(T::DTYPE, variant == Variant::TmaBulkStores),
         };
         let tma = tma.map(|instance| (instance, Reads::Everything));
-        let pass = Pass::new(device, kernels, shape, plain, whole, tma, options)?;
+        let pass = Pass::new(device, kernels, shape, plain, by_seed, tma, options)?;
         let [_, num_seeds, _] = shape;
         let parts = num_seeds * pass.geometry.parts() as usize;
         Ok(Self {

@@ -5,6 +5,19 @@ use kasmina_types::blend_forward::{BlendGeometry, TMA_BOX, TMA_ELEMENT_BYTES};
 /// Threads of a block of every instance; the tile table is checked to agree.
 const BLOCK: u32 = 256;
 
+/// Threads of a block that has a seed to itself; the tile table is checked to agree.
+const SEED_BLOCK: u32 = 128;
+
+/// Groups of rows a thread up to which a block has a seed to itself: measured at 32 to 4096 rows of 1000 seeds of 64
+/// columns.
+const FEW_GROUPS: u32 = 4;
+
+/// Of more rows, only where the waves of blocks are no emptier than this.
+const FULL_OF_SEEDS: f64 = 0.93;
+
+/// Most seeds of such a pass: their numbers are products of 32 bits.
+const MOST_SEEDS: u32 = 1 << 16;
+
 /// A strip narrower than this many vectors would read less than 256 bytes of a row at a time.
 const NARROWEST: u32 = 16;
 
@@ -107,8 +120,60 @@ fn cut_within(
         strips,
         slabs,
         row_lanes,
-        _padding: 0,
+        seed_stride: 0,
     }
+}
+
+/// Which batches a pass takes a block for each seed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Batches {
+    /// Short ones.
+    Short,
+    /// Long ones too, where the seeds fill the device.
+    All,
+}
+
+/// A block for each seed; `None` for batches that are not among those, for chunks that are no power of two of vectors or
+/// wider than a warp, and for more seeds or elements than 32 bits are enough for.
+pub(crate) fn cut_by_seed(
+    [batch, num_seeds, chunk_vectors]: [u32; 3],
+    (lanes, rows): (u32, u32),
+    resident: u32,
+    batches: Batches,
+) -> Option<BlendGeometry> {
+    let row_lanes = SEED_BLOCK.checked_div(chunk_vectors)?;
+    let groups = batch.div_ceil((row_lanes * rows).max(1));
+    let places = num_seeds.next_multiple_of(resident.max(1));
+    let full = f64::from(num_seeds) >= FULL_OF_SEEDS * f64::from(places);
+    let padded = u64::from(groups) * u64::from(row_lanes * rows);
+    let fits = chunk_vectors.is_power_of_two()
+        && chunk_vectors <= 32
+        && num_seeds < MOST_SEEDS
+        && (groups <= FEW_GROUPS || batches == Batches::All && full)
+        && padded * u64::from(num_seeds) * u64::from(chunk_vectors * lanes) <= u64::from(u32::MAX);
+    fits.then(|| BlendGeometry {
+        chunk_vectors,
+        strip_vectors: chunk_vectors,
+        strip_seeds: 1,
+        chunk_strips: 1,
+        strips: num_seeds,
+        slabs: 1,
+        row_lanes,
+        seed_stride: seed_stride(num_seeds),
+    })
+}
+
+/// The number nearest below 0.62 of the seeds that is coprime to them: then its multiples are all of them, and no two
+/// near each other at a short regular distance.
+fn seed_stride(num_seeds: u32) -> u32 {
+    let coprime = |&stride: &u32| {
+        let (mut a, mut b) = (stride, num_seeds);
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a == 1
+    };
+    (1..=(num_seeds * 62 / 100).max(1)).rev().find(coprime).unwrap_or(1)
 }
 
 /// The most seeds of a strip with which the strips, not cut into slabs, fill the device once and threads with columns
@@ -188,9 +253,13 @@ mod tests {
     #[test]
     fn the_block_is_the_tile_tables() {
         for tile in TILES.iter().filter(|tile| tile.family.starts_with("blend_")) {
-            // One warp more fetches.
-            let fetching = if tile.family.ends_with("_tma") { 32 } else { 0 };
-            assert_eq!(tile.block_threads, BLOCK + fetching, "{}", tile.entry);
+            let threads = match tile.family.rsplit('_').next() {
+                Some("seed") => SEED_BLOCK,
+                // One warp more fetches.
+                Some("tma") => BLOCK + 32,
+                _ => BLOCK,
+            };
+            assert_eq!(tile.block_threads, threads, "{}", tile.entry);
         }
     }
 
@@ -262,6 +331,35 @@ mod tests {
         for (batch, seeds, vectors) in [(32, 250, 64), (7, 1001, 16), (100, 5000, 3)] {
             check_cover(cut(batch, seeds, vectors, 4, 264), seeds, vectors);
         }
+    }
+
+    #[test]
+    fn blocks_that_have_a_seed_each_have_all_seeds() {
+        let cut = |shape, batches| cut_by_seed(shape, (4, 4), 1056, batches);
+        for num_seeds in (1..200).chain([1000, 4096, 65_535]) {
+            let g = cut([32, num_seeds, 16], Batches::Short).unwrap();
+            let mut blocks: Vec<u32> =
+                (0..num_seeds).map(|block| block * g.seed_stride % num_seeds).collect();
+            blocks.sort_unstable();
+            assert!(blocks.into_iter().eq(0..num_seeds), "{num_seeds}: {g:?}");
+            assert!(g.finishes_seeds() && g.row_lanes * g.strip_vectors == SEED_BLOCK);
+        }
+        assert_eq!(cut([32, 1000, 16], Batches::Short).unwrap().seed_stride, 619);
+        // A chunk of no power of two of vectors, one wider than a warp, too many seeds, too many elements.
+        for shape in [[32, 10, 15], [1, 10, 64], [32, 1 << 16, 1], [70_000, 1000, 16]] {
+            assert_eq!(cut(shape, Batches::All), None, "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn blocks_have_a_seed_each_of_few_rows_or_where_seeds_fill_the_device() {
+        let cut = |batch, num_seeds, batches| {
+            cut_by_seed([batch, num_seeds, 16], (4, 4), 1056, batches).is_some()
+        };
+        assert!(cut(128, 10, Batches::Short) && cut(128, 10, Batches::All));
+        assert!(!cut(129, 1000, Batches::Short) && !cut(129, 10, Batches::All));
+        assert!(cut(129, 1000, Batches::All) && cut(4096, 1000, Batches::All));
+        assert!(!cut(4096, 1200, Batches::All) && cut(4096, 10_000, Batches::All));
     }
 
     #[track_caller]

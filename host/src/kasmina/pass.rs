@@ -4,7 +4,7 @@ use kasmina_kernels::instances::{PassInstance, TmaPassInstance};
 use kasmina_types::blend_forward::BlendGeometry;
 use kasmina_types::dtype::DType;
 
-use super::geometry::{self, Reads};
+use super::geometry::{self, Batches, Reads};
 use super::options::{BlendOptions, KernelInfo, Variant};
 use crate::device::Device;
 use crate::driver::launchers::KernelDevice;
@@ -54,6 +54,31 @@ impl<P, Q> PassKernel<P, Q> {
     }
 }
 
+/// The instance of a pass of which a block takes a seed.
+pub(crate) struct BySeed<P: 'static> {
+    pub(crate) instance: PassInstance<P>,
+    /// The batches that it is faster for than the others.
+    pub(crate) batches: Batches,
+}
+
+impl<P: Copy + Send + Sync> BySeed<P> {
+    /// How it cuts `[batch, num_seeds, chunk_size]`, where it takes that.
+    pub(crate) fn geometry(
+        &self,
+        kernels: KernelDevice<'_>,
+        [batch, num_seeds, chunk_size]: [usize; 3],
+    ) -> Result<Option<BlendGeometry>, Error> {
+        let Self { instance, batches } = self;
+        let (lanes, rows) = (instance.lanes, instance.rows);
+        if !chunk_size.is_multiple_of(lanes as usize) {
+            return Ok(None);
+        }
+        let shape = [batch as u32, num_seeds as u32, chunk_size as u32 / lanes];
+        let resident = kernels.resident_blocks(instance.kernel)?;
+        Ok(geometry::cut_by_seed(shape, (lanes, rows), resident, *batches))
+    }
+}
+
 /// How a pass runs.
 pub(crate) struct Pass<P: 'static, Q: 'static> {
     pub(crate) kernel: PassKernel<P, Q>,
@@ -63,17 +88,17 @@ pub(crate) struct Pass<P: 'static, Q: 'static> {
 
 impl<P: Copy + Send + Sync, Q: Copy + Send + Sync> Pass<P, Q> {
     /// Plans `[batch, num_seeds · chunk_size]` for the instance `tma` if there is one, else for one of `plain`, those
-    /// of the widest access first. Where its blocks have whole seeds, one each, `whole` takes its place if it is as
-    /// wide.
+    /// of the widest access first, or for `by_seed` where it takes the shape.
     pub(crate) fn new(
         device: &Device,
         kernels: KernelDevice<'_>,
-        [batch, num_seeds, chunk_size]: [usize; 3],
+        shape: [usize; 3],
         plain: impl Iterator<Item = PassInstance<P>>,
-        whole: Option<PassInstance<P>>,
+        by_seed: BySeed<P>,
         tma: Option<(TmaPassInstance<Q>, Reads)>,
         options: &BlendOptions,
     ) -> Result<Self, Error> {
+        let [batch, num_seeds, chunk_size] = shape;
         let (rows, seeds) = (batch as u32, num_seeds as u32);
         let vectors = |lanes: u32| (chunk_size / lanes as usize) as u32;
         let (kernel, geometry, resident) = match tma {
@@ -98,6 +123,11 @@ impl<P: Copy + Send + Sync, Q: Copy + Send + Sync> Pass<P, Q> {
                 (PassKernel::Tma { instance, maps }, cut(resident), resident)
             }
             None => {
+                if let Some(geometry) = by_seed.geometry(kernels, shape)? {
+                    // A block a seed.
+                    let kernel = PassKernel::Plain(by_seed.instance);
+                    return Ok(Self { kernel, geometry, grid: seeds });
+                }
                 // The first of those that are equally near: the widest access.
                 let instance = plain
                     .filter(|instance| chunk_size.is_multiple_of(instance.lanes as usize))
@@ -106,14 +136,7 @@ impl<P: Copy + Send + Sync, Q: Copy + Send + Sync> Pass<P, Q> {
                 let resident = kernels.resident_blocks(instance.kernel)?;
                 let vectors = vectors(instance.lanes);
                 let geometry = geometry::cut(rows, seeds, vectors, instance.rows, resident);
-                // A block for each strip.
-                let one_wave = geometry.is_of_whole_seeds() && geometry.strips <= resident;
-                let chosen = whole
-                    .filter(|whole| {
-                        one_wave && (whole.lanes, whole.rows) == (instance.lanes, instance.rows)
-                    })
-                    .unwrap_or(instance);
-                (PassKernel::Plain(chosen), geometry, resident)
+                (PassKernel::Plain(instance), geometry, resident)
             }
         };
         let tiles = u64::from(geometry.strips) * u64::from(geometry.slabs);

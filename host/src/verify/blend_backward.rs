@@ -6,7 +6,7 @@ use kasmina_reference::kasmina::{self as reference, NumericalMode};
 use kasmina_reference::numeric::{self, Dtype, Tolerance};
 use ndarray::ArrayView2;
 
-use super::blend_forward::{Case, cases, elements, stored, whole_seeds};
+use super::blend_forward::{Case, cases, elements, special_cases, stored};
 use super::random::{self, Sample};
 use super::tally::{Compared, Mismatch, Tally};
 use super::{Check, Inputs, Timing, reordered, time};
@@ -43,8 +43,8 @@ fn check<T: LayerElement + Sample>(name: &'static str, variant: Variant) -> Chec
         };
         let mut rng = random::generator(gradient_seed);
         let instance = instances::blend_backward(T::DTYPE).next();
-        let whole = whole_seeds::<T, _>(device, source, variant, instance)?;
-        for (index, case) in cases::<T>(device, source, unit).chain(whole).enumerate() {
+        let special = special_cases::<T, _>(device, source, variant, instance)?;
+        for (index, case) in cases::<T>(device, source, unit).chain(special).enumerate() {
             tally.case();
             let gradient: Vec<T> = random::values(&mut rng, case.input.len(), index % 4 == 3);
             let result =

@@ -50,8 +50,8 @@ fn check<T: LayerElement + Sample>(name: &'static str, variant: Variant) -> Chec
             return Ok(());
         }
         let instance = instances::blend_forward(T::DTYPE).next();
-        let whole = whole_seeds::<T, _>(device, source, variant, instance)?;
-        for case in cases::<T>(device, source, unit).chain(whole) {
+        let special = special_cases::<T, _>(device, source, variant, instance)?;
+        for case in cases::<T>(device, source, unit).chain(special) {
             tally.case();
             let result = Prepared::new(device, &case, options).and_then(|mut prepared| {
                 case.check_kernel(prepared.layer.kernel(), tally);
@@ -81,37 +81,36 @@ pub(super) struct Case<T> {
     pub(super) batch: usize,
     pub(super) states: SeedStates,
     pub(super) input: Vec<T>,
-    /// Whether the instances for blocks of whole seeds are what has to run.
-    whole: bool,
+    /// Part of the name of the instance that has to run, if the case is there for one.
+    instance: Option<&'static str>,
 }
 
 impl<T> Case<T> {
     fn new(batch: usize, states: SeedStates, input: Vec<T>) -> Self {
         let name = format!("{batch} × {} seeds × {}", states.num_seeds(), states.chunk_size);
-        Self { name, batch, states, input, whole: false }
+        Self { name, batch, states, input, instance: None }
     }
 
     /// A case that is there for an instance must run on it.
     pub(super) fn check_kernel(&self, kernel: Option<KernelInfo>, tally: &mut Tally) {
-        let Some(KernelInfo { entry, .. }) = kernel.filter(|_| self.whole) else { return };
-        if !entry.contains(WHOLE) {
-            let case = self.name.clone();
-            tally.fail(Mismatch::Kernel { case, expected: WHOLE, got: entry });
+        let (Some(KernelInfo { entry, .. }), Some(expected)) = (kernel, self.instance) else {
+            return;
+        };
+        if !entry.contains(expected) {
+            tally.fail(Mismatch::Kernel { case: self.name.clone(), expected, got: entry });
         }
     }
 }
 
-/// In the names of the instances for blocks of whole seeds, one wave of them.
-const WHOLE: &str = "_whole_";
+/// Columns of a seed, and batches with seeds a block of the plain instances. Of the first three, around one and two steps
+/// of rows, a block takes a seed; of the last, a block of the plain instances has its seeds whole.
+const SPECIAL_CHUNK: usize = 64;
+const SPECIAL_BATCHES: [(usize, usize, &str); 4] =
+    [(1, 4, "_seed_"), (33, 4, "_seed_"), (65, 4, "_seed_"), (257, 2, "_v16")];
 
-/// Columns of a seed of which these instances are made for every element type, and batches around one and two steps of
-/// a block's rows.
-const WHOLE_CHUNK: usize = 64;
-const WHOLE_BATCHES: [usize; 3] = [1, 33, 65];
-
-/// Random cases that run on the instances for blocks of whole seeds: about four seeds for each block that the device
-/// holds of `plain`, the instance whose place they take. On an H200 these are a thousand.
-pub(super) fn whole_seeds<T: LayerElement + Sample, P: Copy + Send + Sync + 'static>(
+/// Random cases for instances that random shapes seldom run on: of some seeds for each block of `plain` that the device
+/// holds at once. None for another variant or device.
+pub(super) fn special_cases<T: LayerElement + Sample, P: Copy + Send + Sync + 'static>(
     device: &Device,
     source: &Source,
     variant: Variant,
@@ -119,25 +118,25 @@ pub(super) fn whole_seeds<T: LayerElement + Sample, P: Copy + Send + Sync + 'sta
 ) -> Result<impl Iterator<Item = Case<T>>, Mismatch> {
     let mut resident = 0;
     let (kernels, Inputs::Random(seed)) = (KernelDevice::of(device), &source.inputs) else {
-        return Ok(whole_cases(0, resident));
+        return Ok(cases_of_few_rows(0, resident));
     };
     if let (Some(kernels), Some(plain), Variant::Plain) = (kernels, plain, variant) {
-        let failed = |source| Mismatch::Run { case: format!("blocks of {WHOLE}"), source };
+        let failed = |source| Mismatch::Run { case: "blocks of whole seeds".into(), source };
         resident = kernels.resident_blocks(plain.kernel).map_err(failed)?;
     }
-    Ok(whole_cases(*seed, resident))
+    Ok(cases_of_few_rows(*seed, resident))
 }
 
-/// As [`whole_seeds`]; none for a device of no blocks.
-fn whole_cases<T: Sample>(seed: u64, resident: u32) -> impl Iterator<Item = Case<T>> {
-    // The blocks of four seeds fill nineteen twentieths of the device, and the last one has fewer.
-    let seeds = resident as usize * 19 / 5;
+/// As [`special_cases`]; none for a device of no blocks.
+fn cases_of_few_rows<T: Sample>(seed: u64, resident: u32) -> impl Iterator<Item = Case<T>> {
     let mut rng = random::generator(seed ^ 0x5eed);
-    let batches = WHOLE_BATCHES.into_iter().filter(move |_| seeds > 0).enumerate();
-    batches.map(move |(index, batch)| {
-        let states = random_states(&mut rng, seeds, WHOLE_CHUNK);
-        let input = random::values(&mut rng, batch * seeds * WHOLE_CHUNK, index == 2);
-        Case { whole: true, ..Case::new(batch, states, input) }
+    let batches = SPECIAL_BATCHES.into_iter().filter(move |_| resident > 0).enumerate();
+    batches.map(move |(index, (batch, seeds_of_block, instance))| {
+        // The blocks fill nineteen twentieths of the device, and the last one may have fewer seeds.
+        let seeds = resident as usize * seeds_of_block * 19 / 20;
+        let states = random_states(&mut rng, seeds, SPECIAL_CHUNK);
+        let input = random::values(&mut rng, batch * seeds * SPECIAL_CHUNK, index == 2);
+        Case { instance: Some(instance), ..Case::new(batch, states, input) }
     })
 }
 
@@ -447,46 +446,45 @@ mod tests {
 
     /// Of every element type, and for as many blocks as the executor, an H200 and other GPUs hold at once.
     #[test]
-    fn cases_of_whole_seeds_run_on_their_instances() {
+    fn special_cases_run_on_their_instances() {
         let device = Device::simt();
         let source = Source::small(7);
         fn run_on<T: LayerElement + Sample>(device: &Device, source: &Source) {
             let instance = instances::blend_forward(T::DTYPE).next();
-            let found = whole_seeds::<T, _>(device, source, Variant::Plain, instance).unwrap();
+            let found = special_cases::<T, _>(device, source, Variant::Plain, instance).unwrap();
             let mut batches = vec![];
             for case in found {
                 let (seeds, chunk) = (case.states.num_seeds(), case.states.chunk_size);
                 let layer = BlendForward::<T>::new(device, case.batch, seeds, chunk).unwrap();
                 let entry = layer.kernel().unwrap().entry;
-                assert!(entry.contains(WHOLE), "{}: {entry}", case.name);
+                assert!(entry.contains(case.instance.unwrap()), "{}: {entry}", case.name);
                 batches.push(case.batch);
             }
-            assert_eq!(batches, WHOLE_BATCHES);
+            assert_eq!(batches, SPECIAL_BATCHES.map(|(batch, ..)| batch));
         }
         run_on::<f32>(&device, &source);
         run_on::<f16>(&device, &source);
         run_on::<bf16>(&device, &source);
         for (device, variant) in [(device, Variant::Tma), (Device::Cpu, Variant::Plain)] {
             let instance = instances::blend_forward(DType::F32).next();
-            let found = whole_seeds::<f32, _>(&device, &source, variant, instance).unwrap();
+            let found = special_cases::<f32, _>(&device, &source, variant, instance).unwrap();
             assert_eq!(found.count(), 0, "{device}");
         }
-        assert_eq!(whole_cases::<f32>(7, 264).next().unwrap().states.num_seeds(), 1003);
+        assert_eq!(cases_of_few_rows::<f32>(7, 264).next().unwrap().states.num_seeds(), 1003);
     }
 
     #[test]
     fn another_instance_than_the_case_is_for_fails() {
-        let failed = |whole, entry| {
-            let case = Case { whole, ..case() };
+        let failed = |instance, entry| {
+            let case = Case { instance, ..case() };
             let kernel = KernelInfo { entry, block_threads: 256, lanes: 4, grid: 1 };
             let mut tally = Tally::default();
             case.check_kernel(Some(kernel), &mut tally);
             tally.into_row("blend_forward".into(), DType::F32, "simt").failed()
         };
-        assert!(failed(true, "blend_forward_f32_v4"));
-        assert!(
-            !failed(true, "blend_forward_whole_f32_v4") && !failed(false, "blend_forward_f32_v4")
-        );
+        assert!(failed(Some("_seed_"), "blend_forward_f32_v4"));
+        assert!(!failed(Some("_seed_"), "blend_forward_seed_f32"));
+        assert!(!failed(None, "blend_forward_f32_v4"));
     }
 
     fn verdict(change: impl FnOnce(&mut Results<f32>)) -> Row {

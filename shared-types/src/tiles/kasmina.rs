@@ -13,7 +13,7 @@ use crate::dtype::DType;
 macro_rules! blend_forward_tiles {
     ($instance:ident) => {
         $instance! { blend_forward_f32_v16, f32, F32, 4, 4, 256, 2, spills }
-        $instance! { blend_forward_f32_v4, f32, F32, 1, 8, 256, 2 }
+        $instance! { blend_forward_f32_v4, f32, F32, 1, 8, 256, 2, spills }
         $instance! { blend_forward_f16_v16, f16, F16, 8, 2, 256, 2, spills }
         $instance! { blend_forward_f16_v4, f16, F16, 2, 4, 256, 2 }
         $instance! { blend_forward_f16_v2, f16, F16, 1, 4, 256, 2 }
@@ -23,14 +23,15 @@ macro_rules! blend_forward_tiles {
     };
 }
 
-/// Hands each instance of `blend_forward` for blocks of [whole seeds](crate::blend_forward::BlendGeometry::finishes_seeds)
-/// to a macro, as [`blend_forward_tiles!`] does: lanes, rows and block are those of the widest of the dtype.
+/// Hands each instance of `blend_forward_seed` to a macro, as [`blend_forward_tiles!`] does. An access is four elements of
+/// any dtype: what a thread keeps for each of eight would not fit the registers of as many blocks. Eight blocks a
+/// multiprocessor are one wave where fewer are two, so some words may spill: not on sm_90a in f32.
 #[macro_export]
-macro_rules! blend_forward_whole_tiles {
+macro_rules! blend_forward_seed_tiles {
     ($instance:ident) => {
-        $instance! { blend_forward_whole_f32_v16, f32, F32, 4, 4, 256, 2, spills }
-        $instance! { blend_forward_whole_f16_v16, f16, F16, 8, 2, 256, 2, spills }
-        $instance! { blend_forward_whole_bf16_v16, bf16, Bf16, 8, 2, 256, 2, spills }
+        $instance! { blend_forward_seed_f32, f32, F32, 4, 4, 128, 8, spills }
+        $instance! { blend_forward_seed_f16, f16, F16, 4, 4, 128, 8, spills }
+        $instance! { blend_forward_seed_bf16, bf16, Bf16, 4, 4, 128, 8, spills }
     };
 }
 
@@ -43,8 +44,8 @@ macro_rules! blend_forward_whole_tiles {
 #[macro_export]
 macro_rules! blend_forward_tma_tiles {
     ($instance:ident) => {
-        $instance! { blend_forward_tma_f32, f32, F32, 4, 4, 288, 2, 90, 2, false }
-        $instance! { blend_forward_tma_f16, f16, F16, 4, 8, 288, 2, 90, 1, false }
+        $instance! { blend_forward_tma_f32, f32, F32, 4, 4, 288, 2, 90, 2, false, spills }
+        $instance! { blend_forward_tma_f16, f16, F16, 4, 8, 288, 2, 90, 1, false, spills }
         $instance! { blend_forward_tma_bf16, bf16, Bf16, 4, 8, 288, 2, 90, 2, false, spills }
         $instance! { blend_forward_tma_f32_bulk, f32, F32, 4, 4, 288, 2, 90, 2, true, spills }
         $instance! { blend_forward_tma_f16_bulk, f16, F16, 4, 8, 288, 2, 90, 1, true, spills }
@@ -68,13 +69,13 @@ macro_rules! blend_backward_tiles {
     };
 }
 
-/// As [`blend_forward_whole_tiles!`], of `blend_backward`.
+/// As [`blend_forward_seed_tiles!`], of `blend_backward_seed`.
 #[macro_export]
-macro_rules! blend_backward_whole_tiles {
+macro_rules! blend_backward_seed_tiles {
     ($instance:ident) => {
-        $instance! { blend_backward_whole_f32_v16, f32, F32, 4, 4, 256, 2, spills }
-        $instance! { blend_backward_whole_f16_v16, f16, F16, 8, 2, 256, 2, spills }
-        $instance! { blend_backward_whole_bf16_v16, bf16, Bf16, 8, 2, 256, 2, spills }
+        $instance! { blend_backward_seed_f32, f32, F32, 4, 4, 128, 8, spills }
+        $instance! { blend_backward_seed_f16, f16, F16, 4, 4, 128, 8, spills }
+        $instance! { blend_backward_seed_bf16, bf16, Bf16, 4, 4, 128, 8, spills }
     };
 }
 
@@ -148,7 +149,14 @@ pub(super) const fn add(table: &mut Table) {
         };
     }
     blend_forward_tiles!(blend_forward);
-    blend_forward_whole_tiles!(blend_forward);
+    macro_rules! blend_forward_seed {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
+         $min_blocks:literal $(, $spills:ident)?) => {
+            let entry = stringify!($entry);
+            table.add(entry, "blend_forward_seed", DType::$dtype, $lanes, $block, $min_blocks);
+        };
+    }
+    blend_forward_seed_tiles!(blend_forward_seed);
     macro_rules! blend_forward_tma {
         ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
          $min_blocks:literal, $capability:literal, $subrows:literal, $bulk:literal $(, $spills:ident)?) => {
@@ -166,7 +174,14 @@ pub(super) const fn add(table: &mut Table) {
         };
     }
     blend_backward_tiles!(blend_backward);
-    blend_backward_whole_tiles!(blend_backward);
+    macro_rules! blend_backward_seed {
+        ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
+         $min_blocks:literal $(, $spills:ident)?) => {
+            let entry = stringify!($entry);
+            table.add(entry, "blend_backward_seed", DType::$dtype, $lanes, $block, $min_blocks);
+        };
+    }
+    blend_backward_seed_tiles!(blend_backward_seed);
     macro_rules! blend_backward_tma {
         ($entry:ident, $element:ty, $dtype:ident, $lanes:literal, $rows:literal, $block:literal,
          $min_blocks:literal, $capability:literal, $subrows:literal $(, $spills:ident)?) => {

@@ -73,7 +73,7 @@ pub static MANIFOLD_OPERATIONS: &[ManifoldOperation] = &[
     of("axpby_f32", operation::AXPBY_F32, 0),
     of("axpby_f64", operation::AXPBY_F64, 0),
     of("blend_forward_f32_v16", operation::BLEND_FORWARD_F32, domain::LAYER),
-    of("blend_forward_whole_f32_v16", operation::BLEND_FORWARD_F32, domain::LAYER),
+    of("blend_forward_seed_f32", operation::BLEND_FORWARD_F32, domain::LAYER),
     of("belief_step_f64_c64", operation::BELIEF_STEP_C64, domain::INFORMATION),
     of("belief_step_f64_c256", operation::BELIEF_STEP_C256, domain::INFORMATION),
     of("belief_step_f64_small", operation::BELIEF_STEP_SMALL, domain::INFORMATION),

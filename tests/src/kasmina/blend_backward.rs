@@ -28,13 +28,23 @@ pub fn check<T: Narrow + LayerElement>(device: &Device, case: Case) {
     check_states::<T>(device, case, mixed_states(case));
 }
 
-/// As [`check`], of a shape that runs on the instances for blocks of whole seeds.
+/// As [`check`], of a shape of which a block takes a seed.
 #[track_caller]
-pub fn check_whole_seeds<T: Narrow + LayerElement>(device: &Device, case: Case) {
+pub fn check_by_seed<T: Narrow + LayerElement>(device: &Device, case: Case) {
     let Case { batch, num_seeds, chunk_size, .. } = case;
     let backward = BlendBackward::<T>::new(device, batch, num_seeds, chunk_size).expect("a plan");
     let kernel = backward.kernel().expect("a kernel runs");
-    assert!(kernel.entry.contains("_whole_"), "{case:?}: {}", kernel.entry);
+    assert!(kernel.entry.contains("_seed_"), "{case:?}: {}", kernel.entry);
+    check::<T>(device, case);
+}
+
+/// As [`check`], of a shape that is too long for that, with an access of 16 bytes.
+#[track_caller]
+pub fn check_plain<T: Narrow + LayerElement>(device: &Device, case: Case) {
+    let Case { batch, num_seeds, chunk_size, .. } = case;
+    let backward = BlendBackward::<T>::new(device, batch, num_seeds, chunk_size).expect("a plan");
+    let kernel = backward.kernel().expect("a kernel runs");
+    assert!(kernel.entry.ends_with("_v16"), "{case:?}: {}", kernel.entry);
     check::<T>(device, case);
 }
 

@@ -118,13 +118,13 @@ fn check_options<T: Narrow + LayerElement>(device: &Device, case: Case, options:
     }
 }
 
-/// As [`check`], of a shape that runs on the instances for blocks of whole seeds.
+/// As [`check`], of a shape of which a block takes a seed.
 #[track_caller]
-pub fn check_whole_seeds<T: Narrow + LayerElement>(device: &Device, case: Case) {
+pub fn check_by_seed<T: Narrow + LayerElement>(device: &Device, case: Case) {
     let Case { batch, num_seeds, chunk_size, .. } = case;
     let forward = BlendForward::<T>::new(device, batch, num_seeds, chunk_size).expect("a plan");
     let kernel = forward.kernel().expect("a kernel runs");
-    assert!(kernel.entry.contains("_whole_"), "{case:?}: {}", kernel.entry);
+    assert!(kernel.entry.contains("_seed_"), "{case:?}: {}", kernel.entry);
     check::<T>(device, case);
 }
 

@@ -1,4 +1,4 @@
-//! The rows of g and x that a thread of `blend_backward` works on: a group of them, or two.
+//! The rows of g and x that a thread of `blend_backward` works on: a group of them.
 
 use kasmina_device::convert::Float;
 use kasmina_device::global::Load;
@@ -58,39 +58,5 @@ impl<T: Float, const L: usize, const R: usize> Walk<T, L, R> {
         } else {
             [Vector([T::from_f32(1.0); L]); N]
         }
-    }
-
-    /// The rows of the first two groups, of which `left` are there, and the rest zeros.
-    ///
-    /// # Safety
-    /// The columns are inside the row.
-    #[inline(always)]
-    pub(super) unsafe fn load_two(&self, from: &In<T>, left: u32) -> [Group<T, L, R>; 2] {
-        let second = self.start + self.step as usize * self.hidden;
-        // SAFETY: the caller's contract.
-        unsafe {
-            [
-                self.load_left(from, left, self.start),
-                self.load_left(from, left.saturating_sub(self.step), second),
-            ]
-        }
-    }
-
-    /// The rows of the group at element `at`, of which `left` are there, and the rest zeros.
-    ///
-    /// # Safety
-    /// The columns are inside the row.
-    #[inline(always)]
-    pub(super) unsafe fn load_left(&self, from: &In<T>, left: u32, at: usize) -> Group<T, L, R> {
-        let mut group = self.nothing();
-        let mut at = at;
-        unroll!(r in R => {
-            at = self.row(r, at);
-            if r as u32 * self.stride < left {
-                // SAFETY: the row is there.
-                group[r] = unsafe { from.load_vector(at, LOADS) };
-            }
-        });
-        group
     }
 }
