@@ -26,7 +26,8 @@ fn run(blocks: u16, rank: u32) -> (Result<(), LaunchError>, Vec<u32>) {
         _padding: [0; 22],
     };
     let handle = TensorMapHandle::new(std::ptr::from_ref(&map).cast());
-    let geometry = Geometry { grid: [2, 1, 1], block: [32, 1, 1], dynamic_shared_bytes: 128 };
+    let geometry =
+        Geometry { grid: [2, 1, 1], cluster: [1; 3], block: [32, 1, 1], dynamic_shared_bytes: 128 };
     let launched = Executor::new().checks(true).launch("test", geometry, &|| {
         let shared = DynamicShared::<u32>::whole();
         let words = shared_array![u64; 1];

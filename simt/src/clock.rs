@@ -1,11 +1,11 @@
-//! Vector clocks: what a thread of a block, or a word that atomics meet on, knows of the others.
+//! Vector clocks: what a thread of a cluster, or a word that atomics meet on, knows of the others.
 
 use std::sync::Arc;
 
 /// Lanes of a warp.
 pub(crate) const LANES: usize = 32;
 
-/// For each thread of the block the latest stamp that happened before now.
+/// For each thread of the cluster the latest stamp that happened before now.
 ///
 /// A stamp is a thread's own count of releases. The own warp is held in place, the others behind a
 /// pointer that stays empty until a named barrier or an atomic carries knowledge between warps.
@@ -33,12 +33,16 @@ impl Clock {
         near.max(self.far.as_ref().map_or(0, |far| far[thread]))
     }
 
-    /// Learns all that `other` knows, in a block of `threads` (a whole number of warps).
+    /// Learns all that `other` knows, in a cluster of `threads` (a whole number of warps).
     pub(crate) fn join(&mut self, other: &Self, threads: usize) {
         if let Some(theirs) = &other.far {
             match &mut self.far {
                 None => self.far = Some(theirs.clone()),
                 Some(mine) if Arc::ptr_eq(mine, theirs) => {}
+                // What is the same is shared, not copied.
+                Some(mine) if mine.iter().zip(theirs.iter()).all(|(m, t)| m <= t) => {
+                    *mine = theirs.clone();
+                }
                 Some(mine) => raise_shared(mine, 0, theirs),
             }
         }

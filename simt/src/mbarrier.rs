@@ -1,14 +1,16 @@
 //! mbarriers: barriers in shared memory that count arrivals and the bytes of bulk copies.
 //!
 //! A phase is over when all its arrivals have come and no byte is outstanding; the next one then begins
-//! by itself. Who waits for a phase comes after those that arrived in it and after its copies.
+//! by itself. Who waits for a phase comes after those that arrived in it and after its copies, of whichever block of
+//! the cluster they are.
 
+use std::cell::RefCell;
 use std::panic::Location;
 use std::thread::panicking;
 
 use crate::clock::{Clock, LANES};
 use crate::context::{Context, current};
-use crate::report::{Access, MbarrierFault, Report, Touch, Wait};
+use crate::report::{Access, MbarrierFault, Report, Wait};
 
 /// What an mbarrier can count, arrivals and bytes alike.
 const MOST: u32 = (1 << 20) - 1;
@@ -44,7 +46,7 @@ pub fn mbarrier_init(word: *const u8, arrivals: u32) {
         context.misused(word.addr(), MbarrierFault::Count { arrivals }, location);
         return;
     }
-    let mut mbarriers = context.mbarriers.borrow_mut();
+    let mut mbarriers = context.mbarriers_at(word.addr()).borrow_mut();
     mbarriers.retain(|mbarrier| mbarrier.address != word.addr());
     mbarriers.push(Mbarrier {
         address: word.addr(),
@@ -67,7 +69,8 @@ pub fn mbarrier_invalidate(word: *const u8) {
     if let Err(fault) = found {
         return context.misused(word.addr(), fault, Location::caller());
     }
-    context.mbarriers.borrow_mut().retain(|mbarrier| mbarrier.address != word.addr());
+    let mut mbarriers = context.mbarriers_at(word.addr()).borrow_mut();
+    mbarriers.retain(|mbarrier| mbarrier.address != word.addr());
 }
 
 /// Announces `bytes` to the current phase, then arrives once. The caller declares the access.
@@ -131,7 +134,7 @@ pub fn mbarrier_wait(word: *const u8, parity: bool) {
         Ok(())
     });
     debug_assert!(joined.is_ok(), "it was tested");
-    let offset_bytes = context.offset(word.addr());
+    let (_, offset_bytes) = context.locate(word.addr());
     // Who looks at a standstill fills in what the phase lacks then.
     let wait = Wait::Mbarrier { offset_bytes, parity, arrivals: 0, bytes: 0 };
     context.wait(wait, Location::caller());
@@ -143,7 +146,7 @@ impl Context {
         address: usize,
         job: impl FnOnce(&mut Mbarrier) -> Result<T, MbarrierFault>,
     ) -> Result<T, MbarrierFault> {
-        let mut mbarriers = self.mbarriers.borrow_mut();
+        let mut mbarriers = self.mbarriers_at(address).borrow_mut();
         let found = mbarriers.iter_mut().find(|mbarrier| mbarrier.address == address);
         job(found.ok_or(MbarrierFault::NotInitialised)?)
     }
@@ -196,12 +199,13 @@ impl Context {
         }
     }
 
-    /// What an mbarrier's phase lacks: arrivals and bytes.
-    pub(crate) fn lacks(&self, offset_bytes: usize) -> (u32, i64) {
-        let mbarriers = self.mbarriers.borrow();
+    /// What the phase of a block's mbarrier lacks: arrivals and bytes.
+    pub(crate) fn lacks(&self, block: usize, offset_bytes: usize) -> (u32, i64) {
+        let address = self.shared.borrow().at(block, offset_bytes).addr();
+        let mbarriers = self.blocks[block].mbarriers.borrow();
         mbarriers
             .iter()
-            .find(|mbarrier| self.offset(mbarrier.address) == offset_bytes)
+            .find(|mbarrier| mbarrier.address == address)
             .map_or((0, 0), |mbarrier| (mbarrier.pending, mbarrier.outstanding))
     }
 
@@ -216,9 +220,14 @@ impl Context {
         }
     }
 
-    /// An address as an offset in shared memory.
-    pub(crate) fn offset(&self, address: usize) -> usize {
-        self.shared.borrow().offset_of(address, 0).unwrap_or(0)
+    /// An address as a block and an offset in its shared memory.
+    pub(crate) fn locate(&self, address: usize) -> (usize, usize) {
+        let found = self.shared.borrow().locate(address, 1);
+        found.unwrap_or((self.current_block.get(), 0))
+    }
+
+    fn mbarriers_at(&self, address: usize) -> &RefCell<Vec<Mbarrier>> {
+        &self.blocks[self.locate(address).0].mbarriers
     }
 
     #[cold]
@@ -234,9 +243,9 @@ impl Context {
         thread: usize,
         location: &'static Location<'static>,
     ) -> Report {
-        let touch = Touch { thread: self.threads[thread].idx, access: Access::Mbarrier, location };
-        let offset_bytes = self.offset(address);
-        let (kernel, block) = (self.kernel(), self.block_idx);
-        Report::Mbarrier { kernel, block, touch, offset_bytes, fault }
+        let touch = self.touch_of(thread, Access::Mbarrier, location);
+        let (owner, offset_bytes) = self.locate(address);
+        let (kernel, block, owner) = (self.kernel(), touch.block, self.blocks[owner].idx);
+        Report::Mbarrier { kernel, block, touch, owner, offset_bytes, fault }
     }
 }

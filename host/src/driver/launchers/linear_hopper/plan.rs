@@ -189,10 +189,6 @@ pub(crate) fn plan(
         KernelDevice::Cuda(gpu) => gpu.device().info().sm_count,
         KernelDevice::Simt(_) => SIMT_BLOCKS,
     };
-    let most_cluster = match device {
-        KernelDevice::Cuda(_) => MOST_CLUSTER,
-        KernelDevice::Simt(_) => 1,
-    };
     let k_tiles = (k * dtype.size_bytes()).div_ceil(LINEAR_WGMMA_K_BYTES as usize) as u32;
     let mut best: Option<(u64, Plan)> = None;
     let mut consider = |time: u64, plan: Plan| {
@@ -227,7 +223,7 @@ pub(crate) fn plan(
             }
         }
         let clusters = instance.kind != WgmmaKind::Whole;
-        let most = if clusters { most_cluster } else { MOST_PARTS };
+        let most = if clusters { MOST_CLUSTER } else { MOST_PARTS };
         for sharers in cuts(tiles, blocks, k_tiles, most, clusters) {
             let (parts, cluster) = if clusters { (1, sharers) } else { (sharers, 1) };
             // A cluster takes one tile.
