@@ -308,3 +308,32 @@ impl Work {
         waves * (along_k + results + FIRST_LOADS)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kasmina_simt::Executor;
+
+    use super::*;
+
+    fn of(m: usize, n: usize, k: usize) -> Plan {
+        let executor = Executor::new();
+        let shape = LinearShape::new(Layout::NT, m, n, k);
+        let alignment = Alignment { a: true, b: true, d: true, scaled_blocks: false };
+        let (dtype, precision) = (DType::Bf16, Precision::Bf16);
+        plan(KernelDevice::Simt(&executor), dtype, precision, &shape, &alignment)
+            .expect("the executor has every kernel")
+            .expect("an instance")
+    }
+
+    /// As on a GPU with as many blocks.
+    #[test]
+    fn the_executor_gets_clusters() {
+        let pairs = of(256, 768, 1024);
+        assert_eq!((pairs.loading_together(), pairs.sharers(), pairs.tiles), (PAIR, 1, 3));
+        assert_eq!(pairs.grid, 6);
+        let few = of(8, 64, 1024);
+        assert_eq!((few.instance.kind, few.cluster, few.grid), (WgmmaKind::Swapped, 4, 4));
+        let (alone, many) = (of(256, 768, 256), of(8, 1024, 1024));
+        assert_eq!((alone.cluster, many.cluster), (1, 1));
+    }
+}
