@@ -5,6 +5,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 
 use crate::clock::{Clock, LANES};
+use crate::report::Access;
 use crate::shadow::{Record, Touching};
 
 /// Bulk copies and quarters of products that are told apart, for each block: each takes one of these places while it is
@@ -95,7 +96,9 @@ impl Clocks {
     /// Whether the thread knows anything that one of these threads did since they began.
     pub(crate) fn knows_any(&self, thread: usize, others: Range<usize>) -> bool {
         let clock = &self.threads[thread];
-        others.into_iter().any(|other| clock.stamp_of(other) >= self.first_stamp)
+        others.into_iter().any(|other| {
+            clock.stamp_of(other) >= self.first_stamp || clock.knows_over(other, self.first_stamp)
+        })
     }
 
     /// Whether this many more may begin.
@@ -169,8 +172,16 @@ impl Clocks {
     /// The thread learns what `clock` knows.
     pub(crate) fn join_thread(&mut self, thread: usize, clock: &Clock) {
         let all = self.threads.len();
-        self.threads[thread].join(clock, all);
-        self.any_far |= self.threads[thread].far.is_some();
+        let mine = &mut self.threads[thread];
+        mine.join(clock, all);
+        self.any_far |= mine.far.is_some() || mine.over.is_some();
+    }
+
+    /// The thread learns that what `clock` knows is over, and no more.
+    pub(crate) fn join_over(&mut self, thread: usize, clock: &Clock) {
+        let all = self.threads.len();
+        self.threads[thread].learn_over(clock, all);
+        self.any_far = true;
     }
 
     /// Joins two things that threads will learn of together.
@@ -232,7 +243,9 @@ impl Clocks {
 
     pub(crate) fn forget_far(&mut self) {
         if self.any_far {
-            self.threads.iter_mut().for_each(|clock| clock.far = None);
+            for clock in &mut self.threads {
+                (clock.far, clock.over) = (None, None);
+            }
             self.any_far = false;
         }
         if !self.words.is_empty() {
@@ -259,6 +272,7 @@ impl Clocks {
         for lane in lanes() {
             self.threads[lane].local = met.local;
             self.threads[lane].far = met.far.clone();
+            self.threads[lane].over = met.over.clone();
             self.advance(lane);
         }
     }
@@ -274,6 +288,7 @@ impl Clocks {
         met.fold(padded);
         for thread in threads {
             self.threads[thread].far = met.far.clone();
+            self.threads[thread].over = met.over.clone();
             self.advance(thread);
         }
         self.any_far = true;
@@ -288,7 +303,7 @@ impl Clocks {
             let padded = self.threads.len();
             let clock = &mut self.threads[touching.thread];
             clock.join(word, padded);
-            self.any_far |= clock.far.is_some();
+            self.any_far |= clock.far.is_some() || clock.over.is_some();
         }
     }
 
@@ -333,6 +348,13 @@ impl Clocks {
         let warp = thread / LANES;
         (other / LANES == warp && old.stamp < self.warp_floor[warp])
             || self.threads[thread].knows(other, old.stamp)
+    }
+
+    /// Whether a copy may write over what `old` read, or what it copied there.
+    pub(crate) fn may_copy_over(&self, touching: Touching, old: &Record) -> bool {
+        touching.access == Access::CopyWrite
+            && (!old.access.writes() || old.access == Access::CopyWrite)
+            && self.threads[touching.thread].knows_over(usize::from(old.thread), old.stamp)
     }
 
     fn padded(&self) -> usize {

@@ -43,7 +43,8 @@
 //! lanes of the mask) and atomics (one on a word orders what its thread did before it, before what a
 //! later atomic's thread on the same word does after it, as release and acquire do), barriers of the cluster (what
 //! was before a thread came, and what follows a thread's waiting), and mbarriers (who
-//! arrives in a phase, and the bulk copies that complete it, come before who waits for it). A bulk copy runs
+//! arrives in a phase, and the bulk copies that complete it, come before who waits for it; of other blocks only who
+//! releases to the cluster, before who acquires from it, and else a copy may overwrite what they read). A bulk copy runs
 //! beside the threads, after what its issuer did before. So does each warp's quarter of a warpgroup's product, after
 //! what all lanes of the warp know, and before who of the warp waits for its group.
 //! Memory is finite, so races can be missed, never invented: a 4-byte word remembers its four most
@@ -85,7 +86,8 @@ pub mod rt {
     };
     pub use crate::copy_async::{copy_async, copy_async_commit, copy_async_wait};
     pub use crate::mbarrier::{
-        mbarrier_arrive, mbarrier_init, mbarrier_invalidate, mbarrier_test, mbarrier_wait,
+        mbarrier_arrive, mbarrier_arrive_cluster, mbarrier_init, mbarrier_invalidate,
+        mbarrier_test, mbarrier_wait, mbarrier_wait_cluster,
     };
     pub use crate::neighbours::{
         cluster_arrive, cluster_dim, cluster_idx, cluster_rank, cluster_wait, map_shared,

@@ -209,7 +209,9 @@ impl Context {
         self.end_products(block)?;
         let Neighbour { ended, reached } = self.blocks[block].neighbours.take();
         let missed = reached.into_iter().find(|&(agent, stamp, _)| {
-            !ended.as_ref().is_some_and(|clock| clock.knows(agent, stamp))
+            !ended
+                .as_ref()
+                .is_some_and(|clock| clock.knows(agent, stamp) || clock.knows_over(agent, stamp))
         });
         match missed {
             None => Ok(()),

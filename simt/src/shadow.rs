@@ -264,7 +264,7 @@ fn touch(word: &mut Word, clocks: &Clocks, mask: u8, touching: Touching) -> Resu
             continue;
         }
         let own = usize::from(old.thread) == thread;
-        if !own && !clocks.ordered(thread, old) {
+        if !own && !clocks.ordered(thread, old) && !clocks.may_copy_over(touching, old) {
             if old.bytes & mask != 0 && conflict(old.access, access) {
                 return Err(*old);
             }

@@ -62,17 +62,15 @@ pub(super) unsafe fn write(place: Remote, word: u32) {
 
 #[track_caller]
 pub(super) unsafe fn arrive_remote(word: Remote) {
-    rt::mbarrier_arrive(word.accessed_in_cluster(8, Access::Mbarrier), 0);
+    rt::mbarrier_arrive_cluster(word.accessed_in_cluster(8, Access::Mbarrier));
 }
 
 #[track_caller]
 pub(super) unsafe fn arrive_reader(word: Remote) {
-    // SAFETY: the caller's contract.
-    unsafe { arrive_remote(word) };
+    rt::mbarrier_arrive(word.accessed_in_cluster(8, Access::Mbarrier), 0);
 }
 
 #[track_caller]
 pub(super) unsafe fn wait_acquire(mbarrier: Mbarrier, parity: bool) {
-    // SAFETY: the caller's contract.
-    unsafe { mbarrier.wait(parity) };
+    rt::mbarrier_wait_cluster(mbarrier.place().accessed(8, Access::Mbarrier), parity);
 }

@@ -82,6 +82,13 @@ impl Remote {
     #[track_caller]
     fn arrive(&self, index: usize) {
         rt::access_cluster(self.0, self.1, 8 * index, 8, 8, Access::Mbarrier);
+        rt::mbarrier_arrive_cluster(self.0.wrapping_add(8 * index));
+    }
+
+    /// The same, and releases to the thread's block alone.
+    #[track_caller]
+    fn arrive_reader(&self, index: usize) {
+        rt::access_cluster(self.0, self.1, 8 * index, 8, 8, Access::Mbarrier);
         rt::mbarrier_arrive(self.0.wrapping_add(8 * index), 0);
     }
 }
@@ -102,6 +109,12 @@ fn arrive(words: &Shared<u64>, index: usize, bytes: u32) {
 fn wait(words: &Shared<u64>, index: usize, parity: bool) {
     words.declare(index, Access::Mbarrier);
     rt::mbarrier_wait(words.at(index), parity);
+}
+
+#[track_caller]
+fn wait_cluster(words: &Shared<u64>, index: usize, parity: bool) {
+    words.declare(index, Access::Mbarrier);
+    rt::mbarrier_wait_cluster(words.at(index), parity);
 }
 
 /// A load of `count` words to the same place of each block of `mask`.
@@ -322,9 +335,12 @@ fn a_read_past_a_neighbours_array() {
 /// Each block's threads arrive at the mbarrier of block 0, which then sees what they wrote to it.
 #[test]
 fn arrivals_from_other_blocks_order_what_was_before() {
-    let kernel = |arrives_first: bool| {
+    let kernel = |arrives_first: bool, releases: bool, acquires: bool| {
         move || {
             let (words, array) = (shared::<u64>(1), shared::<u32>(4 * 64));
+            let arrive = |there: &Remote| {
+                if releases { there.arrive(0) } else { there.arrive_reader(0) }
+            };
             if me() == 0 {
                 init(&words, 0, 4 * 64);
                 rt::proxy_fence();
@@ -333,14 +349,18 @@ fn arrivals_from_other_blocks_order_what_was_before() {
             let (there, inbox) = (remote(&words, 1, 0), remote(&array, 4 * 64, 0));
             let at = 64 * rank() as usize + me();
             if arrives_first {
-                there.arrive(0);
+                arrive(&there);
             }
             inbox.write(at, at as u32);
             if !arrives_first {
-                there.arrive(0);
+                arrive(&there);
             }
             if rank() == 0 {
-                wait(&words, 0, false);
+                if acquires {
+                    wait_cluster(&words, 0, false);
+                } else {
+                    wait(&words, 0, false);
+                }
                 for block in 0..4 {
                     assert_eq!(array.read(64 * block + me()) as usize, 64 * block + me());
                 }
@@ -348,10 +368,17 @@ fn arrivals_from_other_blocks_order_what_was_before() {
             sync();
         }
     };
-    run(4, 64, kernel(false)).unwrap();
-    checking().shuffled(2).launch("arrivals", one(4, 64), &kernel(false)).unwrap();
-    let report = report(4, 64, kernel(true));
-    assert!(matches!(report, Report::Race { .. } | Report::UninitialisedShared { .. }), "{report}");
+    let right = kernel(false, true, true);
+    run(4, 64, right).unwrap();
+    checking().shuffled(2).launch("arrivals", one(4, 64), &right).unwrap();
+    for wrong in [kernel(true, true, true), kernel(false, false, true), kernel(false, true, false)]
+    {
+        let report = report(4, 64, wrong);
+        assert!(
+            matches!(report, Report::Race { .. } | Report::UninitialisedShared { .. }),
+            "{report}"
+        );
+    }
 }
 
 #[test]
@@ -411,7 +438,8 @@ fn shares(releases: bool, mask: u16) -> Result<Vec<u32>, LaunchError> {
             wait(&words, 0, parity);
             output.write(mine, output.read(mine) + stage.read(63 - me()));
             for block in 0..BLOCKS as u32 {
-                remote(&words, 2, block).arrive(1);
+                // Only read, and only to be copied over.
+                remote(&words, 2, block).arrive_reader(1);
             }
             parity = !parity;
         }
