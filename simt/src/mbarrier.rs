@@ -1,8 +1,9 @@
 //! mbarriers: barriers in shared memory that count arrivals and the bytes of bulk copies.
 //!
 //! A phase is over when all its arrivals have come and no byte is outstanding; the next one then begins
-//! by itself. Who waits for a phase comes after those that arrived in it and after its copies, of whichever block of
-//! the cluster they are.
+//! by itself. Who waits for a phase comes after those of its block that arrived in it and after its copies, and after
+//! those of other blocks that released to the cluster where it acquires from there. Of all others it knows that what
+//! they did is over: enough to copy over what they read.
 
 use std::cell::RefCell;
 use std::panic::Location;

@@ -268,7 +268,7 @@ pub(crate) fn report_of(
             space,
             owner,
             offset_bytes: offset + at,
-            first: earlier_touch(&earlier),
+            first: earlier_touch(&earlier).into(),
             second: now,
         },
         Finding::Unfenced { offset: at, earlier } => Report::MissingProxyFence {
@@ -276,7 +276,7 @@ pub(crate) fn report_of(
             block,
             owner,
             offset_bytes: offset + at,
-            first: earlier_touch(&earlier),
+            first: earlier_touch(&earlier).into(),
             second: now,
         },
     }

@@ -85,7 +85,7 @@ pub enum Report {
         /// The first common byte, from the start of the second access's view.
         offset_bytes: usize,
         /// The access that ran first here.
-        first: Touch,
+        first: Box<Touch>,
         /// The access that ran second here.
         second: Touch,
     },
@@ -101,7 +101,7 @@ pub enum Report {
         /// The first such byte, from the start of shared memory.
         offset_bytes: usize,
         /// The store.
-        first: Touch,
+        first: Box<Touch>,
         /// The copy.
         second: Touch,
     },

@@ -255,7 +255,7 @@ fn a_barrier_of_a_block_orders_nothing_in_another() {
     };
     assert_eq!((space, owner, offset_bytes), (Space::Shared, [1, 0, 0], 0));
     // Which of them ran first does not matter.
-    let mut touches = [first, second].map(|touch| (touch.block, touch.access));
+    let mut touches = [*first, second].map(|touch| (touch.block, touch.access));
     touches.sort_by_key(|(block, _)| *block);
     assert_eq!(touches, [([0, 0, 0], Access::Write), ([1, 0, 0], Access::Read)]);
     let named = ["of block (0, 0, 0)", "of block (1, 0, 0)"].iter().any(|b| text.contains(b));
@@ -613,7 +613,15 @@ fn a_barrier_of_the_cluster_that_some_do_not_reach() {
     assert_eq!(at(Wait::Barrier, [1, 0, 0]), Some(1), "{text}");
     assert!(text.contains("wait at the cluster's barrier"), "{text}");
     // Threads come from different places.
-    let report2 = report(2, 32, || if rank() == 0 { sync() } else { sync() });
+    let report2 = report(2, 32, || {
+        if rank() == 0 {
+            rt::cluster_arrive();
+        } else {
+            rt::cluster_arrive();
+            rt::warp_sync(u32::MAX);
+        }
+        rt::cluster_wait();
+    });
     let Report::Deadlock { waiting, .. } = &report2 else { panic!("{report2}") };
     assert!(waiting.iter().all(|w| w.wait == Wait::Cluster), "{report2}");
     // An mbarrier whose arrivals are to come from a block that left.
