@@ -136,7 +136,8 @@ fn operands_that_were_not_shown_to_the_tensor_cores() {
 fn operands_that_others_wrote_without_a_barrier() {
     let report = report(Mistake::NoBarrier);
     // A thread that comes first may read what nobody has written yet.
-    let found = matches!(report, Report::Race { second, .. } if second.access == Access::WgmmaRead);
+    let found =
+        matches!(&report, Report::Race { second, .. } if second.access == Access::WgmmaRead);
     assert!(found || matches!(report, Report::UninitialisedShared { .. }), "{report}");
 }
 

@@ -221,7 +221,7 @@ impl Context {
                     continue;
                 }
             };
-            let touch = self.touch_of(copy.issuer, access, copy.location);
+            let touch = self.touch_of(copy.issuer, access, copy.location).into();
             let block = self.blocks[block].idx;
             return Err(Report::UnfinishedCopy { kernel: self.kernel(), block, touch });
         }

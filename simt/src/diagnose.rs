@@ -42,7 +42,7 @@ fn deadlock(context: &Context, block: usize, mut waiting: Vec<Vec<Waiting>>) -> 
     Report::Deadlock {
         kernel: context.kernel(),
         block: context.blocks[block].idx,
-        waiting: all,
+        waiting: all.into(),
         exited: exited(context, block),
         left: context.blocks.iter().filter(left).map(|block| block.idx).collect(),
     }

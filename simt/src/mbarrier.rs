@@ -304,6 +304,6 @@ impl Context {
         let touch = self.touch_of(thread, Access::Mbarrier, location);
         let (owner, offset_bytes) = self.locate(address);
         let (kernel, block, owner) = (self.kernel(), touch.block, self.blocks[owner].idx);
-        Report::Mbarrier { kernel, block, touch, owner, offset_bytes, fault }
+        Report::Mbarrier { kernel, block, touch: touch.into(), owner, offset_bytes, fault }
     }
 }

@@ -260,7 +260,7 @@ pub(crate) fn report_of(
     match finding {
         Finding::Uninitialised { offset: at } => {
             let offset_bytes = offset + at;
-            Report::UninitialisedShared { kernel, block, touch: now, owner, offset_bytes }
+            Report::UninitialisedShared { kernel, block, touch: now.into(), owner, offset_bytes }
         }
         Finding::Race { offset: at, earlier } => Report::Race {
             kernel,
@@ -269,7 +269,7 @@ pub(crate) fn report_of(
             owner,
             offset_bytes: offset + at,
             first: earlier_touch(&earlier).into(),
-            second: now,
+            second: now.into(),
         },
         Finding::Unfenced { offset: at, earlier } => Report::MissingProxyFence {
             kernel,
@@ -277,7 +277,7 @@ pub(crate) fn report_of(
             owner,
             offset_bytes: offset + at,
             first: earlier_touch(&earlier).into(),
-            second: now,
+            second: now.into(),
         },
     }
 }
@@ -360,7 +360,7 @@ impl Request {
             Report::OutOfBounds {
                 kernel: context.kernel(),
                 block: context.block().idx,
-                touch: context.touch_of(context.current.get(), self.access, location),
+                touch: context.touch_of(context.current.get(), self.access, location).into(),
                 space,
                 offset_bytes: self.offset,
                 bytes: self.bytes,

@@ -380,7 +380,7 @@ impl Context {
 
     fn wgmma_report(&self, fault: WgmmaFault, thread: usize, location: Place) -> Report {
         let touch = self.touch_of(thread, Access::WgmmaRead, location);
-        Report::Wgmma { kernel: self.kernel(), block: touch.block, touch, fault }
+        Report::Wgmma { kernel: self.kernel(), block: touch.block, touch: touch.into(), fault }
     }
 }
 

@@ -32,11 +32,11 @@ pub enum Report {
         /// Block index in x, y, z.
         block: [u32; 3],
         /// Who waits where, in the block and then in the others of its cluster.
-        waiting: Vec<Waiting>,
+        waiting: Box<[Waiting]>,
         /// Threads of the block that left the kernel.
         exited: Vec<[u32; 3]>,
         /// Blocks of the cluster that left as a whole.
-        left: Vec<[u32; 3]>,
+        left: Box<[[u32; 3]]>,
     },
     /// An access outside its view, or one that is not aligned.
     OutOfBounds {
@@ -45,7 +45,7 @@ pub enum Report {
         /// Block index in x, y, z.
         block: [u32; 3],
         /// Who, how and where.
-        touch: Touch,
+        touch: Box<Touch>,
         /// The memory that the view lies in.
         space: Space,
         /// First byte of the access, from the view's start.
@@ -66,7 +66,7 @@ pub enum Report {
         /// Block index in x, y, z.
         block: [u32; 3],
         /// Who, how and where.
-        touch: Touch,
+        touch: Box<Touch>,
         /// The block that the memory belongs to.
         owner: [u32; 3],
         /// The first byte that was not written, from the view's start.
@@ -87,7 +87,7 @@ pub enum Report {
         /// The access that ran first here.
         first: Box<Touch>,
         /// The access that ran second here.
-        second: Touch,
+        second: Box<Touch>,
     },
     /// A bulk copy touched shared memory that ordinary stores had written, with no proxy fence between:
     /// on a GPU it may see what was there before.
@@ -103,7 +103,7 @@ pub enum Report {
         /// The store.
         first: Box<Touch>,
         /// The copy.
-        second: Touch,
+        second: Box<Touch>,
     },
     /// An mbarrier that is used against its rules.
     Mbarrier {
@@ -112,7 +112,7 @@ pub enum Report {
         /// Block index in x, y, z.
         block: [u32; 3],
         /// Who and where.
-        touch: Touch,
+        touch: Box<Touch>,
         /// The block that it belongs to.
         owner: [u32; 3],
         /// The mbarrier, from the start of shared memory.
@@ -127,7 +127,7 @@ pub enum Report {
         /// Block index in x, y, z.
         block: [u32; 3],
         /// Who and where.
-        touch: Touch,
+        touch: Box<Touch>,
         /// What is wrong.
         fault: WgmmaFault,
     },
@@ -151,7 +151,7 @@ pub enum Report {
         /// Block index in x, y, z.
         block: [u32; 3],
         /// Who issued it, how it uses shared memory, and where.
-        touch: Touch,
+        touch: Box<Touch>,
     },
 }
 

@@ -255,7 +255,7 @@ fn a_barrier_of_a_block_orders_nothing_in_another() {
     };
     assert_eq!((space, owner, offset_bytes), (Space::Shared, [1, 0, 0], 0));
     // Which of them ran first does not matter.
-    let mut touches = [*first, second].map(|touch| (touch.block, touch.access));
+    let mut touches = [first, second].map(|touch| (touch.block, touch.access));
     touches.sort_by_key(|(block, _)| *block);
     assert_eq!(touches, [([0, 0, 0], Access::Write), ([1, 0, 0], Access::Read)]);
     let named = ["of block (0, 0, 0)", "of block (1, 0, 0)"].iter().any(|b| text.contains(b));
@@ -637,7 +637,7 @@ fn a_barrier_of_the_cluster_that_some_do_not_reach() {
     });
     let text = report3.to_string();
     let Report::Deadlock { left, .. } = report3 else { panic!("{text}") };
-    assert_eq!(left, [[1, 0, 0]]);
+    assert_eq!(*left, [[1, 0, 0]]);
     assert!(text.contains("block (1, 0, 0) left"), "{text}");
 }
 
