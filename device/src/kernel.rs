@@ -42,7 +42,8 @@ impl<P: Copy + Send + Sync> Kernel<P> {
         self.bounds
     }
 
-    /// Runs the kernel's body under the executor, `grid_blocks` blocks along x.
+    /// Runs the kernel's body under the executor, `grid_blocks` blocks along x, in the clusters that the kernel is made
+    /// for, if any.
     ///
     /// # Errors
     /// What the executor found wrong with the kernel, or with the launch.
@@ -57,8 +58,29 @@ impl<P: Copy + Send + Sync> Kernel<P> {
         dynamic_shared_bytes: u32,
         params: P,
     ) -> Result<LaunchStats, LaunchError> {
+        let cluster = self.bounds.cluster;
+        // SAFETY: the caller's contract.
+        unsafe { self.run_clusters(executor, grid_blocks, cluster, dynamic_shared_bytes, params) }
+    }
+
+    /// As [`Self::run`], in clusters of the launch's choice along x, y and z.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    ///
+    /// # Safety
+    /// As [`Self::run`].
+    pub unsafe fn run_clusters(
+        &self,
+        executor: &Executor,
+        grid_blocks: u32,
+        cluster: Option<[u32; 3]>,
+        dynamic_shared_bytes: u32,
+        params: P,
+    ) -> Result<LaunchStats, LaunchError> {
+        let (grid, cluster) = ([grid_blocks, 1, 1], cluster.unwrap_or([1; 3]));
         let block = [self.bounds.block_threads, 1, 1];
-        let geometry = Geometry { grid: [grid_blocks, 1, 1], block, dynamic_shared_bytes };
+        let geometry = Geometry { grid, cluster, block, dynamic_shared_bytes };
         // SAFETY: the caller's contract is the kernel's.
         executor.launch(self.name, geometry, &|| unsafe { (self.body)(params) })
     }

@@ -32,8 +32,12 @@ fn handle(map: &SimtTensorMap) -> TensorMapHandle {
 
 fn launch(threads: u32, shared: u32, seed: u64, body: impl Fn() + Sync) -> Result<(), LaunchError> {
     let executor = Executor::new().checks(true).shuffled(seed);
-    let geometry =
-        Geometry { grid: [1, 1, 1], block: [threads, 1, 1], dynamic_shared_bytes: shared };
+    let geometry = Geometry {
+        grid: [1, 1, 1],
+        cluster: [1; 3],
+        block: [threads, 1, 1],
+        dynamic_shared_bytes: shared,
+    };
     executor.launch("test", geometry, &body).map(drop)
 }
 

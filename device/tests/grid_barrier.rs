@@ -8,7 +8,12 @@ use kasmina_types::Out;
 
 fn launch(blocks: u32, seed: u64, body: impl Fn() + Sync) -> Result<(), LaunchError> {
     let executor = Executor::new().checks(true).shuffled(seed);
-    let geometry = Geometry { grid: [blocks, 1, 1], block: [32, 1, 1], dynamic_shared_bytes: 0 };
+    let geometry = Geometry {
+        grid: [blocks, 1, 1],
+        cluster: [1; 3],
+        block: [32, 1, 1],
+        dynamic_shared_bytes: 0,
+    };
     executor.launch("test", geometry, &body).map(drop)
 }
 
@@ -98,7 +103,8 @@ fn a_block_that_stays_away_is_reported() {
     let mut counts = vec![0_u32];
     let view = Out::new(counts.as_mut_ptr(), 1);
     let executor = Executor::new().spin_limit(std::time::Duration::from_millis(50));
-    let geometry = Geometry { grid: [3, 1, 1], block: [32, 1, 1], dynamic_shared_bytes: 0 };
+    let geometry =
+        Geometry { grid: [3, 1, 1], cluster: [1; 3], block: [32, 1, 1], dynamic_shared_bytes: 0 };
     let result = executor.launch("test", geometry, &|| {
         if thread::block_idx_x() > 0 {
             // SAFETY: the count is the group's; that a block is missing is what is tested.

@@ -57,6 +57,7 @@ fn run(release: Release, checks: bool, seed: u64) -> (Result<(), LaunchError>, V
     let output = Out::new(result.as_mut_ptr(), result.len());
     let geometry = Geometry {
         grid: [1, 1, 1],
+        cluster: [1; 3],
         block: [384, 1, 1],
         dynamic_shared_bytes: (STAGES * STAGE_BYTES) as u32,
     };

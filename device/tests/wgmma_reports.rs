@@ -32,7 +32,12 @@ fn launch(mistake: Mistake) -> Result<(), LaunchError> {
     use Mistake as M;
     let executor = Executor::new().checks(true).shuffled(1);
     let bytes = if mistake == M::OutOfBounds { 72 * 32 - 16 } else { 72 * 32 };
-    let geometry = Geometry { grid: [1, 1, 1], block: [128, 1, 1], dynamic_shared_bytes: bytes };
+    let geometry = Geometry {
+        grid: [1, 1, 1],
+        cluster: [1; 3],
+        block: [128, 1, 1],
+        dynamic_shared_bytes: bytes,
+    };
     executor
         .launch("test", geometry, &|| {
             let shared = DynamicShared::<u32>::whole();
@@ -131,7 +136,8 @@ fn operands_that_were_not_shown_to_the_tensor_cores() {
 fn operands_that_others_wrote_without_a_barrier() {
     let report = report(Mistake::NoBarrier);
     // A thread that comes first may read what nobody has written yet.
-    let found = matches!(report, Report::Race { second, .. } if second.access == Access::WgmmaRead);
+    let found =
+        matches!(&report, Report::Race { second, .. } if second.access == Access::WgmmaRead);
     assert!(found || matches!(report, Report::UninitialisedShared { .. }), "{report}");
 }
 
@@ -184,7 +190,12 @@ fn an_operand_past_the_end_of_its_array() {
 fn beside_a_copy(before: bool) -> Report {
     let source = [0_u128; 128];
     let input = In::new(source.as_ptr().cast::<u8>(), 2048);
-    let geometry = Geometry { grid: [1, 1, 1], block: [128, 1, 1], dynamic_shared_bytes: 72 * 32 };
+    let geometry = Geometry {
+        grid: [1, 1, 1],
+        cluster: [1; 3],
+        block: [128, 1, 1],
+        dynamic_shared_bytes: 72 * 32,
+    };
     let launched = Executor::new().checks(true).launch("test", geometry, &|| {
         let shared = DynamicShared::<u32>::whole();
         let words = shared_array![u64; 1];

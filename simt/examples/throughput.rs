@@ -59,7 +59,12 @@ fn measure(
     body: &(dyn Fn() + Sync),
 ) -> Result<(), LaunchError> {
     let executor = Executor::new().checks(checks);
-    let geometry = Geometry { grid: [1, 1, 1], block: [THREADS, 1, 1], dynamic_shared_bytes: 0 };
+    let geometry = Geometry {
+        grid: [1, 1, 1],
+        cluster: [1; 3],
+        block: [THREADS, 1, 1],
+        dynamic_shared_bytes: 0,
+    };
     let mut best = f64::INFINITY;
     for _ in 0..10 {
         let start = Instant::now();

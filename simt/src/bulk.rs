@@ -1,6 +1,6 @@
 //! Bulk copies between global and shared memory, which run beside the threads.
 //!
-//! A copy is done as late as can be: when no thread of the block can go on without it, or when a thread
+//! A copy is done as late as can be: when no thread of the cluster can go on without it, or when a thread
 //! waits for its group. What a thread touches too early then differs from what the copy brings, and shows
 //! as uninitialised memory or as a race: the copy is ordered after what its issuer did before, and before
 //! whoever waits for its mbarrier or its group, and nothing else.
@@ -9,10 +9,10 @@ use std::panic::Location;
 use std::slice;
 use std::thread::panicking;
 
-use crate::block::SplitMix;
 use crate::clock::Clock;
+use crate::cluster::SplitMix;
 use crate::context::{Context, current};
-use crate::report::{Access, Report, Space, Touch};
+use crate::report::{Access, ClusterFault, Report, Space};
 use crate::shadow::Touching;
 use crate::thread_side::report_of;
 
@@ -29,7 +29,7 @@ pub struct Piece {
     pub bytes: usize,
 }
 
-/// The block's copies that are not done.
+/// The cluster's copies that are not done.
 #[derive(Default)]
 pub(crate) struct Bulk {
     queue: Vec<Copy>,
@@ -77,6 +77,37 @@ enum Stage {
 #[track_caller]
 pub unsafe fn bulk_load(pieces: Vec<Piece>, word: *const u8) {
     current().issue(pieces, Stage::Load { mbarrier: word.addr() }, Location::caller());
+}
+
+/// As [`bulk_load`], to the same places of each block of the cluster whose bit is set in `blocks`, and to the mbarrier at
+/// the same place there: a copy for each, for nothing orders them.
+///
+/// # Safety
+/// As [`bulk_load`].
+#[track_caller]
+pub unsafe fn bulk_load_multicast(pieces: &[Piece], word: *const u8, blocks: u16) {
+    if panicking() {
+        return;
+    }
+    let (context, location) = (current(), Location::caller());
+    let size = context.blocks.len() as u32;
+    if blocks == 0 || u32::from(blocks) >> size != 0 {
+        return context.misused_cluster(ClusterFault::Mask { blocks, size }, location);
+    }
+    let me = context.current.get();
+    for block in (0..size as usize).filter(|block| blocks >> block & 1 == 1) {
+        let touch = context.touch_of(me, Access::CopyWrite, location);
+        if let Err(report) = context.check_there(me, block, touch) {
+            return context.fail(report.into());
+        }
+        let there = |address: *const u8| {
+            let (_, offset) = context.locate(address.addr());
+            context.shared.borrow().at(block, offset)
+        };
+        let pieces = pieces.iter().map(|piece| Piece { shared: there(piece.shared), ..*piece });
+        let mbarrier = there(word).addr();
+        context.issue(pieces.collect(), Stage::Load { mbarrier }, location);
+    }
 }
 
 /// Issues a store of `pieces`, in the thread's open group.
@@ -173,25 +204,26 @@ impl Context {
         Ok(true)
     }
 
-    /// The block is over: what still uses its shared memory is reported, the rest is done.
-    pub(crate) fn end_copies(&self) -> Result<(), Report> {
+    /// A block is over: what still uses its shared memory is reported, its stores are done.
+    pub(crate) fn end_copies(&self, block: usize) -> Result<(), Report> {
         let queue = std::mem::take(&mut self.bulk.borrow_mut().queue);
         for copy in queue {
+            let issued_here = copy.issuer / self.stride == block;
             let access = match &copy.stage {
-                Stage::Load { .. } => Access::CopyWrite,
-                Stage::Store { read: None, .. } => Access::CopyRead,
-                Stage::Store { read: Some(_), .. } => {
+                Stage::Load { mbarrier } if self.locate(*mbarrier).0 == block => Access::CopyWrite,
+                Stage::Store { read: None, .. } if issued_here => Access::CopyRead,
+                Stage::Store { read: Some(_), .. } if issued_here => {
                     self.finish_copy(copy)?;
                     continue;
                 }
+                _ => {
+                    self.bulk.borrow_mut().queue.push(copy);
+                    continue;
+                }
             };
-            let touch =
-                Touch { thread: self.threads[copy.issuer].idx, access, location: copy.location };
-            return Err(Report::UnfinishedCopy {
-                kernel: self.kernel(),
-                block: self.block_idx,
-                touch,
-            });
+            let touch = self.touch_of(copy.issuer, access, copy.location).into();
+            let block = self.blocks[block].idx;
+            return Err(Report::UnfinishedCopy { kernel: self.kernel(), block, touch });
         }
         Ok(())
     }
@@ -262,7 +294,7 @@ impl Context {
         let mut total = 0;
         for piece in &copy.pieces {
             self.check(copy, Space::Shared, piece.shared.addr(), piece.bytes, Access::CopyWrite)?;
-            // SAFETY: the issuer's contract: the shared part is inside this block's, which no thread
+            // SAFETY: the issuer's contract: the shared part is inside a block's, which has not left and no thread
             // touches while the scheduler or the current thread runs this; the global part is readable.
             unsafe {
                 if piece.global.is_null() {
@@ -274,6 +306,10 @@ impl Context {
             total += piece.bytes;
         }
         self.check(copy, Space::Shared, mbarrier, 8, Access::Mbarrier)?;
+        if let Some(agent) = copy.agent {
+            let touch = self.touch_of(copy.issuer, Access::CopyWrite, copy.location);
+            self.note_reach(agent, self.locate(mbarrier).0, touch);
+        }
         let clock = copy.agent.map(|agent| self.shadow.borrow_mut().clocks().end_copy(agent));
         self.complete_bytes(mbarrier, total, clock)
             .map_err(|fault| self.mbarrier_report(mbarrier, fault, copy.issuer, copy.location))
@@ -308,14 +344,15 @@ impl Context {
     ) -> Result<(), Report> {
         let Some(agent) = copy.agent else { return Ok(()) };
         let touching = Touching { thread: agent, access, location: copy.location };
-        let offset = self.offset(address);
+        let at = if space == Space::Shared {
+            self.locate(address)
+        } else {
+            (copy.issuer / self.stride, 0)
+        };
         let checked = match space {
-            Space::Shared => {
-                self.shadow.borrow_mut().touch_shared(offset, bytes, touching, address)
-            }
+            Space::Shared => self.shadow.borrow_mut().touch_shared(at, bytes, touching, address),
             Space::Global => self.shadow.borrow_mut().touch_global(address, bytes, touching),
         };
-        let from = if space == Space::Shared { offset } else { 0 };
-        checked.map_err(|finding| report_of(self, space, from, finding, touching))
+        checked.map_err(|finding| report_of(self, space, at, finding, touching))
     }
 }

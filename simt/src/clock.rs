@@ -1,11 +1,11 @@
-//! Vector clocks: what a thread of a block, or a word that atomics meet on, knows of the others.
+//! Vector clocks: what a thread of a cluster, or a word that atomics meet on, knows of the others.
 
 use std::sync::Arc;
 
 /// Lanes of a warp.
 pub(crate) const LANES: usize = 32;
 
-/// For each thread of the block the latest stamp that happened before now.
+/// For each thread of the cluster the latest stamp that happened before now.
 ///
 /// A stamp is a thread's own count of releases. The own warp is held in place, the others behind a
 /// pointer that stays empty until a named barrier or an atomic carries knowledge between warps.
@@ -14,11 +14,14 @@ pub(crate) struct Clock {
     pub(crate) warp: usize,
     pub(crate) local: [u32; LANES],
     pub(crate) far: Option<Arc<[u32]>>,
+    /// What an arrival from another block hands on that orders no writes between blocks: of each thread the latest stamp
+    /// that a copy may count as before it.
+    pub(crate) over: Option<Arc<[u32]>>,
 }
 
 impl Clock {
     pub(crate) fn new(warp: usize) -> Self {
-        Self { warp, local: [0; LANES], far: None }
+        Self { warp, local: [0; LANES], far: None, over: None }
     }
 
     /// Whether what `thread` did at `stamp` happened before.
@@ -33,20 +36,33 @@ impl Clock {
         near.max(self.far.as_ref().map_or(0, |far| far[thread]))
     }
 
-    /// Learns all that `other` knows, in a block of `threads` (a whole number of warps).
+    /// Learns all that `other` knows, in a cluster of `threads` (a whole number of warps).
     pub(crate) fn join(&mut self, other: &Self, threads: usize) {
         if let Some(theirs) = &other.far {
-            match &mut self.far {
-                None => self.far = Some(theirs.clone()),
-                Some(mine) if Arc::ptr_eq(mine, theirs) => {}
-                Some(mine) => raise_shared(mine, 0, theirs),
-            }
+            raise_all(&mut self.far, theirs);
+        }
+        if let Some(theirs) = &other.over {
+            raise_all(&mut self.over, theirs);
         }
         if other.warp == self.warp {
             raise(&mut self.local, &other.local);
         } else {
             self.learn_far(other.warp, &other.local, threads);
         }
+    }
+
+    /// Learns that what `other` knows is over, and no more.
+    pub(crate) fn learn_over(&mut self, other: &Self, threads: usize) {
+        for theirs in [&other.far, &other.over].into_iter().flatten() {
+            raise_all(&mut self.over, theirs);
+        }
+        let over = self.over.get_or_insert_with(|| vec![0; threads].into());
+        raise_shared(over, other.warp * LANES, &other.local);
+    }
+
+    /// Whether what `thread` did at `stamp` is known to be over, if not to be seen.
+    pub(crate) fn knows_over(&self, thread: usize, stamp: u32) -> bool {
+        self.over.as_ref().is_some_and(|over| over[thread] >= stamp)
     }
 
     /// Puts the own warp's part behind the pointer too, so that a clone of it says everything.
@@ -58,6 +74,18 @@ impl Clock {
     fn learn_far(&mut self, warp: usize, stamps: &[u32; LANES], threads: usize) {
         let far = self.far.get_or_insert_with(|| vec![0; threads].into());
         raise_shared(far, warp * LANES, stamps);
+    }
+}
+
+fn raise_all(mine: &mut Option<Arc<[u32]>>, theirs: &Arc<[u32]>) {
+    match mine {
+        None => *mine = Some(theirs.clone()),
+        Some(mine) if Arc::ptr_eq(mine, theirs) => {}
+        // What is the same is shared, not copied.
+        Some(mine) if mine.iter().zip(theirs.iter()).all(|(m, t)| m <= t) => {
+            *mine = theirs.clone();
+        }
+        Some(mine) => raise_shared(mine, 0, theirs),
     }
 }
 

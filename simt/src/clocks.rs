@@ -1,21 +1,24 @@
-//! The clocks of a block's threads and of its bulk copies, and what joins them.
+//! The clocks of a cluster's threads and of its bulk copies, and what joins them.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 
 use crate::clock::{Clock, LANES};
+use crate::report::Access;
 use crate::shadow::{Record, Touching};
 
-/// Bulk copies and quarters of products that are told apart: each takes one of these places while it is under way.
+/// Bulk copies and quarters of products that are told apart, for each block: each takes one of these places while it is
+/// under way.
 const AGENTS: usize = 4 * LANES;
 
-/// The clocks of a block's threads, up to a whole warp of them, and behind them those of its bulk copies,
+/// The clocks of a cluster's threads, up to a whole warp of each block's, and behind them those of its bulk copies,
 /// which run beside the threads as if each was one.
 pub(crate) struct Clocks {
     threads: Vec<Clock>,
     agents: Vec<Agent>,
-    /// Everything with a smaller stamp lies before the last block barrier.
+    /// Everything with a smaller stamp lies before the cluster began, or before the last barrier of a block that is
+    /// alone.
     floor: u32,
     /// The same for each warp's lanes and their last meeting of the whole warp.
     warp_floor: Vec<u32>,
@@ -25,8 +28,8 @@ pub(crate) struct Clocks {
     any_far: bool,
     /// What each word that atomics touched hands on.
     words: HashMap<usize, Clock, BuildHasherDefault<AddressHasher>>,
-    /// Where this block's stamps begin.
-    block_floor: u32,
+    /// Where this cluster's stamps begin.
+    first_stamp: u32,
     /// What a proxy fence has shown to bulk copies: everything before this stamp, and of each thread
     /// everything up to a stamp.
     fenced_floor: u32,
@@ -59,15 +62,17 @@ impl Clocks {
             top: 0,
             any_far: false,
             words: HashMap::default(),
-            block_floor: 0,
+            first_stamp: 0,
             fenced_floor: 0,
             fenced: Vec::new(),
         }
     }
 
-    pub(crate) fn begin_block(&mut self, threads: usize) {
+    /// Begins `blocks` blocks, whose threads are the first `threads`, those that fill up warps included.
+    pub(crate) fn begin_cluster(&mut self, threads: usize, blocks: usize) {
         self.forget_far();
-        let all = threads.next_multiple_of(LANES) + AGENTS;
+        let (first_agent, agents) = (threads.next_multiple_of(LANES), AGENTS * blocks);
+        let all = first_agent + agents;
         self.threads.truncate(all);
         for thread in 0..all {
             // A place that was a copy's may now be a thread's.
@@ -78,14 +83,22 @@ impl Clocks {
             }
         }
         self.warp_floor.resize(all / LANES, 0);
-        self.warp_floor[(all - AGENTS) / LANES..].fill(0);
+        self.warp_floor[first_agent / LANES..].fill(0);
         self.agents.clear();
-        self.agents.resize_with(AGENTS, Agent::default);
-        self.block_barrier();
-        self.block_floor = self.floor;
+        self.agents.resize_with(agents, Agent::default);
+        self.barrier();
+        self.first_stamp = self.floor;
         self.fenced_floor = 0;
         self.fenced.clear();
         self.fenced.resize(all, 0);
+    }
+
+    /// Whether the thread knows anything that one of these threads did since they began.
+    pub(crate) fn knows_any(&self, thread: usize, others: Range<usize>) -> bool {
+        let clock = &self.threads[thread];
+        others.into_iter().any(|other| {
+            clock.stamp_of(other) >= self.first_stamp || clock.knows_over(other, self.first_stamp)
+        })
     }
 
     /// Whether this many more may begin.
@@ -118,7 +131,7 @@ impl Clocks {
     fn begin(&mut self, issuer: usize, clock: &Clock) -> usize {
         let turn = self.agents.iter().map(|agent| agent.taken).max().unwrap_or(0) + 1;
         // Its own again, or else the one that was free longest.
-        let place = (0..AGENTS)
+        let place = (0..self.agents.len())
             .filter(|&place| !self.agents[place].under_way)
             .min_by_key(|&place| {
                 let agent = &self.agents[place];
@@ -159,8 +172,16 @@ impl Clocks {
     /// The thread learns what `clock` knows.
     pub(crate) fn join_thread(&mut self, thread: usize, clock: &Clock) {
         let all = self.threads.len();
-        self.threads[thread].join(clock, all);
-        self.any_far |= self.threads[thread].far.is_some();
+        let mine = &mut self.threads[thread];
+        mine.join(clock, all);
+        self.any_far |= mine.far.is_some() || mine.over.is_some();
+    }
+
+    /// The thread learns that what `clock` knows is over, and no more.
+    pub(crate) fn join_over(&mut self, thread: usize, clock: &Clock) {
+        let all = self.threads.len();
+        self.threads[thread].learn_over(clock, all);
+        self.any_far = true;
     }
 
     /// Joins two things that threads will learn of together.
@@ -169,6 +190,11 @@ impl Clocks {
             Some(known) => known.join(&clock, self.threads.len()),
             None => *into = Some(clock),
         }
+    }
+
+    /// Lets a clone of what threads will learn of together say everything by its shared part.
+    pub(crate) fn fold(&self, clock: &mut Clock) {
+        clock.fold(self.threads.len());
     }
 
     /// All that the thread knows to be written is shown to later bulk copies.
@@ -183,7 +209,7 @@ impl Clocks {
     /// Whether a bulk copy would see what a thread's ordinary store wrote at this stamp.
     pub(crate) fn is_fenced(&self, old: &Record) -> bool {
         let stamp = old.stamp;
-        stamp < self.block_floor
+        stamp < self.first_stamp
             || stamp < self.fenced_floor
             || stamp <= self.fenced[usize::from(old.thread)]
     }
@@ -202,10 +228,11 @@ impl Clocks {
     }
 
     fn first_agent(&self) -> usize {
-        self.threads.len() - AGENTS
+        self.threads.len() - self.agents.len()
     }
 
-    pub(crate) fn block_barrier(&mut self) {
+    /// All threads met.
+    pub(crate) fn barrier(&mut self) {
         self.forget_far();
         self.top += 1;
         self.floor = self.top;
@@ -216,7 +243,9 @@ impl Clocks {
 
     pub(crate) fn forget_far(&mut self) {
         if self.any_far {
-            self.threads.iter_mut().for_each(|clock| clock.far = None);
+            for clock in &mut self.threads {
+                (clock.far, clock.over) = (None, None);
+            }
             self.any_far = false;
         }
         if !self.words.is_empty() {
@@ -243,23 +272,24 @@ impl Clocks {
         for lane in lanes() {
             self.threads[lane].local = met.local;
             self.threads[lane].far = met.far.clone();
+            self.threads[lane].over = met.over.clone();
             self.advance(lane);
         }
     }
 
-    pub(crate) fn threads_met(&mut self, threads: &[u32]) {
-        let Some(&first) = threads.first() else { return };
+    pub(crate) fn threads_met(&mut self, threads: impl Iterator<Item = usize> + Clone) {
+        let Some(first) = threads.clone().next() else { return };
         let padded = self.padded();
-        let mut met = Clock::new(first as usize / LANES);
-        for &thread in threads {
-            let thread = thread as usize;
+        let mut met = Clock::new(first / LANES);
+        for thread in threads.clone() {
             let floor = self.warp_floor[thread / LANES];
             met.join(materialise(&mut self.threads[thread], floor), padded);
         }
         met.fold(padded);
-        for &thread in threads {
-            self.threads[thread as usize].far = met.far.clone();
-            self.advance(thread as usize);
+        for thread in threads {
+            self.threads[thread].far = met.far.clone();
+            self.threads[thread].over = met.over.clone();
+            self.advance(thread);
         }
         self.any_far = true;
     }
@@ -273,7 +303,7 @@ impl Clocks {
             let padded = self.threads.len();
             let clock = &mut self.threads[touching.thread];
             clock.join(word, padded);
-            self.any_far |= clock.far.is_some();
+            self.any_far |= clock.far.is_some() || clock.over.is_some();
         }
     }
 
@@ -312,12 +342,19 @@ impl Clocks {
         stamp < self.floor
     }
 
-    /// Whether `old`, an access of another thread since the last block barrier, happened before now.
+    /// Whether `old`, an access of another thread since the floor, happened before now.
     pub(crate) fn ordered(&self, thread: usize, old: &Record) -> bool {
         let other = usize::from(old.thread);
         let warp = thread / LANES;
         (other / LANES == warp && old.stamp < self.warp_floor[warp])
             || self.threads[thread].knows(other, old.stamp)
+    }
+
+    /// Whether a copy may write over what `old` read, or what it copied there.
+    pub(crate) fn may_copy_over(&self, touching: Touching, old: &Record) -> bool {
+        touching.access == Access::CopyWrite
+            && (!old.access.writes() || old.access == Access::CopyWrite)
+            && self.threads[touching.thread].knows_over(usize::from(old.thread), old.stamp)
     }
 
     fn padded(&self) -> usize {

@@ -73,11 +73,10 @@ impl Context {
         if self.launch.checks {
             let thread = self.current.get();
             let touching = Touching { thread, access: Access::Write, location: copy.location };
-            let (address, offset) = (copy.target.addr(), self.offset(copy.target.addr()));
-            let checked =
-                self.shadow.borrow_mut().touch_shared(offset, copy.bytes, touching, address);
+            let (address, at) = (copy.target.addr(), self.locate(copy.target.addr()));
+            let checked = self.shadow.borrow_mut().touch_shared(at, copy.bytes, touching, address);
             if let Err(finding) = checked {
-                return self.fail(report_of(self, Space::Shared, offset, finding, touching).into());
+                return self.fail(report_of(self, Space::Shared, at, finding, touching).into());
             }
         }
         // SAFETY: the issuer's contract: both ranges are inside, and nobody else is at them now.

@@ -46,6 +46,22 @@ pub enum LaunchError {
         /// Blocks in x, y, z.
         grid: [u32; 3],
     },
+    /// Clusters that no GPU takes, or that do not divide the grid.
+    #[error(
+        "kernel `{kernel}`: a cluster has 1 to {max_blocks} blocks and divides the grid, got clusters of {} in a grid of {}; \
+         use smaller clusters, or round the grid up",
+        Triple(*cluster), Triple(*grid)
+    )]
+    Cluster {
+        /// The kernel's name.
+        kernel: Box<str>,
+        /// Blocks in x, y, z.
+        grid: [u32; 3],
+        /// Blocks of a cluster in x, y, z.
+        cluster: [u32; 3],
+        /// The most that a cluster may have.
+        max_blocks: u32,
+    },
     /// Static and dynamic shared memory together exceed the limit.
     #[error(
         "kernel `{kernel}`: a block needs at least {needed_bytes} bytes of shared memory ({dynamic_bytes} of \

@@ -4,16 +4,18 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::block::SplitMix;
+use crate::cluster::SplitMix;
 use crate::context::LaunchFacts;
 use crate::error::LaunchError;
 use crate::gate;
 use crate::standstill::Standstill;
-use crate::worker::{BlockOrder, Launch, LaunchResult};
+use crate::worker::{ClusterOrder, Launch, LaunchResult};
 
 const MAX_BLOCK_THREADS: u32 = 1024;
 const MAX_BLOCK_DEPTH: u32 = 64;
 const MAX_GRID: [u32; 3] = [i32::MAX as u32, 65535, 65535];
+/// What every GPU with clusters takes.
+const MAX_CLUSTER_BLOCKS: u32 = 8;
 /// What a block of a Hopper GPU may have.
 const DEFAULT_SHARED_LIMIT: u32 = 227 * 1024;
 const DEFAULT_SPIN_LIMIT: Duration = Duration::from_secs(10);
@@ -26,6 +28,8 @@ const MAX_RESIDENT_THREADS: usize = 16 * 1024;
 pub struct Geometry {
     /// Blocks in x, y, z.
     pub grid: [u32; 3],
+    /// Blocks of a cluster in x, y, z, which run at the same time: `[1; 3]` for none.
+    pub cluster: [u32; 3],
     /// Threads of a block in x, y, z.
     pub block: [u32; 3],
     /// Dynamic shared memory of a block.
@@ -98,7 +102,7 @@ impl Executor {
         Self { spin_limit: limit, ..self }
     }
 
-    /// Runs all blocks on the thread that launches, one of them at a time: for a grid that stays, and would keep what it
+    /// Runs all blocks on the thread that launches, one of them (or one cluster) at a time: for a grid that stays, and would keep what it
     /// takes of rayon's pool from everybody else.
     #[must_use]
     pub fn alone(self) -> Self {
@@ -109,7 +113,7 @@ impl Executor {
     ///
     /// # Errors
     /// A geometry that no GPU takes, too much shared memory, a [`crate::Report`], or a panic of the
-    /// kernel. Of several failing blocks, the first in the order of the launch is returned; the
+    /// kernel. Of several failing blocks, or clusters, the first in the order of the launch is returned; the
     /// grid's other work is then incomplete.
     pub fn launch(
         &self,
@@ -118,22 +122,24 @@ impl Executor {
         body: &(dyn Fn() + Sync),
     ) -> Result<LaunchStats, LaunchError> {
         self.check_geometry(name, geometry)?;
-        let blocks = geometry.grid.iter().map(|&n| u64::from(n)).product::<u64>();
-        let threads = geometry.block.iter().product::<u32>() as usize;
+        let facts = LaunchFacts {
+            kernel: Arc::from(name),
+            grid: geometry.grid,
+            cluster: geometry.cluster,
+            block: geometry.block,
+            dynamic_shared: geometry.dynamic_shared_bytes as usize,
+            shared_limit: self.shared_limit as usize,
+            checks: self.checks,
+        };
+        let clusters = facts.clusters().iter().map(|&n| u64::from(n)).product::<u64>();
+        let threads = geometry.block.iter().chain(&geometry.cluster).product::<u32>() as usize;
         let room = MAX_RESIDENT_THREADS / threads;
         let most = if self.helped { rayon::current_num_threads() } else { 1 };
-        let workers = most.min(room).min(usize::try_from(blocks).unwrap_or(usize::MAX));
+        let workers = most.min(room).min(usize::try_from(clusters).unwrap_or(usize::MAX));
         let launch = Launch {
-            facts: LaunchFacts {
-                kernel: Arc::from(name),
-                grid: geometry.grid,
-                block: geometry.block,
-                dynamic_shared: geometry.dynamic_shared_bytes as usize,
-                shared_limit: self.shared_limit as usize,
-                checks: self.checks,
-            },
+            facts,
             body,
-            order: self.block_order(blocks),
+            order: self.cluster_order(clusters),
             seed: self.seed,
             resident: room / workers,
             next: AtomicU64::new(0),
@@ -150,7 +156,7 @@ impl Executor {
     }
 
     fn check_geometry(&self, name: &str, geometry: Geometry) -> Result<(), LaunchError> {
-        let Geometry { grid, block, dynamic_shared_bytes } = geometry;
+        let Geometry { grid, cluster, block, dynamic_shared_bytes } = geometry;
         let kernel = || Box::from(name);
         if grid.contains(&0) || block.contains(&0) {
             return Err(LaunchError::EmptyGeometry { kernel: kernel(), grid, block });
@@ -163,6 +169,13 @@ impl Executor {
         if grid.iter().zip(MAX_GRID).any(|(&blocks, max)| blocks > max) {
             return Err(LaunchError::GridTooLarge { kernel: kernel(), grid });
         }
+        let blocks: u128 = cluster.iter().map(|&n| u128::from(n)).product();
+        if !(1..=u128::from(MAX_CLUSTER_BLOCKS)).contains(&blocks)
+            || grid.iter().zip(cluster).any(|(blocks, of)| !blocks.is_multiple_of(of))
+        {
+            let max_blocks = MAX_CLUSTER_BLOCKS;
+            return Err(LaunchError::Cluster { kernel: kernel(), grid, cluster, max_blocks });
+        }
         if dynamic_shared_bytes > self.shared_limit {
             return Err(LaunchError::SharedMemory {
                 kernel: kernel(),
@@ -174,19 +187,19 @@ impl Executor {
         Ok(())
     }
 
-    fn block_order(&self, blocks: u64) -> BlockOrder {
+    fn cluster_order(&self, clusters: u64) -> ClusterOrder {
         let Some(seed) = self.seed else {
-            return BlockOrder { blocks, multiplier: 1, offset: 0 };
+            return ClusterOrder { clusters, multiplier: 1, offset: 0 };
         };
         let mut random = SplitMix(seed);
-        let offset = random.next() % blocks;
+        let offset = random.next() % clusters;
         let multiplier = loop {
-            let candidate = random.next() % blocks;
-            if gcd(candidate, blocks) == 1 {
+            let candidate = random.next() % clusters;
+            if gcd(candidate, clusters) == 1 {
                 break candidate;
             }
         };
-        BlockOrder { blocks, multiplier, offset }
+        ClusterOrder { clusters, multiplier, offset }
     }
 }
 

@@ -1,14 +1,19 @@
 //! mbarriers: barriers in shared memory that count arrivals and the bytes of bulk copies.
 //!
 //! A phase is over when all its arrivals have come and no byte is outstanding; the next one then begins
-//! by itself. Who waits for a phase comes after those that arrived in it and after its copies.
+//! by itself. Who waits for a phase comes after those of its block that arrived in it and after its copies, and after
+//! those of other blocks that released to the cluster where it acquires from there. Of all others it knows that what
+//! they did is over: enough to copy over what they read.
 
+use std::cell::RefCell;
 use std::panic::Location;
 use std::thread::panicking;
 
 use crate::clock::{Clock, LANES};
 use crate::context::{Context, current};
-use crate::report::{Access, MbarrierFault, Report, Touch, Wait};
+use crate::report::{Access, MbarrierFault, Report, Wait};
+
+type Place = &'static Location<'static>;
 
 /// What an mbarrier can count, arrivals and bytes alike.
 const MOST: u32 = (1 << 20) - 1;
@@ -23,9 +28,29 @@ pub(crate) struct Mbarrier {
     /// Phases that are over.
     phase: u64,
     /// What the arrivals of this phase know, and those of the last.
-    arriving: Option<Clock>,
-    completed: Option<Clock>,
-    waiters: Vec<(usize, bool)>,
+    arriving: Known,
+    completed: Known,
+    waiters: Vec<Waiter>,
+}
+
+/// What arrivals know: those of the block and of copies, those of other blocks that release to the cluster, and those
+/// that do not.
+#[derive(Clone, Default)]
+struct Known([Option<Clock>; 3]);
+
+/// How an arrival releases: its place in [`Known`].
+#[derive(Clone, Copy)]
+enum Release {
+    Near,
+    Cluster,
+    Block,
+}
+
+struct Waiter {
+    thread: usize,
+    parity: bool,
+    /// Whether it acquires what other blocks did.
+    cluster: bool,
 }
 
 impl Mbarrier {
@@ -44,7 +69,7 @@ pub fn mbarrier_init(word: *const u8, arrivals: u32) {
         context.misused(word.addr(), MbarrierFault::Count { arrivals }, location);
         return;
     }
-    let mut mbarriers = context.mbarriers.borrow_mut();
+    let mut mbarriers = context.mbarriers_at(word.addr()).borrow_mut();
     mbarriers.retain(|mbarrier| mbarrier.address != word.addr());
     mbarriers.push(Mbarrier {
         address: word.addr(),
@@ -52,8 +77,8 @@ pub fn mbarrier_init(word: *const u8, arrivals: u32) {
         pending: arrivals,
         outstanding: 0,
         phase: 0,
-        arriving: None,
-        completed: None,
+        arriving: Known::default(),
+        completed: Known::default(),
         waiters: Vec::new(),
     });
     context.count_progress();
@@ -67,83 +92,108 @@ pub fn mbarrier_invalidate(word: *const u8) {
     if let Err(fault) = found {
         return context.misused(word.addr(), fault, Location::caller());
     }
-    context.mbarriers.borrow_mut().retain(|mbarrier| mbarrier.address != word.addr());
+    let mut mbarriers = context.mbarriers_at(word.addr()).borrow_mut();
+    mbarriers.retain(|mbarrier| mbarrier.address != word.addr());
 }
 
-/// Announces `bytes` to the current phase, then arrives once. The caller declares the access.
+/// Announces `bytes` to the current phase, then arrives once. The caller declares the access. It releases to the block:
+/// at an mbarrier of another one it says that what the thread knows is over, so that a copy may write over it.
 #[track_caller]
 pub fn mbarrier_arrive(word: *const u8, bytes: u32) {
-    if panicking() {
-        return;
-    }
-    let context = current();
-    context.count_progress();
-    let clock = context.release_of(context.current.get());
-    let arrived = context.with_mbarrier(word.addr(), |mbarrier| {
-        mbarrier.outstanding += i64::from(bytes);
-        if mbarrier.outstanding > i64::from(MOST) {
-            return Err(MbarrierFault::TooManyBytes { outstanding: mbarrier.outstanding });
-        }
-        if mbarrier.pending == 0 {
-            return Err(MbarrierFault::TooManyArrivals { expected: mbarrier.expected });
-        }
-        mbarrier.pending -= 1;
-        Ok(())
-    });
-    match arrived {
-        Ok(()) => context.settle(word.addr(), clock),
-        Err(fault) => context.misused(word.addr(), fault, Location::caller()),
-    }
+    current().arrive(word, bytes, Release::Block, Location::caller());
 }
 
-/// Whether the phase of this parity is over; if it is, the thread comes after it. The caller declares the
+/// As [`mbarrier_arrive`] with no bytes, and releases to the cluster.
+#[track_caller]
+pub fn mbarrier_arrive_cluster(word: *const u8) {
+    current().arrive(word, 0, Release::Cluster, Location::caller());
+}
+
+/// Whether the phase of this parity is over; if it is, the thread comes after what its block did. The caller declares the
 /// access.
 #[track_caller]
 pub fn mbarrier_test(word: *const u8, parity: bool) -> bool {
-    let context = current();
-    let found = context.with_mbarrier(word.addr(), |mbarrier| {
-        Ok(mbarrier.is_over(parity).then(|| mbarrier.completed.clone()))
-    });
-    match found {
-        Ok(Some(completed)) => {
-            context.learn(context.current.get(), completed.as_ref());
-            true
-        }
-        Ok(None) => false,
-        Err(fault) => {
-            context.misused(word.addr(), fault, Location::caller());
-            true
-        }
-    }
+    current().is_over(word, parity, false, Location::caller())
 }
 
-/// Waits until the phase of this parity is over. The caller declares the access.
+/// Waits until the phase of this parity is over, and acquires what the block and its copies did. The caller declares the
+/// access.
 #[track_caller]
 pub fn mbarrier_wait(word: *const u8, parity: bool) {
-    if panicking() || mbarrier_test(word, parity) {
-        return;
-    }
-    let context = current();
-    let me = context.current.get();
-    context.count_progress();
-    let joined = context.with_mbarrier(word.addr(), |mbarrier| {
-        mbarrier.waiters.push((me, parity));
-        Ok(())
-    });
-    debug_assert!(joined.is_ok(), "it was tested");
-    let offset_bytes = context.offset(word.addr());
-    // Who looks at a standstill fills in what the phase lacks then.
-    let wait = Wait::Mbarrier { offset_bytes, parity, arrivals: 0, bytes: 0 };
-    context.wait(wait, Location::caller());
+    current().wait_for_phase(word, parity, false, Location::caller());
+}
+
+/// As [`mbarrier_wait`], and acquires what other blocks released to the cluster.
+#[track_caller]
+pub fn mbarrier_wait_cluster(word: *const u8, parity: bool) {
+    current().wait_for_phase(word, parity, true, Location::caller());
 }
 
 impl Context {
+    fn arrive(&self, word: *const u8, bytes: u32, release: Release, location: Place) {
+        if panicking() {
+            return;
+        }
+        self.count_progress();
+        let clock = self.release_of(self.current.get());
+        let arrived = self.with_mbarrier(word.addr(), |mbarrier| {
+            mbarrier.outstanding += i64::from(bytes);
+            if mbarrier.outstanding > i64::from(MOST) {
+                return Err(MbarrierFault::TooManyBytes { outstanding: mbarrier.outstanding });
+            }
+            if mbarrier.pending == 0 {
+                return Err(MbarrierFault::TooManyArrivals { expected: mbarrier.expected });
+            }
+            mbarrier.pending -= 1;
+            Ok(())
+        });
+        let own = self.locate(word.addr()).0 == self.current_block.get();
+        match arrived {
+            Ok(()) => self.settle(word.addr(), clock, if own { Release::Near } else { release }),
+            Err(fault) => self.misused(word.addr(), fault, location),
+        }
+    }
+
+    fn is_over(&self, word: *const u8, parity: bool, cluster: bool, location: Place) -> bool {
+        let found = self.with_mbarrier(word.addr(), |mbarrier| {
+            Ok(mbarrier.is_over(parity).then(|| mbarrier.completed.clone()))
+        });
+        match found {
+            Ok(Some(completed)) => {
+                self.learn_phase(self.current.get(), &completed, cluster);
+                true
+            }
+            Ok(None) => false,
+            Err(fault) => {
+                self.misused(word.addr(), fault, location);
+                true
+            }
+        }
+    }
+
+    fn wait_for_phase(&self, word: *const u8, parity: bool, cluster: bool, location: Place) {
+        if panicking() || self.is_over(word, parity, cluster, location) {
+            return;
+        }
+        let thread = self.current.get();
+        self.count_progress();
+        let joined = self.with_mbarrier(word.addr(), |mbarrier| {
+            mbarrier.waiters.push(Waiter { thread, parity, cluster });
+            Ok(())
+        });
+        debug_assert!(joined.is_ok(), "it was tested");
+        let (_, offset_bytes) = self.locate(word.addr());
+        // Who looks at a standstill fills in what the phase lacks then.
+        let wait = Wait::Mbarrier { offset_bytes, parity, arrivals: 0, bytes: 0 };
+        self.wait(wait, location);
+    }
+
     fn with_mbarrier<T>(
         &self,
         address: usize,
         job: impl FnOnce(&mut Mbarrier) -> Result<T, MbarrierFault>,
     ) -> Result<T, MbarrierFault> {
-        let mut mbarriers = self.mbarriers.borrow_mut();
+        let mut mbarriers = self.mbarriers_at(address).borrow_mut();
         let found = mbarriers.iter_mut().find(|mbarrier| mbarrier.address == address);
         job(found.ok_or(MbarrierFault::NotInitialised)?)
     }
@@ -162,46 +212,58 @@ impl Context {
             }
             Ok(())
         })?;
-        self.settle(address, clock);
+        self.settle(address, clock, Release::Near);
         Ok(())
     }
 
     /// Adds what an arrival knows to the phase, and ends the phase if it lacks nothing more.
-    fn settle(&self, address: usize, clock: Option<Clock>) {
+    fn settle(&self, address: usize, clock: Option<Clock>, release: Release) {
         let mut woken = Vec::new();
-        let mut completed = None;
+        let mut completed = Known::default();
         let settled = self.with_mbarrier(address, |mbarrier| {
             if let Some(clock) = clock {
-                self.shadow.borrow_mut().clocks().merge(&mut mbarrier.arriving, clock);
+                let known = &mut mbarrier.arriving.0[release as usize];
+                self.shadow.borrow_mut().clocks().merge(known, clock);
             }
             if mbarrier.pending > 0 || mbarrier.outstanding != 0 {
                 return Ok(());
             }
-            mbarrier.completed = mbarrier.arriving.take();
+            mbarrier.completed = std::mem::take(&mut mbarrier.arriving);
             mbarrier.phase += 1;
             mbarrier.pending = mbarrier.expected;
             completed = mbarrier.completed.clone();
             let waiters = std::mem::take(&mut mbarrier.waiters);
             for waiter in waiters {
-                let list =
-                    if mbarrier.is_over(waiter.1) { &mut woken } else { &mut mbarrier.waiters };
+                let over = mbarrier.is_over(waiter.parity);
+                let list = if over { &mut woken } else { &mut mbarrier.waiters };
                 list.push(waiter);
             }
             Ok(())
         });
         debug_assert!(settled.is_ok(), "the caller found it");
-        for (thread, _) in woken {
-            self.learn(thread, completed.as_ref());
+        for Waiter { thread, cluster, .. } in woken {
+            self.learn_phase(thread, &completed, cluster);
             self.make_ready(thread / LANES, 1 << (thread % LANES));
         }
     }
 
-    /// What an mbarrier's phase lacks: arrivals and bytes.
-    pub(crate) fn lacks(&self, offset_bytes: usize) -> (u32, i64) {
-        let mbarriers = self.mbarriers.borrow();
+    fn learn_phase(&self, thread: usize, Known([near, released, over]): &Known, cluster: bool) {
+        self.learn(thread, near.as_ref());
+        if cluster {
+            self.learn(thread, released.as_ref());
+        }
+        for clock in [released, over].into_iter().flatten() {
+            self.shadow.borrow_mut().clocks().join_over(thread, clock);
+        }
+    }
+
+    /// What the phase of a block's mbarrier lacks: arrivals and bytes.
+    pub(crate) fn lacks(&self, block: usize, offset_bytes: usize) -> (u32, i64) {
+        let address = self.shared.borrow().at(block, offset_bytes).addr();
+        let mbarriers = self.blocks[block].mbarriers.borrow();
         mbarriers
             .iter()
-            .find(|mbarrier| self.offset(mbarrier.address) == offset_bytes)
+            .find(|mbarrier| mbarrier.address == address)
             .map_or((0, 0), |mbarrier| (mbarrier.pending, mbarrier.outstanding))
     }
 
@@ -216,13 +278,18 @@ impl Context {
         }
     }
 
-    /// An address as an offset in shared memory.
-    pub(crate) fn offset(&self, address: usize) -> usize {
-        self.shared.borrow().offset_of(address, 0).unwrap_or(0)
+    /// An address as a block and an offset in its shared memory.
+    pub(crate) fn locate(&self, address: usize) -> (usize, usize) {
+        let found = self.shared.borrow().locate(address, 1);
+        found.unwrap_or((self.current_block.get(), 0))
+    }
+
+    fn mbarriers_at(&self, address: usize) -> &RefCell<Vec<Mbarrier>> {
+        &self.blocks[self.locate(address).0].mbarriers
     }
 
     #[cold]
-    fn misused(&self, address: usize, fault: MbarrierFault, location: &'static Location<'static>) {
+    fn misused(&self, address: usize, fault: MbarrierFault, location: Place) {
         let thread = self.current.get();
         self.fail(self.mbarrier_report(address, fault, thread, location).into());
     }
@@ -232,11 +299,11 @@ impl Context {
         address: usize,
         fault: MbarrierFault,
         thread: usize,
-        location: &'static Location<'static>,
+        location: Place,
     ) -> Report {
-        let touch = Touch { thread: self.threads[thread].idx, access: Access::Mbarrier, location };
-        let offset_bytes = self.offset(address);
-        let (kernel, block) = (self.kernel(), self.block_idx);
-        Report::Mbarrier { kernel, block, touch, offset_bytes, fault }
+        let touch = self.touch_of(thread, Access::Mbarrier, location);
+        let (owner, offset_bytes) = self.locate(address);
+        let (kernel, block, owner) = (self.kernel(), touch.block, self.blocks[owner].idx);
+        Report::Mbarrier { kernel, block, touch: touch.into(), owner, offset_bytes, fault }
     }
 }

@@ -22,7 +22,7 @@ const MAX_STAMP: u32 = 1 << 31;
 pub(crate) struct Record {
     pub(crate) location: &'static Location<'static>,
     pub(crate) stamp: u32,
-    /// A thread of the block, or a bulk copy.
+    /// A thread of the cluster, or a bulk copy.
     pub(crate) thread: u16,
     /// Which of the word's four bytes.
     bytes: u8,
@@ -61,13 +61,12 @@ pub(crate) struct Touching {
     pub(crate) location: &'static Location<'static>,
 }
 
-/// Shadow of one block. It is used again by later blocks: stamps only grow, so that what earlier
-/// blocks left behind is older than every barrier and needs no clearing.
+/// Shadow of one cluster. It is used again by later ones: stamps only grow, so that what earlier ones
+/// left behind is older than every barrier and needs no clearing.
 pub(crate) struct Shadow {
     clocks: Clocks,
-    shared: Vec<Word>,
-    /// For each word of shared memory the bytes that were written.
-    written: Vec<u8>,
+    /// Each block's shared memory.
+    shared: Vec<SharedShadow>,
     pages: Vec<Box<[Word]>>,
     pages_used: usize,
     page_of: HashMap<usize, usize, BuildHasherDefault<AddressHasher>>,
@@ -75,12 +74,19 @@ pub(crate) struct Shadow {
     last_page: (usize, usize),
 }
 
+/// What is remembered of one block's shared memory.
+#[derive(Default)]
+struct SharedShadow {
+    words: Vec<Word>,
+    /// For each word the bytes that were written.
+    written: Vec<u8>,
+}
+
 impl Shadow {
     pub(crate) fn new() -> Self {
         Self {
             clocks: Clocks::new(),
             shared: Vec::new(),
-            written: Vec::new(),
             pages: Vec::new(),
             pages_used: 0,
             page_of: HashMap::default(),
@@ -88,28 +94,29 @@ impl Shadow {
         }
     }
 
-    /// Forgets everything: a new block of `threads` begins.
-    pub(crate) fn begin_block(&mut self, threads: usize) {
+    /// Forgets everything: new blocks begin, of `threads` in all, as [`Clocks::begin_cluster`] counts them.
+    pub(crate) fn begin_cluster(&mut self, threads: usize, blocks: usize) {
         if self.clocks.latest() >= MAX_STAMP {
             *self = Self::new();
         }
-        self.clocks.begin_block(threads);
-        self.written.fill(0);
+        self.clocks.begin_cluster(threads, blocks);
+        self.shared.resize_with(blocks, SharedShadow::default);
+        self.shared.iter_mut().for_each(|shared| shared.written.fill(0));
         self.forget_pages();
     }
 
-    /// Shared memory of the block now ends at `bytes`.
+    /// Shared memory of each block now ends at `bytes`.
     pub(crate) fn grow_shared(&mut self, bytes: usize) {
         let words = bytes.div_ceil(WORD_BYTES);
-        if words > self.shared.len() {
-            self.shared.resize_with(words, Word::empty);
-            self.written.resize(words, 0);
+        for shared in self.shared.iter_mut().filter(|shared| words > shared.words.len()) {
+            shared.words.resize_with(words, Word::empty);
+            shared.written.resize(words, 0);
         }
     }
 
-    /// All threads of the block met.
+    /// All threads of a block that is alone met.
     pub(crate) fn block_barrier(&mut self) {
-        self.clocks.block_barrier();
+        self.clocks.barrier();
     }
 
     /// The lanes of `mask` met; `exists` are all lanes of the warp.
@@ -117,8 +124,8 @@ impl Shadow {
         self.clocks.warp_met(warp, mask, exists);
     }
 
-    /// These threads met at a named barrier.
-    pub(crate) fn threads_met(&mut self, threads: &[u32]) {
+    /// These threads met.
+    pub(crate) fn threads_met(&mut self, threads: impl Iterator<Item = usize> + Clone) {
         self.clocks.threads_met(threads);
     }
 
@@ -127,17 +134,18 @@ impl Shadow {
         &mut self.clocks
     }
 
-    /// Checks and records an access to shared memory at `offset` from its start.
+    /// Checks and records an access to a block's shared memory at `offset` from its start.
     pub(crate) fn touch_shared(
         &mut self,
-        offset: usize,
+        (block, offset): (usize, usize),
         bytes: usize,
         touching: Touching,
         address: usize,
     ) -> Result<(), Finding> {
         self.clocks.acquire(address, touching);
+        let shared = &mut self.shared[block];
         for (index, mask, first) in words(offset, bytes) {
-            let written = &mut self.written[index];
+            let written = &mut shared.written[index];
             let missing = mask & !*written;
             if touching.access.reads() && missing != 0 {
                 return Err(Finding::Uninitialised { offset: byte(index, missing) - offset });
@@ -145,8 +153,8 @@ impl Shadow {
             if touching.access.writes() {
                 *written |= mask;
             }
-            unfenced(&self.shared[index], &self.clocks, mask, touching, first)?;
-            touch(&mut self.shared[index], &self.clocks, mask, touching)
+            unfenced(&shared.words[index], &self.clocks, mask, touching, first)?;
+            touch(&mut shared.words[index], &self.clocks, mask, touching)
                 .map_err(|earlier| race(earlier, mask, first))?;
         }
         self.clocks.release(address, touching);
@@ -171,7 +179,7 @@ impl Shadow {
     }
 
     /// Drops what points to memory of its own, before the shadow is put away.
-    pub(crate) fn end_block(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.clocks.forget_far();
         self.forget_pages();
     }
@@ -256,7 +264,7 @@ fn touch(word: &mut Word, clocks: &Clocks, mask: u8, touching: Touching) -> Resu
             continue;
         }
         let own = usize::from(old.thread) == thread;
-        if !own && !clocks.ordered(thread, old) {
+        if !own && !clocks.ordered(thread, old) && !clocks.may_copy_over(touching, old) {
             if old.bytes & mask != 0 && conflict(old.access, access) {
                 return Err(*old);
             }

@@ -1,4 +1,4 @@
-//! A block's shared memory: one arena, the dynamic part first, then the static arrays as they come.
+//! Shared memory of a cluster's blocks: an arena each, the dynamic part first, then the static arrays as they come.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 
@@ -7,9 +7,9 @@ const ARENA_ALIGN: usize = 1024;
 /// What unwritten shared memory holds: a NaN in every float type.
 const POISON: u8 = 0xff;
 
-/// Shared memory of one block.
+/// Shared memory of the blocks of a cluster, all laid out alike.
 pub(crate) struct SharedMemory {
-    arena: Arena,
+    arenas: Vec<Arena>,
     statics: Vec<StaticArray>,
     dynamic: usize,
     used: usize,
@@ -27,15 +27,14 @@ struct StaticArray {
 
 impl SharedMemory {
     pub(crate) fn new() -> Self {
-        let arena = Arena::new(0);
-        Self { arena, statics: Vec::new(), dynamic: 0, used: 0, limit: 0 }
+        Self { arenas: Vec::new(), statics: Vec::new(), dynamic: 0, used: 0, limit: 0 }
     }
 
-    /// Begins a block with `dynamic` bytes, at most `limit`.
-    pub(crate) fn begin_block(&mut self, dynamic: usize, limit: usize) {
-        if self.arena.capacity < limit {
-            self.arena = Arena::new(limit);
-        }
+    /// Begins `blocks` blocks with `dynamic` bytes each, at most `limit`.
+    pub(crate) fn begin(&mut self, blocks: usize, dynamic: usize, limit: usize) {
+        self.arenas.retain(|arena| arena.capacity >= limit);
+        self.arenas.truncate(blocks);
+        self.arenas.resize_with(blocks, || Arena::new(limit));
         self.statics.clear();
         self.dynamic = dynamic;
         self.limit = limit;
@@ -43,10 +42,11 @@ impl SharedMemory {
         self.extend_to(dynamic);
     }
 
-    /// The array of this key, made when its first thread asks. `Err` holds the bytes that would be
+    /// The block's array of this key, made when the first thread asks. `Err` holds the bytes that would be
     /// needed where they exceed the limit.
     pub(crate) fn static_array(
         &mut self,
+        block: usize,
         key: usize,
         bytes: usize,
         align: usize,
@@ -66,27 +66,40 @@ impl SharedMemory {
                 offset
             }
         };
-        Ok(self.arena.base.wrapping_add(offset))
+        Ok(self.at(block, offset))
     }
 
-    pub(crate) fn dynamic(&self) -> (*mut u8, usize) {
-        (self.arena.base, self.dynamic)
+    pub(crate) fn dynamic(&self, block: usize) -> (*mut u8, usize) {
+        (self.at(block, 0), self.dynamic)
     }
 
-    /// Offset of an address from the start of shared memory, where all `bytes` lie inside.
-    pub(crate) fn offset_of(&self, address: usize, bytes: usize) -> Option<usize> {
-        let offset = address.checked_sub(self.arena.base.addr())?;
+    /// The address of a block's byte.
+    pub(crate) fn at(&self, block: usize, offset: usize) -> *mut u8 {
+        self.arenas[block].base.wrapping_add(offset)
+    }
+
+    /// Offset of an address from the start of the block's shared memory, where all `bytes` lie inside.
+    pub(crate) fn offset_of(&self, block: usize, address: usize, bytes: usize) -> Option<usize> {
+        let offset = address.checked_sub(self.arenas[block].base.addr())?;
         (offset.checked_add(bytes)? <= self.used).then_some(offset)
     }
 
-    /// Bytes in use, static and dynamic.
+    /// In which block's shared memory the `bytes` at an address lie, and at which offset.
+    pub(crate) fn locate(&self, address: usize, bytes: usize) -> Option<(usize, usize)> {
+        (0..self.arenas.len())
+            .find_map(|block| self.offset_of(block, address, bytes).map(|offset| (block, offset)))
+    }
+
+    /// Bytes in use in each block, static and dynamic.
     pub(crate) fn used(&self) -> usize {
         self.used
     }
 
     fn extend_to(&mut self, end: usize) {
-        // SAFETY: `used <= end <= limit <= capacity`, so the range lies inside the arena.
-        unsafe { self.arena.base.add(self.used).write_bytes(POISON, end - self.used) };
+        for arena in &self.arenas {
+            // SAFETY: `used <= end <= limit <= capacity`, so the range lies inside the arena.
+            unsafe { arena.base.add(self.used).write_bytes(POISON, end - self.used) };
+        }
         self.used = end;
     }
 }

@@ -9,7 +9,7 @@ use std::thread::panicking;
 
 use crate::clock::LANES;
 use crate::context::Context;
-use crate::report::Wait;
+use crate::report::{Report, Wait};
 
 type Place = &'static Location<'static>;
 
@@ -46,18 +46,19 @@ impl Context {
         if panicking() {
             return 0;
         }
-        let barrier = &self.barrier;
+        let block = self.block();
+        let barrier = &block.barrier;
         let agreeing = barrier.agreeing.get() + u32::from(agrees);
         let arrived = barrier.arrived.get() + 1;
         self.count_progress();
         match barrier.location.get() {
-            Some(first) if !same(first, location) => self.doomed.set(true),
+            Some(first) if !same(first, location) => block.doomed.set(true),
             _ => barrier.location.set(Some(location)),
         }
-        if self.exited.get() > 0 {
-            self.doomed.set(true);
+        if block.exited.get() > 0 {
+            block.doomed.set(true);
         }
-        if arrived < self.threads.len() || self.doomed.get() {
+        if arrived < self.block_threads || block.doomed.get() {
             barrier.arrived.set(arrived);
             barrier.agreeing.set(agreeing);
             self.wait(Wait::Barrier, location);
@@ -68,12 +69,14 @@ impl Context {
         barrier.location.set(None);
         barrier.result.set(agreeing);
         self.barriers.set(self.barriers.get() + 1);
-        let me = self.current.get();
-        for (index, warp) in self.warps.iter().enumerate() {
+        let (me, threads) = (self.current.get(), self.threads_of(self.current_block.get()));
+        for index in threads.start / LANES..threads.end.div_ceil(LANES) {
             let mine = if index == me / LANES { 1 << (me % LANES) } else { 0 };
-            self.make_ready(index, warp.exists & !mine);
+            self.make_ready(index, self.warps[index].exists & !mine);
         }
-        if self.launch.checks {
+        if self.launch.checks && self.blocks.len() > 1 {
+            self.shadow.borrow_mut().threads_met(threads);
+        } else if self.launch.checks {
             self.shadow.borrow_mut().block_barrier();
             if let Err(report) = self.renew_products() {
                 self.fail(report.into());
@@ -95,16 +98,16 @@ impl Context {
         assert!(
             expected > 0
                 && expected.is_multiple_of(LANES as u32)
-                && expected as usize <= self.threads.len(),
+                && expected as usize <= self.block_threads,
             "named barrier {id} takes a multiple of 32 threads, at most the block's {}, got {expected}",
-            self.threads.len()
+            self.block_threads
         );
         if panicking() {
             return 0;
         }
         let me = self.current.get() as u32;
         self.count_progress();
-        let mut named = self.named.borrow_mut();
+        let mut named = self.block().named.borrow_mut();
         let index = named.iter().position(|barrier| barrier.id == id).unwrap_or_else(|| {
             named.push(NamedBarrier { id, expected, arrived: Vec::new(), agreeing: 0 });
             named.len() - 1
@@ -126,7 +129,9 @@ impl Context {
         }
         let agreeing = std::mem::take(&mut barrier.agreeing);
         if self.launch.checks {
-            self.shadow.borrow_mut().threads_met(&barrier.arrived);
+            self.shadow
+                .borrow_mut()
+                .threads_met(barrier.arrived.iter().map(|&thread| thread as usize));
         }
         for thread in barrier.arrived.drain(..).filter(|&thread| thread != me) {
             self.threads[thread as usize].agreed.set(agreeing);
@@ -165,7 +170,7 @@ impl Context {
         collective.values[lane] = value;
         if collective.arrived != mask {
             if mask & (warp.exited.get() | !warp.exists) != 0 {
-                self.doomed.set(true);
+                self.block().doomed.set(true);
             }
             drop(pending);
             let result = result.map_or(ptr::null_mut(), ptr::from_mut);
@@ -205,20 +210,27 @@ impl Context {
     }
 
     /// The current thread left the kernel.
-    pub(crate) fn thread_exited(&self) {
+    pub(crate) fn thread_exited(&self) -> Result<(), Report> {
+        let block = self.block();
         let warp = &self.warps[self.current.get() / LANES];
         let me = 1 << (self.current.get() % LANES);
         warp.exited.set(warp.exited.get() | me);
         self.exited.set(self.exited.get() + 1);
+        block.exited.set(block.exited.get() + 1);
         self.count_progress();
         let missed = warp.pending.borrow().iter().any(|c| c.mask & me != 0);
-        if missed || self.barrier.arrived.get() > 0 {
-            self.doomed.set(true);
+        if missed || block.barrier.arrived.get() > 0 {
+            block.doomed.set(true);
         }
+        self.left_cluster();
+        if block.exited.get() == self.block_threads {
+            self.end_block(self.current_block.get())?;
+        }
+        Ok(())
     }
 }
 
 /// One source location may have several addresses.
-fn same(a: Place, b: Place) -> bool {
+pub(crate) fn same(a: Place, b: Place) -> bool {
     ptr::eq(a, b) || a == b
 }

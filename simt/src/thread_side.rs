@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::context::{Context, current};
 use crate::error::LaunchError;
-use crate::report::{Access, Report, Space, Touch};
+use crate::report::{Access, Report, Space};
 use crate::shadow::{Finding, Record, Touching};
 
 /// The thread's index in its block: x, y, z.
@@ -20,7 +20,7 @@ pub fn thread_idx() -> [u32; 3] {
 #[inline]
 #[track_caller]
 pub fn block_idx() -> [u32; 3] {
-    current().block_idx
+    current().block().idx
 }
 
 /// Threads of a block: x, y, z.
@@ -41,7 +41,8 @@ pub fn grid_dim() -> [u32; 3] {
 #[inline]
 #[track_caller]
 pub fn linear_thread() -> u32 {
-    current().current.get() as u32
+    let context = current();
+    (context.current.get() - context.current_block.get() * context.stride) as u32
 }
 
 /// Waits for all threads of the block, as `bar.sync 0` does.
@@ -112,7 +113,7 @@ pub fn active_lanes() -> u32 {
 pub fn shared_static(key: usize, bytes: usize, align: usize) -> *mut u8 {
     let context = current();
     let mut shared = context.shared.borrow_mut();
-    match shared.static_array(key, bytes, align) {
+    match shared.static_array(context.current_block.get(), key, bytes, align) {
         Ok(pointer) => {
             if context.launch.checks {
                 context.shadow.borrow_mut().grow_shared(shared.used());
@@ -136,7 +137,8 @@ pub fn shared_static(key: usize, bytes: usize, align: usize) -> *mut u8 {
 #[inline]
 #[track_caller]
 pub fn dynamic_shared() -> (*mut u8, usize) {
-    current().shared.borrow().dynamic()
+    let context = current();
+    context.shared.borrow().dynamic(context.current_block.get())
 }
 
 /// Declares an access of `bytes` bytes at `offset` of the shared array that starts at `base` and
@@ -159,6 +161,24 @@ pub fn access_shared(
     if context.launch.checks {
         request.check_shared(context);
     }
+}
+
+/// As [`access_shared`], of the array that starts at `base` in the shared memory of any block of the cluster, which is
+/// [mapped](crate::rt::map_shared).
+#[track_caller]
+pub fn access_cluster(
+    base: *const u8,
+    len: usize,
+    offset: usize,
+    bytes: usize,
+    align: usize,
+    access: Access,
+) {
+    let request = Request { base: base.addr(), len, offset, bytes, align, access };
+    if !request.is_inside() {
+        request.refuse(Space::Shared);
+    }
+    request.check_cluster(current());
 }
 
 /// Declares an access of `bytes` bytes at `offset` of the global view that starts at `base` and
@@ -220,41 +240,44 @@ pub fn within(
     }
 }
 
-/// The report of what the shadow found in an access at `offset` of its view.
+/// The report of what the shadow found in an access at an offset of its view, which is in this block's memory.
 pub(crate) fn report_of(
     context: &Context,
     space: Space,
-    offset: usize,
+    (owner, offset): (usize, usize),
     finding: Finding,
     touching: Touching,
 ) -> Report {
     let touch = |thread: usize, stamp, access, location| {
         let issuer = context.shadow.borrow_mut().clocks().issuer(thread, stamp);
-        Touch { thread: context.threads[issuer].idx, access, location }
+        context.touch_of(issuer, access, location)
     };
     let earlier_touch = |earlier: &Record| {
         touch(usize::from(earlier.thread), earlier.stamp, earlier.access, earlier.location)
     };
-    let (kernel, block) = (context.kernel(), context.block_idx);
     let now = touch(touching.thread, u32::MAX, touching.access, touching.location);
+    let (kernel, block, owner) = (context.kernel(), now.block, context.blocks[owner].idx);
     match finding {
         Finding::Uninitialised { offset: at } => {
-            Report::UninitialisedShared { kernel, block, touch: now, offset_bytes: offset + at }
+            let offset_bytes = offset + at;
+            Report::UninitialisedShared { kernel, block, touch: now.into(), owner, offset_bytes }
         }
         Finding::Race { offset: at, earlier } => Report::Race {
             kernel,
             block,
             space,
+            owner,
             offset_bytes: offset + at,
-            first: earlier_touch(&earlier),
-            second: now,
+            first: earlier_touch(&earlier).into(),
+            second: now.into(),
         },
         Finding::Unfenced { offset: at, earlier } => Report::MissingProxyFence {
             kernel,
             block,
+            owner,
             offset_bytes: offset + at,
-            first: earlier_touch(&earlier),
-            second: now,
+            first: earlier_touch(&earlier).into(),
+            second: now.into(),
         },
     }
 }
@@ -279,15 +302,34 @@ impl Request {
 
     #[track_caller]
     fn check_shared(&self, context: &Context) {
-        let touching = self.touching(context);
-        let address = self.base + self.offset;
-        let Some(offset) = context.shared.borrow().offset_of(address, self.bytes) else {
+        let (block, address) = (context.current_block.get(), self.base + self.offset);
+        let Some(offset) = context.shared.borrow().offset_of(block, address, self.bytes) else {
             return self.refuse(Space::Shared);
         };
-        let checked =
-            context.shadow.borrow_mut().touch_shared(offset, self.bytes, touching, address);
+        self.check_at(context, (block, offset), self.touching(context));
+    }
+
+    #[track_caller]
+    fn check_cluster(&self, context: &Context) {
+        let Some(at) = context.shared.borrow().locate(self.base + self.offset, self.bytes) else {
+            return self.refuse(Space::Shared);
+        };
+        let touching = self.touching(context);
+        let touch = context.touch_of(touching.thread, self.access, touching.location);
+        if let Err(report) = context.check_there(touching.thread, at.0, touch) {
+            return context.fail(report.into());
+        }
+        if context.launch.checks {
+            self.check_at(context, at, touching);
+            context.note_reach(touching.thread, at.0, touch);
+        }
+    }
+
+    fn check_at(&self, context: &Context, at: (usize, usize), touching: Touching) {
+        let address = self.base + self.offset;
+        let checked = context.shadow.borrow_mut().touch_shared(at, self.bytes, touching, address);
         if let Err(finding) = checked {
-            self.report(context, Space::Shared, finding, touching);
+            self.report(context, Space::Shared, at.0, finding, touching);
         }
     }
 
@@ -297,7 +339,8 @@ impl Request {
         let address = self.base + self.offset;
         let checked = context.shadow.borrow_mut().touch_global(address, self.bytes, touching);
         if let Err(finding) = checked {
-            self.report(context, Space::Global, finding, touching);
+            let block = context.current_block.get();
+            self.report(context, Space::Global, block, finding, touching);
         }
     }
 
@@ -316,8 +359,8 @@ impl Request {
         context.fail(
             Report::OutOfBounds {
                 kernel: context.kernel(),
-                block: context.block_idx,
-                touch: Touch { thread: context.thread().idx, access: self.access, location },
+                block: context.block().idx,
+                touch: context.touch_of(context.current.get(), self.access, location).into(),
                 space,
                 offset_bytes: self.offset,
                 bytes: self.bytes,
@@ -330,7 +373,15 @@ impl Request {
     }
 
     #[cold]
-    fn report(&self, context: &Context, space: Space, finding: Finding, touching: Touching) {
-        context.fail(report_of(context, space, self.offset, finding, touching).into());
+    fn report(
+        &self,
+        context: &Context,
+        space: Space,
+        owner: usize,
+        finding: Finding,
+        touching: Touching,
+    ) {
+        let at = (owner, self.offset);
+        context.fail(report_of(context, space, at, finding, touching).into());
     }
 }

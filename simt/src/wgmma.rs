@@ -12,7 +12,7 @@ use std::thread::panicking;
 
 use crate::clock::{Clock, LANES};
 use crate::context::{Context, current};
-use crate::report::{Access, Report, Space, Touch, Wait, WgmmaFault};
+use crate::report::{Access, Report, Space, Wait, WgmmaFault};
 use crate::shadow::Touching;
 use crate::thread_side::report_of;
 
@@ -200,24 +200,32 @@ pub fn wgmma_take(number: u64, registers: &mut [f32]) {
 }
 
 impl Context {
+    /// The current block's, and the number that the current thread has in it.
     fn wgmma<T>(&self, job: impl FnOnce(&mut Wgmma, usize) -> T) -> T {
-        let mut wgmma = self.wgmma.borrow_mut();
+        self.wgmma_of(self.current_block.get(), |wgmma| {
+            job(wgmma, self.current.get() % self.stride)
+        })
+    }
+
+    fn wgmma_of<T>(&self, block: usize, job: impl FnOnce(&mut Wgmma) -> T) -> T {
+        let mut wgmma = self.blocks[block].wgmma.borrow_mut();
         if wgmma.threads.is_empty() {
-            wgmma.threads.resize(self.threads.len(), Progress::default());
-            wgmma.groups.resize_with(self.threads.len().div_ceil(THREADS), Warpgroup::default);
+            wgmma.threads.resize(self.block_threads, Progress::default());
+            wgmma.groups.resize_with(self.block_threads.div_ceil(THREADS), Warpgroup::default);
         }
-        job(&mut wgmma, self.current.get())
+        job(&mut wgmma)
     }
 
     fn product(&self, share: Share<'_>, describe: &dyn Fn() -> Product, location: Place) -> u64 {
         self.count_progress();
-        let met = self.wgmma(|wgmma, me| wgmma.meet(me, self.threads.len(), &share, location));
-        let group = self.current.get() / THREADS;
+        let met = self.wgmma(|wgmma, me| wgmma.meet(me, self.block_threads, &share, location));
+        let group = self.current.get() % self.stride / THREADS;
+        let first = self.current_block.get() * self.stride;
         match met {
             Err(Mismatch { fault, other }) => {
                 let fault = match (fault, other) {
                     (WgmmaFault::Diverged { location, .. }, Some(other)) => {
-                        WgmmaFault::Diverged { other: self.threads[other].idx, location }
+                        WgmmaFault::Diverged { other: self.threads[first + other].idx, location }
                     }
                     (fault, _) => fault,
                 };
@@ -232,7 +240,9 @@ impl Context {
 
     fn issue_product(&self, mut meeting: Meeting, product: Product) {
         let me = self.current.get();
-        let (group, first) = (me / THREADS, me / THREADS * THREADS);
+        let group = me % self.stride / THREADS;
+        let block = self.current_block.get() * self.stride;
+        let first = block + group * THREADS;
         let agents = self.launch.checks.then(|| {
             std::array::from_fn(|warp| {
                 self.make_room(WARPS - warp);
@@ -261,7 +271,8 @@ impl Context {
             return self.fail(report.into());
         }
         self.wgmma(|wgmma, _| wgmma.groups[group].queue.push_back(flight));
-        for thread in arrived.into_iter().filter(|&thread| thread != me) {
+        let others = arrived.into_iter().map(|thread| block + thread);
+        for thread in others.filter(|&thread| thread != me) {
             self.make_ready(thread / LANES, 1 << (thread % LANES));
         }
     }
@@ -272,19 +283,18 @@ impl Context {
             let touching =
                 Touching { thread: agent, access: Access::WgmmaRead, location: flight.location };
             for chunk in &flight.product.chunks {
-                let (address, offset) = (chunk.addr(), self.offset(chunk.addr()));
+                let (address, at) = (chunk.addr(), self.locate(chunk.addr()));
                 let checked =
-                    self.shadow.borrow_mut().touch_shared(offset, CHUNK_BYTES, touching, address);
-                checked
-                    .map_err(|finding| report_of(self, Space::Shared, offset, finding, touching))?;
+                    self.shadow.borrow_mut().touch_shared(at, CHUNK_BYTES, touching, address);
+                checked.map_err(|finding| report_of(self, Space::Shared, at, finding, touching))?;
             }
         }
         Ok(())
     }
 
-    /// A barrier of the block orders the threads and not what runs beside them: products under way still read.
+    /// A barrier of a block that is alone orders the threads and not what runs beside them: products under way still read.
     pub(crate) fn renew_products(&self) -> Result<(), Report> {
-        let wgmma = self.wgmma.borrow();
+        let wgmma = self.block().wgmma.borrow();
         wgmma
             .groups
             .iter()
@@ -294,12 +304,16 @@ impl Context {
 
     /// Does the oldest product that is under way, if there is any, so that its places are free.
     pub(crate) fn advance_products(&self) -> bool {
-        let group = self.wgmma.borrow().groups.iter().position(|group| !group.queue.is_empty());
-        group.is_some_and(|group| self.finish_product(group))
+        (0..self.blocks.len()).any(|block| {
+            let groups = &self.blocks[block].wgmma.borrow().groups;
+            let group = groups.iter().position(|group| !group.queue.is_empty());
+            group.is_some_and(|group| self.finish_product(block, group))
+        })
     }
 
-    fn finish_product(&self, group: usize) -> bool {
-        let Some(flight) = self.wgmma(|wgmma, _| wgmma.groups[group].queue.pop_front()) else {
+    fn finish_product(&self, block: usize, group: usize) -> bool {
+        let Some(flight) = self.wgmma_of(block, |wgmma| wgmma.groups[group].queue.pop_front())
+        else {
             return false;
         };
         let mut bytes = Vec::with_capacity(flight.product.chunks.len() * CHUNK_BYTES);
@@ -311,7 +325,7 @@ impl Context {
         let ends = flight
             .agents
             .map(|agents| agents.map(|agent| self.shadow.borrow_mut().clocks().end_copy(agent)));
-        self.wgmma(|wgmma, _| {
+        self.wgmma_of(block, |wgmma| {
             let group = &mut wgmma.groups[group];
             if let Some(bank) = group.banks.iter_mut().find(|bank| bank.id == flight.bank) {
                 (flight.product.multiply)(&bytes, &flight.operand, &mut bank.values);
@@ -322,8 +336,9 @@ impl Context {
     }
 
     fn wait_for_products(&self, pending: u32) -> Result<(), Report> {
-        let me = self.current.get();
-        let (group, warp) = (me / THREADS, me % THREADS / LANES);
+        let (me, block) = (self.current.get(), self.current_block.get());
+        let in_block = me % self.stride;
+        let (group, warp) = (in_block / THREADS, in_block % THREADS / LANES);
         let (closed, waited) = self.wgmma(|wgmma, me| {
             let progress = &mut wgmma.threads[me];
             let closed = progress.committed.saturating_sub(pending).max(progress.waited);
@@ -332,7 +347,7 @@ impl Context {
         while self.wgmma(|wgmma, _| {
             wgmma.groups[group].queue.front().is_some_and(|flight| flight.group < closed)
         }) {
-            self.finish_product(group);
+            self.finish_product(block, group);
         }
         let mut done = self.wgmma(|wgmma, _| std::mem::take(&mut wgmma.groups[group].done));
         done.retain_mut(|done| {
@@ -347,12 +362,13 @@ impl Context {
     }
 
     /// The block is over: a product that nobody waited for is reported.
-    pub(crate) fn end_products(&self) -> Result<(), Report> {
-        let wgmma = self.wgmma.borrow();
+    pub(crate) fn end_products(&self, block: usize) -> Result<(), Report> {
+        let wgmma = self.blocks[block].wgmma.borrow();
         match wgmma.groups.iter().find_map(|group| group.queue.front()) {
             None => Ok(()),
             Some(flight) => {
-                Err(self.wgmma_report(WgmmaFault::Unfinished, flight.issuer, flight.location))
+                let issuer = block * self.stride + flight.issuer;
+                Err(self.wgmma_report(WgmmaFault::Unfinished, issuer, flight.location))
             }
         }
     }
@@ -363,8 +379,8 @@ impl Context {
     }
 
     fn wgmma_report(&self, fault: WgmmaFault, thread: usize, location: Place) -> Report {
-        let touch = Touch { thread: self.threads[thread].idx, access: Access::WgmmaRead, location };
-        Report::Wgmma { kernel: self.kernel(), block: self.block_idx, touch, fault }
+        let touch = self.touch_of(thread, Access::WgmmaRead, location);
+        Report::Wgmma { kernel: self.kernel(), block: touch.block, touch: touch.into(), fault }
     }
 }
 

@@ -1,11 +1,12 @@
-//! One OS thread's share of a launch: it runs blocks to their end and holds those that only poll.
+//! One OS thread's share of a launch: it runs clusters, mostly of one block, to their end and holds those that only
+//! poll.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use crate::block::{Block, Outcome};
+use crate::cluster::{Cluster, Outcome};
 use crate::context::LaunchFacts;
 use crate::error::LaunchError;
 use crate::executor::LaunchStats;
@@ -16,14 +17,14 @@ use crate::workspace::Workspace;
 pub(crate) struct Launch<'k> {
     pub(crate) facts: LaunchFacts,
     pub(crate) body: &'k (dyn Fn() + Sync),
-    pub(crate) order: BlockOrder,
+    pub(crate) order: ClusterOrder,
     pub(crate) seed: Option<u64>,
-    /// Blocks that one worker may hold at a time, as occupancy limits them on a GPU.
+    /// Clusters that one worker may hold at a time, as occupancy limits them on a GPU.
     pub(crate) resident: usize,
-    /// The position in the order of the next block to start.
+    /// The position in the order of the next cluster to start.
     pub(crate) next: AtomicU64,
     pub(crate) standstill: Standstill,
-    /// The lowest position of a block that failed. Blocks before it still run to their end, so that
+    /// The lowest position of a cluster that failed. Those before it still run to their end, so that
     /// the same launch returns the same error.
     pub(crate) failed_at: AtomicU64,
     pub(crate) result: Mutex<LaunchResult>,
@@ -36,47 +37,47 @@ pub(crate) struct LaunchResult {
     pub(crate) error: Option<(u64, LaunchError)>,
 }
 
-/// A bijection from positions to linear block indices.
-pub(crate) struct BlockOrder {
-    pub(crate) blocks: u64,
+/// A bijection from positions to linear indices of clusters.
+pub(crate) struct ClusterOrder {
+    pub(crate) clusters: u64,
     pub(crate) multiplier: u64,
     pub(crate) offset: u64,
 }
 
 impl Launch<'_> {
-    /// Runs blocks until none is left.
+    /// Runs clusters until none is left.
     pub(crate) fn work(&self) {
-        let mut held: VecDeque<(u64, Block<'_>)> = VecDeque::new();
+        let mut held: VecDeque<(u64, Cluster<'_>)> = VecDeque::new();
         let mut stats = LaunchStats::default();
         let worker = self.standstill.join();
         loop {
             let started = if held.len() < self.resident { self.start_next() } else { None };
-            let Some((position, mut block)) = started.or_else(|| held.pop_front()) else { break };
-            if block.is_new() {
+            let Some((position, mut cluster)) = started.or_else(|| held.pop_front()) else { break };
+            if cluster.is_new() {
                 self.standstill.is_busy(worker);
             }
-            match block.run(&|moved| self.pulse(position, moved)) {
-                Outcome::Finished(block_stats) => {
-                    stats.add(&block_stats);
-                    block.into_workspace().give_back();
+            match cluster.run(&|moved| self.pulse(position, moved)) {
+                Outcome::Finished(ran) => {
+                    stats.add(&ran);
+                    cluster.into_workspace().give_back();
                 }
                 Outcome::Polling if self.standstill.note_polling(worker) => {
-                    self.fail(position, block.spun_out().into());
-                    block.into_workspace().give_back();
+                    self.fail(position, cluster.spun_out().into());
+                    cluster.into_workspace().give_back();
                 }
-                // What it polls for may have been the work of the block that failed.
+                // What it polls for may have been the work of the cluster that failed.
                 Outcome::Polling | Outcome::Yielding if self.is_pointless(u64::MAX) => {
-                    block.into_workspace().give_back();
+                    cluster.into_workspace().give_back();
                 }
                 Outcome::Polling => {
-                    held.push_back((position, block));
+                    held.push_back((position, cluster));
                     std::thread::yield_now();
                 }
-                Outcome::Yielding => held.push_back((position, block)),
-                Outcome::Abandoned => block.into_workspace().give_back(),
+                Outcome::Yielding => held.push_back((position, cluster)),
+                Outcome::Abandoned => cluster.into_workspace().give_back(),
                 Outcome::Failed(error) => {
                     self.fail(position, error);
-                    block.into_workspace().give_back();
+                    cluster.into_workspace().give_back();
                 }
             }
         }
@@ -85,22 +86,22 @@ impl Launch<'_> {
         result.stats.add(&stats);
     }
 
-    fn start_next(&self) -> Option<(u64, Block<'_>)> {
-        if self.next.load(Ordering::Relaxed) >= self.order.blocks {
+    fn start_next(&self) -> Option<(u64, Cluster<'_>)> {
+        if self.next.load(Ordering::Relaxed) >= self.order.clusters {
             return None;
         }
         let position = self.next.fetch_add(1, Ordering::Relaxed);
-        if position >= self.order.blocks || self.is_pointless(position) {
+        if position >= self.order.clusters || self.is_pointless(position) {
             return None;
         }
-        let index = self.order.block_at(position);
-        let [width, height, _] = self.facts.grid.map(u64::from);
+        let index = self.order.cluster_at(position);
+        let [width, height, _] = self.facts.clusters().map(u64::from);
         let place = [index % width, index / width % height, index / (width * height)];
         match self.workspace() {
             Ok(workspace) => {
                 let place = place.map(|i| i as u32);
-                let block = Block::start(&self.facts, place, self.seed, workspace, self.body);
-                Some((position, block))
+                let cluster = Cluster::start(&self.facts, place, self.seed, workspace, self.body);
+                Some((position, cluster))
             }
             Err(error) => {
                 self.fail(position, error);
@@ -110,7 +111,7 @@ impl Launch<'_> {
     }
 
     fn workspace(&self) -> Result<Workspace, LaunchError> {
-        let threads: u32 = self.facts.block.iter().product();
+        let threads: u32 = self.facts.block.iter().chain(&self.facts.cluster).product();
         Workspace::take(threads as usize).map_err(|source: io::Error| LaunchError::Stacks {
             kernel: Box::from(&*self.facts.kernel),
             threads,
@@ -118,7 +119,7 @@ impl Launch<'_> {
         })
     }
 
-    /// Notes whether threads moved, and answers whether the block at this position is still wanted.
+    /// Notes whether threads moved, and answers whether the cluster at this position is still wanted.
     fn pulse(&self, position: u64, moved: bool) -> bool {
         if moved {
             self.standstill.note_move();
@@ -139,10 +140,10 @@ impl Launch<'_> {
     }
 }
 
-impl BlockOrder {
-    /// The linear index of the block at a position.
-    fn block_at(&self, position: u64) -> u64 {
+impl ClusterOrder {
+    /// The linear index of the cluster at a position.
+    fn cluster_at(&self, position: u64) -> u64 {
         let product = u128::from(position) * u128::from(self.multiplier);
-        ((product + u128::from(self.offset)) % u128::from(self.blocks)) as u64
+        ((product + u128::from(self.offset)) % u128::from(self.clusters)) as u64
     }
 }

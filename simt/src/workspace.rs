@@ -1,4 +1,4 @@
-//! What one resident block needs of memory, kept between blocks and launches.
+//! What one resident cluster needs of memory, kept between clusters and launches.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -15,7 +15,7 @@ const STACK_BYTES: usize = 256 * 1024;
 const KEPT_STACKS: usize = 4096;
 const KEPT_WORKSPACES: usize = 64;
 
-/// Stacks, shared memory and shadow of one resident block.
+/// Stacks, shared memory and shadow of one resident cluster.
 pub(crate) struct Workspace {
     pub(crate) stacks: Vec<DefaultStack>,
     pub(crate) shared: SharedMemory,
@@ -39,7 +39,7 @@ impl Workspace {
         Ok(workspace)
     }
 
-    /// Keeps the workspace for a later block, unless enough are kept.
+    /// Keeps the workspace for a later cluster, unless enough are kept.
     pub(crate) fn give_back(self) {
         let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
         let kept: usize = pool.iter().map(|w| w.stacks.len()).sum();

@@ -1,4 +1,4 @@
-//! Each instance of `linear` on warpgroups, launched as it is, against f64. The executor's clusters are of one block.
+//! Each instance of `linear` on warpgroups, launched as it is, alone and in clusters, against f64.
 
 use half::{bf16, f16};
 use kasmina::linear::{Activation, LinearElement, Precision};
@@ -28,6 +28,8 @@ struct Fused {
     scaled: bool,
     batch: usize,
     parts: u32,
+    /// Blocks of a cluster: two that load for each other, or, of an instance that is not `Whole`, some that share k.
+    cluster: u32,
     /// Whether D's rows can leave by bulk stores.
     aligned: bool,
 }
@@ -41,6 +43,7 @@ const PLAIN: Fused = Fused {
     scaled: false,
     batch: 1,
     parts: 1,
+    cluster: 1,
     aligned: true,
 };
 
@@ -105,7 +108,7 @@ fn run<T: LinearElement, O: LinearElement>(
     let what = format!("{} {m}×{n}×{k} {fused:?}", instance.kernel.name());
     let numbers = &mut Numbers::new((m * n + k) as u64);
     let mut draw = |scale: f64| f64::from(numbers.in_range(-1.0, 1.0)) * scale;
-    let Fused { batch, aligned, .. } = fused;
+    let Fused { batch, aligned, cluster, .. } = fused;
     let layout = instance.layout;
     let (transposed_a, transposed_b) = (layout.transposed_a(), layout.transposed_b());
     let shape_a = if transposed_a { (k, m) } else { (m, k) };
@@ -124,16 +127,18 @@ fn run<T: LinearElement, O: LinearElement>(
     let edge = |along_k: bool, edge: u32| if along_k { [span, edge] } else { [64, 64] };
     let (edge_a, edge_b) =
         if swapped { (instance.columns, instance.rows) } else { (instance.rows, instance.columns) };
+    let whole = instance.kind == WgmmaKind::Whole;
+    let (loaders, sharers) = if whole { (cluster, 1) } else { (1, cluster) };
     let map_a = a.map(batch, edge(!transposed_a, edge_a));
-    let map_b = b.map(batch, edge(transposed_b, edge_b));
+    let map_b = b.map(batch, edge(transposed_b, edge_b / loaders));
     let map_d = d.map(batch, [LINEAR_WGMMA_K_BYTES / size_of::<O>() as u32, 64]);
     let handle = |map: &SimtTensorMap| TensorMapHandle::new(std::ptr::from_ref(map).cast());
     let (first, second) = if swapped { (&map_b, &map_a) } else { (&map_a, &map_b) };
     let (along_rows, along_columns) = if swapped { (n, m) } else { (m, n) };
-    let tiles = along_rows.div_ceil(instance.rows as usize)
+    let tiles = along_rows.div_ceil((instance.rows * loaders) as usize)
         * along_columns.div_ceil(instance.columns as usize)
         * batch;
-    let bulk = aligned && !fused.c && !fused.residual && !fused.z && !swapped;
+    let bulk = aligned && !fused.c && !fused.residual && !fused.z && !swapped && sharers == 1;
 
     let tile = instance.rows as usize * instance.columns as usize * 4;
     let split = fused.parts > 1;
@@ -209,11 +214,13 @@ fn run<T: LinearElement, O: LinearElement>(
     };
     let works = tiles as u32 * fused.parts;
     // Fewer blocks than works where they are persistent, so that some take several.
-    let grid = if swapped { works } else { works.div_ceil(2) };
+    let persistent = !swapped && sharers == 1;
+    let grid = cluster * if persistent { works.div_ceil(2) } else { works };
+    let clusters = (cluster > 1).then_some([cluster, 1, 1]);
     let executor = Executor::new().checks(true).shuffled((m + n + k) as u64);
     let shared = instance.dynamic_shared_bytes;
     // SAFETY: views and maps are of memory that lives until the call returns.
-    unsafe { instance.kernel.run(&executor, grid, shared, params) }
+    unsafe { instance.kernel.run_clusters(&executor, grid, clusters, shared, params) }
         .unwrap_or_else(|report| panic!("{what}: {report}"));
 
     let reference = Reference::ALL[fused.activation as usize];
@@ -298,6 +305,30 @@ fn every_instance<T: LinearElement, O: LinearElement>(bound: f64) {
     }
 }
 
+/// Every instance of a type in clusters: pairs that load the second operand for each other, whole and ragged, more of them
+/// than clusters; and 2, 4 and 8 blocks that share a tile's k, with no more of it than that and with more.
+fn every_cluster<T: LinearElement, O: LinearElement>(bound: f64) {
+    let of = |layout| instances::linear_wgmma(T::DTYPE, layout);
+    let of_k = LINEAR_WGMMA_K_BYTES as usize / size_of::<T>();
+    for instance in Layout::ALL.into_iter().flat_map(of) {
+        let (rows, columns) = (instance.rows as usize, instance.columns as usize);
+        let bias = Fused { bias: true, activation: Activation::Relu, ..PLAIN };
+        let all = Fused { c: true, residual: true, z: true, aligned: false, ..bias };
+        if instance.kind == WgmmaKind::Whole {
+            let (bias, all) = (Fused { cluster: 2, ..bias }, Fused { cluster: 2, ..all });
+            run::<T, O>(&instance, (3 * rows + 5, columns, 3 * of_k - 7), bias, bound);
+            run::<T, O>(&instance, (rows - 3, columns + 9, of_k), Fused { batch: 2, ..all }, bound);
+            continue;
+        }
+        let swapped = instance.kind == WgmmaKind::Swapped;
+        let (m, n) = if swapped { (columns, rows) } else { (rows, columns) };
+        for (cluster, k) in [(2, 7 * of_k - 3), (4, 4 * of_k), (8, 11 * of_k + 1)] {
+            run::<T, O>(&instance, (m - 1, n + 4, k), Fused { cluster, ..bias }, bound);
+            run::<T, O>(&instance, (m, n - 5, k), Fused { cluster, batch: 2, ..all }, bound);
+        }
+    }
+}
+
 // Bounds are of what the results' rounding, half a unit of 8, 11 or 24 bits, and that of tf32's operands leave, with room
 // for activations of 2e-5, or 2⁻¹¹ of bf16's GELU.
 
@@ -329,6 +360,26 @@ fn fp8_operands() {
         run::<E4m3, bf16>(&instance, (70, 40, 160), scaled, 4e-3);
         run::<E4m3, f32>(&instance, (70, 40, 160), Fused { aligned: false, ..scaled }, 4e-5);
     }
+}
+
+#[test]
+fn clusters_of_bf16_operands() {
+    every_cluster::<bf16, bf16>(4e-3);
+}
+
+#[test]
+fn clusters_of_f16_operands() {
+    every_cluster::<f16, f32>(4e-5);
+}
+
+#[test]
+fn clusters_of_tf32_operands() {
+    every_cluster::<f32, f32>(1e-3);
+}
+
+#[test]
+fn clusters_of_fp8_operands() {
+    every_cluster::<E4m3, f32>(4e-5);
 }
 
 /// All activations, by bulk stores and by vectors.
@@ -363,4 +414,20 @@ fn the_operation_moves_what_is_not_aligned() {
         assert!(chosen.kernel.starts_with("linear_wgmma_f16"), "{chosen:?}");
         assert!(chosen.kernel.contains(layout.name()), "{chosen:?}");
     }
+}
+
+/// It takes the clusters that it takes on a GPU: few rows share k, and so do few columns.
+#[test]
+fn the_operation_takes_clusters() {
+    for (seed, (m, n, expected)) in
+        [(8, 64, "m8n64_swapped"), (60, 72, "m64n64")].into_iter().enumerate()
+    {
+        let case = Case { seed: 7, ..Case::new(Layout::NT, m, n, 640, Precision::Bf16) };
+        let chosen = check::<bf16, f32>(&shuffled(seed as u64), &case);
+        assert!(chosen.kernel.contains(expected) && chosen.parts > 1, "{chosen:?}");
+    }
+    // Pairs, by more tiles than blocks.
+    let case = Case { seed: 7, ..Case::new(Layout::NN, 256, 768, 1024, Precision::Bf16) };
+    let chosen = check::<bf16, bf16>(&shuffled(2), &case);
+    assert!(chosen.kernel.ends_with("m128n256") && chosen.parts == 1, "{chosen:?}");
 }

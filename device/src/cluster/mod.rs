@@ -1,9 +1,11 @@
 //! Clusters: blocks that are resident together, meet, and reach each other's shared memory (sm_90).
 //!
-//! A launch without clusters has clusters of one block, and everything here works there too. That is what the
-//! executor does with every launch: a kernel asks for [`size`] and works with any, and under the executor with 1.
+//! A launch without clusters has clusters of one block, and everything here works there too: a kernel asks for
+//! [`size`] and works with any.
 //!
-//! Nobody may reach into a block that has not begun or has ended: [`sync`] comes first and last.
+//! Nobody may reach into a block that has not begun or has ended: [`sync`] comes first and last. The executor reports
+//! who does, or might on a GPU, as it does races through shared memory of other blocks, ranks and masks outside of the
+//! cluster, and a barrier that some thread does not reach. Who has left the kernel counts as come.
 
 use crate::mbarrier::Mbarrier;
 use crate::shared::Place;

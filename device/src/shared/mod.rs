@@ -89,6 +89,26 @@ impl Place {
         (self.array, self.array_bytes, self.offset)
     }
 
+    /// The same place in block `rank` of the cluster.
+    #[cfg(not(target_arch = "nvptx64"))]
+    #[track_caller]
+    pub(crate) fn mapped(self, rank: u32) -> Self {
+        Self { array: kasmina_simt::rt::map_shared(self.array, rank), ..self }
+    }
+
+    /// As an access that happens now, in any block of the cluster.
+    #[cfg(not(target_arch = "nvptx64"))]
+    #[track_caller]
+    pub(crate) fn accessed_in_cluster(
+        self,
+        bytes: usize,
+        access: kasmina_simt::rt::Access,
+    ) -> *mut u8 {
+        let Self { array, array_bytes, offset } = self;
+        kasmina_simt::rt::access_cluster(array, array_bytes, offset, bytes, bytes, access);
+        array.wrapping_add(offset)
+    }
+
     /// As an access that happens now.
     #[cfg(not(target_arch = "nvptx64"))]
     #[track_caller]

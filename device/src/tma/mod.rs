@@ -99,10 +99,10 @@ pub unsafe fn load_3d(target: Place, map: TensorMapHandle, at: [i32; 3], barrier
 /// [`load_2d`] to the same place of each block of the cluster whose bit is set in `blocks`, by one copy for all:
 /// `.multicast::cluster`. The bytes of the whole box are told to the same `barrier` of each of them.
 ///
-/// Under the executor a cluster has one block, and `blocks` is 1.
+/// The executor makes a copy for each block of it, for nothing orders what they bring.
 ///
 /// # Safety
-/// As [`load_2d`] in each of the blocks, which are all there: a barrier of the cluster came after their barriers were
+/// `blocks` names blocks of the cluster, one at least. As [`load_2d`] in each of the blocks, which are all there: a barrier of the cluster came after their barriers were
 /// initialised, and another comes before the first of them ends. Their threads are done with the target, in an order
 /// of the cluster.
 #[inline(always)]

@@ -52,7 +52,7 @@ pub(super) unsafe fn load_2d(
     _hint: L2Hint,
 ) {
     // SAFETY: the caller's contract.
-    unsafe { load_box(target, &read(map), [x, y], barrier) };
+    unsafe { load_box(target, &read(map), [x, y], barrier, None) };
 }
 
 #[track_caller]
@@ -63,19 +63,32 @@ pub(super) unsafe fn load_3d(
     barrier: Mbarrier,
 ) {
     // SAFETY: the caller's contract.
-    unsafe { load_box(target, &slice(&read(map), z), [x, y], barrier) };
+    unsafe { load_box(target, &slice(&read(map), z), [x, y], barrier, None) };
 }
 
+/// To this block, or to the `blocks` of the cluster.
+///
 /// # Safety
-/// As [`super::load_2d`].
+/// As [`super::load_2d`], or [`super::load_2d_multicast`].
 #[track_caller]
-unsafe fn load_box(target: Place, map: &SimtTensorMap, at: [i32; 2], barrier: Mbarrier) {
+unsafe fn load_box(
+    target: Place,
+    map: &SimtTensorMap,
+    at: [i32; 2],
+    barrier: Mbarrier,
+    blocks: Option<u16>,
+) {
     let base = target.checked(map.box_bytes() as usize, box_align(map), Access::CopyWrite);
     let word = barrier.place().checked(8, 8, Access::Mbarrier);
-    let pieces = pieces(map, base, at).collect();
+    let pieces: Vec<Piece> = pieces(map, base, at).collect();
     // SAFETY: the pieces are inside the box, which is inside its array, and inside the tensor, which is readable
     // by the caller's contract.
-    unsafe { rt::bulk_load(pieces, word) };
+    unsafe {
+        match blocks {
+            None => rt::bulk_load(pieces, word),
+            Some(blocks) => rt::bulk_load_multicast(&pieces, word, blocks),
+        }
+    }
 }
 
 /// The two inner dimensions at index `z` of the outermost of three; without any row where that is outside.
@@ -103,25 +116,23 @@ pub(super) unsafe fn load_2d_multicast(
     x: i32,
     y: i32,
     barrier: Mbarrier,
-    hint: L2Hint,
+    _hint: L2Hint,
     blocks: u16,
 ) {
-    assert!(blocks == 1, "the cluster has one block, the mask {blocks:#x} names others or none");
     // SAFETY: the caller's contract.
-    unsafe { load_2d(target, map, x, y, barrier, hint) };
+    unsafe { load_box(target, &read(map), [x, y], barrier, Some(blocks)) };
 }
 
 #[track_caller]
 pub(super) unsafe fn load_3d_multicast(
     target: Place,
     map: TensorMapHandle,
-    at: [i32; 3],
+    [x, y, z]: [i32; 3],
     barrier: Mbarrier,
     blocks: u16,
 ) {
-    assert!(blocks == 1, "the cluster has one block, the mask {blocks:#x} names others or none");
     // SAFETY: the caller's contract.
-    unsafe { load_3d(target, map, at, barrier) };
+    unsafe { load_box(target, &slice(&read(map), z), [x, y], barrier, Some(blocks)) };
 }
 
 #[track_caller]

@@ -61,7 +61,8 @@ fn tiled_transpose() {
     const ROWS: usize = 70;
     const COLS: usize = 45;
     let values: Vec<u32> = (0..(ROWS * COLS) as u32).collect();
-    let geometry = Geometry { grid: [2, 3, 1], block: [32, 8, 1], dynamic_shared_bytes: 0 };
+    let geometry =
+        Geometry { grid: [2, 3, 1], cluster: [1; 3], block: [32, 8, 1], dynamic_shared_bytes: 0 };
     for executor in executors() {
         let (input, output) = (Global::new(&values), Global::new(&[u32::MAX; ROWS * COLS]));
         let run = executor.launch("transpose", geometry, &|| {
@@ -136,7 +137,8 @@ fn a_grid_meets_although_there_are_more_blocks_than_cores() {
 
 #[test]
 fn each_thread_knows_its_place() {
-    let geometry = Geometry { grid: [3, 2, 2], block: [5, 3, 2], dynamic_shared_bytes: 0 };
+    let geometry =
+        Geometry { grid: [3, 2, 2], cluster: [1; 3], block: [5, 3, 2], dynamic_shared_bytes: 0 };
     for executor in executors() {
         let seen = Global::new(&[0_u32; 12 * 30]);
         let run = executor.launch("place", geometry, &|| {

@@ -12,7 +12,7 @@ use crate::support::{Global, block, checking, geometry, me, shared};
 #[test]
 fn geometry_that_no_gpu_takes() {
     let launch = |grid, block, dynamic_shared_bytes| {
-        let geometry = Geometry { grid, block, dynamic_shared_bytes };
+        let geometry = Geometry { grid, cluster: [1; 3], block, dynamic_shared_bytes };
         checking().launch("shape", geometry, &|| ()).unwrap_err()
     };
     let error = launch([0, 1, 1], [32, 1, 1], 0);
@@ -31,7 +31,8 @@ fn geometry_that_no_gpu_takes() {
 
 #[test]
 fn static_and_dynamic_shared_memory_share_the_limit() {
-    let geometry = Geometry { grid: [1; 3], block: [32, 1, 1], dynamic_shared_bytes: 1000 };
+    let geometry =
+        Geometry { grid: [1; 3], cluster: [1; 3], block: [32, 1, 1], dynamic_shared_bytes: 1000 };
     let executor = checking().shared_limit(1024);
     let body = |len: usize| move || shared::<u8>(len).write(me() % len, 1);
     let stats = executor.clone().checks(false).launch("fits", geometry, &body(24)).unwrap();

@@ -1,5 +1,6 @@
 //! The executor from outside: kernels that are wrong on purpose are reported, right ones are not.
 
+mod clusters;
 mod divergence;
 mod kernels;
 mod launches;

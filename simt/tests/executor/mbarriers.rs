@@ -180,7 +180,7 @@ fn the_wrong_mbarrier_orders_nothing() {
         Barrier(&words, 0).wait(false);
     });
     assert!(
-        matches!(report, Report::Race { second, .. } if second.access == Access::Read),
+        matches!(&report, Report::Race { second, .. } if second.access == Access::Read),
         "{report}"
     );
 }
@@ -328,7 +328,7 @@ fn a_bulk_store_reads_what_was_written_and_fenced() {
     );
     let overwritten = bulk_store(true, true, false).unwrap_err();
     assert!(
-        matches!(overwritten, Report::Race { second, .. } if second.access == Access::CopyRead),
+        matches!(&overwritten, Report::Race { second, .. } if second.access == Access::CopyRead),
         "{overwritten}"
     );
 }

@@ -146,7 +146,8 @@ fn unwritten_shared_memory_is_poison() {
 
 #[test]
 fn dynamic_and_static_arrays_do_not_overlap() {
-    let geometry = Geometry { grid: [3, 1, 1], block: [64, 1, 1], dynamic_shared_bytes: 260 };
+    let geometry =
+        Geometry { grid: [3, 1, 1], cluster: [1; 3], block: [64, 1, 1], dynamic_shared_bytes: 260 };
     let result = Global::new(&[0_u32; 3 * 64]);
     let run = checking().launch("arrays", geometry, &|| {
         assert!(rt::dynamic_shared().0.addr().is_multiple_of(1024));

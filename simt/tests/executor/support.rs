@@ -128,7 +128,12 @@ pub(crate) fn checking() -> Executor {
 }
 
 pub(crate) fn geometry(blocks: u32, threads: u32) -> Geometry {
-    Geometry { grid: [blocks, 1, 1], block: [threads, 1, 1], dynamic_shared_bytes: 0 }
+    Geometry {
+        grid: [blocks, 1, 1],
+        cluster: [1; 3],
+        block: [threads, 1, 1],
+        dynamic_shared_bytes: 0,
+    }
 }
 
 /// Runs one block with the checks on.

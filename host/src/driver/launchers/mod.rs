@@ -101,7 +101,7 @@ impl<'a> KernelDevice<'a> {
         self.clustered_blocks_with_room(kernel, dynamic_shared_bytes, 1)
     }
 
-    /// As [`Self::blocks_with_room`], in clusters of `cluster` blocks. Under the executor there are none of several.
+    /// As [`Self::blocks_with_room`], in clusters of `cluster` blocks.
     pub(crate) fn clustered_blocks_with_room<P: Copy + Send + Sync>(
         self,
         kernel: &Kernel<P>,
@@ -120,7 +120,7 @@ impl<'a> KernelDevice<'a> {
                 let threads = kernel.bounds().block_threads;
                 gpu.occupancy(kernel.name(), threads, dynamic_shared_bytes, cluster)
             }
-            Self::Simt(_) => Ok(if cluster == 1 { SIMT_RESIDENT_BLOCKS } else { 0 }),
+            Self::Simt(_) => Ok(SIMT_RESIDENT_BLOCKS / cluster * cluster),
         }
     }
 
@@ -190,7 +190,7 @@ impl<'a> KernelDevice<'a> {
         }
     }
 
-    /// As [`Self::launch_grid`], with clusters of the launch's choice. The executor's are of one block.
+    /// As [`Self::launch_grid`], with clusters of the launch's choice.
     ///
     /// # Safety
     /// As [`Self::launch`].
@@ -229,7 +229,9 @@ impl<'a> KernelDevice<'a> {
             }
             Self::Simt(executor) => {
                 // SAFETY: the caller's contract.
-                unsafe { kernel.run(executor, grid, dynamic_shared_bytes, params) }?;
+                unsafe {
+                    kernel.run_clusters(executor, grid, cluster, dynamic_shared_bytes, params)
+                }?;
                 Ok(())
             }
         }

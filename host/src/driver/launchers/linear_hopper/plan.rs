@@ -189,10 +189,6 @@ pub(crate) fn plan(
         KernelDevice::Cuda(gpu) => gpu.device().info().sm_count,
         KernelDevice::Simt(_) => SIMT_BLOCKS,
     };
-    let most_cluster = match device {
-        KernelDevice::Cuda(_) => MOST_CLUSTER,
-        KernelDevice::Simt(_) => 1,
-    };
     let k_tiles = (k * dtype.size_bytes()).div_ceil(LINEAR_WGMMA_K_BYTES as usize) as u32;
     let mut best: Option<(u64, Plan)> = None;
     let mut consider = |time: u64, plan: Plan| {
@@ -227,7 +223,7 @@ pub(crate) fn plan(
             }
         }
         let clusters = instance.kind != WgmmaKind::Whole;
-        let most = if clusters { most_cluster } else { MOST_PARTS };
+        let most = if clusters { MOST_CLUSTER } else { MOST_PARTS };
         for sharers in cuts(tiles, blocks, k_tiles, most, clusters) {
             let (parts, cluster) = if clusters { (1, sharers) } else { (sharers, 1) };
             // A cluster takes one tile.
@@ -310,5 +306,34 @@ impl Work {
         };
         let waves = u64::from((tiles * sharers * loaders).div_ceil(blocks));
         waves * (along_k + results + FIRST_LOADS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kasmina_simt::Executor;
+
+    use super::*;
+
+    fn of(m: usize, n: usize, k: usize) -> Plan {
+        let executor = Executor::new();
+        let shape = LinearShape::new(Layout::NT, m, n, k);
+        let alignment = Alignment { a: true, b: true, d: true, scaled_blocks: false };
+        let (dtype, precision) = (DType::Bf16, Precision::Bf16);
+        plan(KernelDevice::Simt(&executor), dtype, precision, &shape, &alignment)
+            .expect("the executor has every kernel")
+            .expect("an instance")
+    }
+
+    /// As on a GPU with as many blocks.
+    #[test]
+    fn the_executor_gets_clusters() {
+        let pairs = of(256, 768, 1024);
+        assert_eq!((pairs.loading_together(), pairs.sharers(), pairs.tiles), (PAIR, 1, 3));
+        assert_eq!(pairs.grid, 6);
+        let few = of(8, 64, 1024);
+        assert_eq!((few.instance.kind, few.cluster, few.grid), (WgmmaKind::Swapped, 4, 4));
+        let (alone, many) = (of(256, 768, 256), of(8, 1024, 1024));
+        assert_eq!((alone.cluster, many.cluster), (1, 1));
     }
 }

@@ -1,4 +1,4 @@
-//! One resident block: its threads as coroutines, and the order in which they run.
+//! One resident cluster, mostly of one block: its threads as coroutines, and the order in which they run.
 
 use std::any::Any;
 use std::mem;
@@ -20,8 +20,8 @@ use crate::workspace::Workspace;
 
 type Fiber = Coroutine<(), (), (), DefaultStack>;
 
-/// A block that was started and has not finished. It stays on the OS thread that started it.
-pub(crate) struct Block<'k> {
+/// A cluster that was started and has not finished. It stays on the OS thread that started it.
+pub(crate) struct Cluster<'k> {
     /// Before the context, so that it is dropped first: coroutines hold pointers into the context.
     fibers: Vec<Fiber>,
     context: Box<Context>,
@@ -31,39 +31,40 @@ pub(crate) struct Block<'k> {
     body: std::marker::PhantomData<&'k ()>,
 }
 
-/// How far a block came.
+/// How far a cluster came.
 pub(crate) enum Outcome {
     Finished(LaunchStats),
     /// All live threads poll.
     Polling,
     /// Some did more than poll, but nobody goes on by himself.
     Yielding,
-    /// Another block's error made this one pointless.
+    /// Another cluster's error made this one pointless.
     Abandoned,
     Failed(LaunchError),
 }
 
-impl<'k> Block<'k> {
+impl<'k> Cluster<'k> {
     /// Prepares the threads; the workspace must have a stack for each.
     pub(crate) fn start(
         launch: &LaunchFacts,
-        block_idx: [u32; 3],
+        place: [u32; 3],
         seed: Option<u64>,
         mut workspace: Workspace,
         body: &'k (dyn Fn() + Sync),
     ) -> Self {
-        let context = Context::new(launch.clone(), block_idx, workspace.shared, workspace.shadow);
+        let context = Context::new(launch.clone(), place, workspace.shared, workspace.shadow);
         let context = Box::new(context);
-        let count = context.threads.len();
-        let kept = workspace.stacks.len() - count;
-        let fibers = workspace.stacks.drain(kept..).enumerate().map(|(thread, stack)| {
+        let kept = workspace.stacks.len() - context.count();
+        let stacks = workspace.stacks.drain(kept..);
+        let numbers = (0..context.blocks.len()).flat_map(|block| context.threads_of(block));
+        let fibers = numbers.zip(stacks).map(|(thread, stack)| {
             let cell = ptr::from_ref(&context.threads[thread].yielder);
             let run = move |yielder: &Yielder<(), ()>, ()| {
                 // SAFETY: the context is boxed, and `fibers` is dropped before it.
                 unsafe { (*cell).set(yielder) };
                 body();
             };
-            // SAFETY: `body` outlives 'k and so this block, which owns the coroutine.
+            // SAFETY: `body` outlives 'k and so this cluster, which owns the coroutine.
             unsafe { Fiber::with_stack_unchecked(stack, run) }
         });
         let fibers = fibers.collect();
@@ -73,7 +74,7 @@ impl<'k> Block<'k> {
         Self { fibers, context, order, stacks, resumes: 0, body: std::marker::PhantomData }
     }
 
-    /// Runs until the block ends, fails, is told to stop, or does nothing but poll.
+    /// Runs until the cluster ends, fails, is told to stop, or does nothing but poll.
     ///
     /// `pulse` is called after every few threads with whether they did anything beside polling, and
     /// answers whether to go on.
@@ -86,11 +87,8 @@ impl<'k> Block<'k> {
                 return outcome;
             }
             let context = &self.context;
-            if context.exited.get() == context.threads.len() {
-                return match context.end_copies().and_then(|()| context.end_products()) {
-                    Ok(()) => Outcome::Finished(self.stats()),
-                    Err(report) => Outcome::Failed(report.into()),
-                };
+            if context.exited.get() == context.count() {
+                return Outcome::Finished(self.stats());
             }
             // Nobody goes on by himself: time for the copies.
             match context.advance_copies() {
@@ -98,10 +96,10 @@ impl<'k> Block<'k> {
                 Ok(false) => {}
                 Err(report) => return Outcome::Failed(report.into()),
             }
-            if context.doomed.get() || context.spinning.get() == 0 {
+            if context.is_doomed() || context.spinning.get() == 0 {
                 return Outcome::Failed(diagnose::stuck(context).into());
             }
-            // A poller may meet others between two polls: what it waits for may still be another block's to do.
+            // A poller may meet others between two polls: what it waits for may still be another cluster's to do.
             return if context.progress.get() == before {
                 Outcome::Polling
             } else {
@@ -115,24 +113,26 @@ impl<'k> Block<'k> {
         self.resumes == 0
     }
 
-    /// The report for a block that polled too long.
+    /// The report for a cluster that polled too long.
     pub(crate) fn spun_out(&self) -> Report {
         diagnose::spun_out(&self.context)
     }
 
-    /// Takes back what the block was given. Threads that have not finished are unwound.
+    /// Takes back what the cluster was given. Threads that have not finished are unwound.
     pub(crate) fn into_workspace(mut self) -> Workspace {
         let mut stacks = mem::take(&mut self.stacks);
         let entered = enter(&self.context);
-        for (thread, mut fiber) in mem::take(&mut self.fibers).into_iter().enumerate() {
-            self.context.current.set(thread);
+        for (at, mut fiber) in mem::take(&mut self.fibers).into_iter().enumerate() {
+            let (block, thread) =
+                (at / self.context.block_threads, at % self.context.block_threads);
+            self.context.turn_to(block * self.context.stride + thread);
             fiber.force_unwind();
             stacks.push(fiber.into_stack());
         }
         drop(entered);
         let shared = self.context.shared.replace(SharedMemory::new());
         let mut shadow = self.context.shadow.replace(Shadow::new());
-        shadow.end_block();
+        shadow.end();
         Workspace { stacks, shared, shadow }
     }
 
@@ -171,14 +171,14 @@ impl<'k> Block<'k> {
     }
 
     fn resume(&mut self, thread: usize) -> Result<(), LaunchError> {
-        self.context.current.set(thread);
+        self.context.turn_to(thread);
         self.resumes += 1;
-        let fiber = &mut self.fibers[thread];
+        let unused = self.context.stride - self.context.block_threads;
+        let fiber = &mut self.fibers[thread - self.context.current_block.get() * unused];
         match catch_unwind(AssertUnwindSafe(|| fiber.resume(()))) {
             Ok(CoroutineResult::Yield(())) => Ok(()),
             Ok(CoroutineResult::Return(())) => {
-                self.context.thread_exited();
-                Ok(())
+                self.context.thread_exited().map_err(LaunchError::from)
             }
             Err(payload) => Err(self.error_of(payload)),
         }
@@ -196,7 +196,7 @@ impl<'k> Block<'k> {
             .unwrap_or_else(|| "a payload that is not text".to_string());
         LaunchError::Panic {
             kernel: self.context.kernel(),
-            block: self.context.block_idx,
+            block: self.context.block().idx,
             thread: self.context.thread().idx,
             message,
         }
@@ -204,8 +204,8 @@ impl<'k> Block<'k> {
 
     fn stats(&self) -> LaunchStats {
         LaunchStats {
-            blocks: 1,
-            threads: self.context.threads.len() as u64,
+            blocks: self.context.blocks.len() as u64,
+            threads: self.context.count() as u64,
             barriers: self.context.barriers.get(),
             warp_collectives: self.context.collectives.get(),
             resumes: self.resumes,
@@ -224,7 +224,7 @@ impl Order {
         let ascending = std::array::from_fn(|lane| lane as u8);
         let mut warps: Vec<_> = (0..context.warps.len()).map(|warp| (warp, ascending)).collect();
         if let Some(seed) = seed {
-            let [x, y, z] = context.block_idx.map(u64::from);
+            let [x, y, z] = context.blocks[0].idx.map(u64::from);
             let mut random = SplitMix(seed ^ x ^ y.rotate_left(24) ^ z.rotate_left(48));
             random.shuffle(&mut warps);
             warps.iter_mut().for_each(|(_, lanes)| random.shuffle(lanes));
