@@ -176,6 +176,7 @@ fn main() {
             blueprints::check_eviction_order(device);
             blueprints::check_gradients_end_with_their_blueprint(device);
             blueprints::check_running_norms_end_with_their_blueprint(device);
+            blueprints::check_adaptive_clipping_goes_by_seed(device);
             blueprints::check_unfit(device);
             blueprints::check_loading(device);
         }),
