@@ -228,6 +228,11 @@ fn a_linear_seed_learns() {
 }
 
 #[test]
+fn a_tolerance_lets_linear_blueprints_use_tensor_cores() {
+    both(linear::check_tolerance);
+}
+
+#[test]
 fn a_seed_lives_and_the_loss_falls() {
     both(training::check_life);
 }

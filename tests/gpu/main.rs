@@ -230,6 +230,7 @@ fn main() {
             linear_seeds::check_checkpoints::<f16>(device);
             linear_seeds::check_stack(device);
             linear_seeds::check_learning(device);
+            linear_seeds::check_tolerance(device);
         }),
         trial("layer::steps_of_linear_seeds_are_captured", linear_seeds::check_capture),
     ];

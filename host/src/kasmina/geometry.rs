@@ -3,7 +3,7 @@
 use kasmina_types::blend_forward::{BlendGeometry, TMA_BOX, TMA_ELEMENT_BYTES};
 
 /// Threads of a block of every instance; the tile table is checked to agree.
-const BLOCK: u32 = 256;
+pub(crate) const BLOCK: u32 = 256;
 
 /// A strip narrower than this many vectors would read less than 256 bytes of a row at a time.
 const NARROWEST: u32 = 16;

@@ -98,11 +98,16 @@ impl<P: Copy + Send + Sync, Q: Copy + Send + Sync> Pass<P, Q> {
                 (PassKernel::Tma { instance, maps }, cut(resident), resident)
             }
             None => {
-                // The first of those that are equally near: the widest access.
+                // The first that fits: the widest access.
                 let instance = plain
-                    .filter(|instance| chunk_size.is_multiple_of(instance.lanes as usize))
-                    .min_by_key(|instance| options.distance(instance.kernel.bounds().block_threads))
-                    .expect("every dtype has an instance of one lane");
+                    .filter(|instance| options.fits(instance.kernel.bounds().block_threads))
+                    .find(|instance| chunk_size.is_multiple_of(instance.lanes as usize))
+                    .ok_or(Error::Setting {
+                        op: "BlendOptions",
+                        setting: "block_threads",
+                        got: options.block_threads.unwrap_or_default().into(),
+                        expected: "256, the threads of every block of the plain kernels",
+                    })?;
                 let resident = kernels.resident_blocks(instance.kernel)?;
                 let vectors = vectors(instance.lanes);
                 let geometry = geometry::cut(rows, seeds, vectors, instance.rows, resident);
