@@ -77,6 +77,9 @@ fn a_file_of_schema_2_is_read_and_a_layer_goes_on_from_it() {
         (&memory.blueprint_use[..], &memory.retired_ids[..]),
         (&[5, 4, 3, 2, 1][..], &[1, 3][..])
     );
+    // It has one for each blueprint, as `layer_running_norms`; seeds begin without.
+    assert_eq!(memory.running_norms.len(), 5);
+    assert!(memory.running_norms.iter().all(|norm| norm.is_nan()));
     let again = read(checkpoint.to_bytes().unwrap()).unwrap();
     assert_eq!((bits(&again), again.crc32()), (bits(&checkpoint), checkpoint.crc32()));
 
