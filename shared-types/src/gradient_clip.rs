@@ -2,7 +2,7 @@
 //!
 //! The gradients are cut into *units*: unit b is the row of blueprint b, its scale, and the α of every
 //! seed that has blueprint b. So each value is in one unit, and what a blueprint learns is scaled as a
-//! whole, however many seeds share it.
+//! whole, however many seeds share it. The adaptive way goes seed by seed within a unit.
 
 use crate::view::{In, Out};
 
@@ -18,9 +18,9 @@ pub struct ClipFigures {
     pub nonfinite: u32,
     /// Values that clipping changed one by one.
     pub clipped_values: u32,
-    /// Units that were multiplied by less than 1.
+    /// Units, in the adaptive way seeds, that were multiplied by less than 1.
     pub clipped_units: u32,
-    /// Units with a value that is not finite.
+    /// Units with a value that is not finite; in the adaptive way seeds whose norm is not.
     pub nonfinite_units: u32,
 }
 
@@ -57,7 +57,7 @@ pub struct ClipTotals {
     pub nonfinite: u64,
     /// Values that clipping changed one by one.
     pub clipped_values: u64,
-    /// Units that were multiplied by less than 1.
+    /// Units, in the adaptive way seeds, that were multiplied by less than 1.
     pub clipped_units: u64,
 }
 
@@ -103,7 +103,9 @@ pub struct GradientClip {
     pub blueprint_id: In<u16>,
     /// Where each blueprint's weights begin, in elements, `[num_blueprints]`.
     pub blueprint_offset: In<u32>,
-    /// Each unit's running norm, NaN before there is one, `[units]`.
+    /// Norm of what each seed adds to ∂L/∂w, `[num_seeds]`.
+    pub seed_norms: In<f32>,
+    /// Each seed's running norm, NaN before there is one, `[num_seeds]`.
     pub running_norm: Out<f32>,
     /// Scratch: what each unit looked like, `[units]`.
     pub partials: Out<ClipFigures>,
@@ -115,7 +117,7 @@ pub struct GradientClip {
     pub arrivals: Out<u32>,
     /// The largest magnitude, or the largest norm.
     pub limit: f32,
-    /// A unit's largest norm as a multiple of its running norm.
+    /// A seed's largest norm as a multiple of its running norm.
     pub factor: f32,
     /// Share of the running norm that stays.
     pub decay: f32,
@@ -131,8 +133,9 @@ pub struct GradientClip {
     pub _padding: u32,
 }
 
-crate::assert_layout!(GradientClip, size = 192, align = 16, {
+crate::assert_layout!(GradientClip, size = 208, align = 16, {
     grad_weights: 0, grad_scales: 16, grad_alpha: 32, blueprint_id: 48, blueprint_offset: 64,
-    running_norm: 80, partials: 96, figures: 112, totals: 128, arrivals: 144, limit: 160,
-    factor: 164, decay: 168, units: 172, num_seeds: 176, num_blueprints: 180, chunk_size: 184,
+    seed_norms: 80, running_norm: 96, partials: 112, figures: 128, totals: 144, arrivals: 160,
+    limit: 176, factor: 180, decay: 184, units: 188, num_seeds: 192, num_blueprints: 196,
+    chunk_size: 200,
 });

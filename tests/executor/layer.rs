@@ -100,6 +100,11 @@ fn running_norms_end_with_their_blueprint() {
 }
 
 #[test]
+fn adaptive_clipping_goes_by_seed() {
+    both(blueprints::check_adaptive_clipping_goes_by_seed);
+}
+
+#[test]
 fn a_blueprint_is_replaced_under_its_id() {
     both(|device| blueprints::check_replacement_in_flight(device, InFlight::SMALL));
     both(|device| blueprints::check_eviction_in_flight(device, InFlight::SMALL));
@@ -220,6 +225,11 @@ fn stacks_recompute_linear_seeds() {
 #[test]
 fn a_linear_seed_learns() {
     both(linear::check_learning);
+}
+
+#[test]
+fn a_tolerance_lets_linear_blueprints_use_tensor_cores() {
+    both(linear::check_tolerance);
 }
 
 #[test]

@@ -176,6 +176,7 @@ fn main() {
             blueprints::check_eviction_order(device);
             blueprints::check_gradients_end_with_their_blueprint(device);
             blueprints::check_running_norms_end_with_their_blueprint(device);
+            blueprints::check_adaptive_clipping_goes_by_seed(device);
             blueprints::check_unfit(device);
             blueprints::check_loading(device);
         }),
@@ -229,6 +230,7 @@ fn main() {
             linear_seeds::check_checkpoints::<f16>(device);
             linear_seeds::check_stack(device);
             linear_seeds::check_learning(device);
+            linear_seeds::check_tolerance(device);
         }),
         trial("layer::steps_of_linear_seeds_are_captured", linear_seeds::check_capture),
     ];

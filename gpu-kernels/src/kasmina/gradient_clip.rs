@@ -1,13 +1,20 @@
-//! Clips the gradients of a layer's parameters: by value, by the norm of all, or unit by unit.
+//! Clips the gradients of a layer's parameters: by value, by the norm of all, or seed by seed.
 //!
 //! # Math
 //! By value: g ← min(max(g, −limit), limit). By norm, N = √Σ g² over all parameters: g ← g·min(1, limit/N).
-//! Adaptive, n = √Σ g² over a unit and r its running norm before: g ← g·min(1, factor·r/n), then
-//! r ← decay·r + (1 − decay)·n, with the n from before clipping; the first n is the first r and clips
-//! nothing, and a unit whose gradients are all 0 (frozen, or of no active seed) leaves r alone. A unit is
-//! a blueprint's weights and scale and the α of its seeds. Values that are not finite are counted and never
-//! changed, and spread to nothing: by norm, one of them leaves all gradients as they are, and in an
-//! adaptive unit that unit and its r. Sums, norms and products are in f64.
+//!
+//! Adaptive, for each seed, with m the norm of what it adds to ∂w, n = √(m² + (∂α)²) and r its running norm
+//! before: c = min(1, factor·r/n), ∂α ← c·∂α, then r ← decay·r + (1 − decay)·n, with the n from before
+//! clipping; the first n is the first r and clips nothing, and a seed with n = 0 (frozen, or not active) leaves
+//! r alone. ∂w and ∂s of a blueprint are sums over the seeds that share it, and are multiplied by Σ c·m / Σ m
+//! over these: c where the blueprint has one seed, and by the triangle inequality ‖∂w‖ ≤ Σ c·m in any case,
+//! as if each seed's part had been clipped before they were added. No seed's own part of ∂s is known, so n is
+//! without it.
+//!
+//! Values that are not finite are counted and never changed, and spread to nothing: by norm, one of them
+//! leaves all gradients as they are; adaptively, a seed whose n is not finite, its r, and the ∂w and ∂s of a
+//! blueprint that has such a seed or value. Sums, norms and products are in f64. A *unit* is a blueprint's
+//! weights and scale and the α of its seeds.
 //!
 //! # Layout
 //! | buffer | shape | type | access |
@@ -15,7 +22,8 @@
 //! | `grad_weights` | by offset, `chunk_size` each | f32 | in and out |
 //! | `grad_scales`, `grad_alpha` | `[num_blueprints]`, `[num_seeds]` | f32 | in and out |
 //! | `blueprint_id`, `blueprint_offset` | `[num_seeds]`, `[num_blueprints]` | u16, u32 | in |
-//! | `running_norm` | `[units]` | f32 | in and out, adaptive only |
+//! | `seed_norms` | `[num_seeds]` | f32 | in, adaptive only |
+//! | `running_norm` | `[num_seeds]` | f32 | in and out, adaptive only |
 //! | `figures` | `[1]` of 32 bytes | record | out |
 //! | `totals` | `[1]` of 32 bytes | record | in and out |
 //! | `partials` | `[units]` of 32 bytes | record | scratch |
@@ -48,6 +56,7 @@ use kasmina_types::{ClipFigures, ClipTotals, GradientClip, Out};
 const BLOCK: usize = 256;
 const WARPS: usize = BLOCK / warp::WARP_SIZE as usize;
 const RECORD_WORDS: usize = size_of::<ClipFigures>() / 4;
+const NORMS_WORDS: usize = size_of::<[f64; 2]>() / 4;
 /// Values of a row that a thread has in flight.
 const IN_FLIGHT: usize = 4;
 
@@ -82,7 +91,7 @@ pub unsafe fn gradient_clip_value_f32(p: GradientClip) {
         unsafe { visit::<true>(&p, unit, clip) };
         let total = block_fold::<_, WARPS, _>(own, &scratch, merge);
         // SAFETY: one thread of one block writes the unit's place.
-        unsafe { leave(&p, unit, total) };
+        unsafe { leave(&p, unit, total.map(of_unit)) };
         // Warp 0 has read the scratch before the next unit's fold writes it.
         thread::sync_threads();
         unit += thread::grid_dim_x() as usize;
@@ -104,7 +113,7 @@ pub unsafe fn gradient_clip_norm_f32(p: GradientClip) {
         let own = unsafe { look(&p, unit) };
         let total = block_fold::<_, WARPS, _>(own, &scratch, merge);
         // SAFETY: one thread of one block writes the unit's place.
-        unsafe { leave(&p, unit, total) };
+        unsafe { leave(&p, unit, total.map(of_unit)) };
         // Warp 0 has read the scratch before the next unit's fold writes it.
         thread::sync_threads();
         unit += thread::grid_dim_x() as usize;
@@ -140,35 +149,55 @@ pub unsafe fn gradient_clip_scale_f32(p: GradientClip) {
     }
 }
 
-/// Clips each unit to a multiple of its running norm.
+/// Clips each seed to a multiple of its running norm.
 ///
 /// # Safety
 /// As [`gradient_clip_value_f32`].
 #[kernel(block = 256)]
 pub unsafe fn gradient_clip_adaptive_f32(p: GradientClip) {
     let scratch = shared_array![u32; WARPS * RECORD_WORDS];
+    let norms_smem = shared_array![u32; WARPS * NORMS_WORDS];
     let coefficient_smem = shared_array![f64; 1];
     let mut unit = thread::block_idx_x() as usize;
     while unit < p.units as usize {
-        // SAFETY: the entry's contract.
-        let own = unsafe { look(&p, unit) };
+        let mut own = ClipFigures::EMPTY;
+        let mut norms = [0.0; 2];
+        // SAFETY: the entry's contract; a seed's running norm is of its unit, which this block has alone.
+        unsafe {
+            visit_shared::<false>(&p, unit, |g| {
+                own = absorb(own, g);
+                g
+            });
+            visit_alpha::<true>(&p, unit, |seed, g| {
+                own = absorb(own, g);
+                let (coefficient, added) = adapt(&p, seed, g);
+                own.nonfinite_units += u32::from(!added.is_finite());
+                own.clipped_units += u32::from(coefficient < 1.0);
+                if coefficient < own.coefficient {
+                    own.coefficient = coefficient;
+                }
+                norms = add([coefficient * added, added], norms);
+                if coefficient < 1.0 { scaled(g, coefficient) } else { g }
+            });
+        }
         let total = block_fold::<_, WARPS, _>(own, &scratch, merge);
-        if let (Some(mut total), 0) = (total, thread::thread_idx_x()) {
+        let norms = block_fold::<_, WARPS, _>(norms, &norms_smem, add);
+        if let (Some(total), Some([held, all]), 0) = (total, norms, thread::thread_idx_x()) {
             // SAFETY: one thread of one block has the unit's places.
             unsafe {
-                total.coefficient = adapt(&p, unit, &total);
-                total.clipped_units = u32::from(total.coefficient < 1.0);
-                coefficient_smem.write(0, total.coefficient);
+                // `all` is not finite where a seed's norm is not.
+                let clips = total.nonfinite == 0 && all.is_finite() && held < all;
+                coefficient_smem.write(0, if clips { held / all } else { 1.0 });
                 leave(&p, unit, Some(total));
             }
         }
-        // Orders the coefficient before all threads, and warp 0's fold before the next unit's.
+        // Orders the coefficient before all threads, and warp 0's folds before the next unit's.
         thread::sync_threads();
         // SAFETY: thread 0 wrote it before the barrier.
         let coefficient = unsafe { coefficient_smem.read(0) };
         if coefficient < 1.0 {
             // SAFETY: the entry's contract; a unit's values are this block's alone.
-            unsafe { visit::<true>(&p, unit, |g| scaled(g, coefficient)) };
+            unsafe { visit_shared::<true>(&p, unit, |g| scaled(g, coefficient)) };
         }
         // All have read the coefficient before the next unit's is written.
         thread::sync_threads();
@@ -178,18 +207,24 @@ pub unsafe fn gradient_clip_adaptive_f32(p: GradientClip) {
     unsafe { finish(&p, &scratch, |total| total) };
 }
 
-/// What a unit is multiplied by; its running norm moves on.
+/// What a seed's α, whose gradient is `alpha`, is multiplied by, and the norm of what the seed adds to ∂w,
+/// infinite where the seed's norm is not finite; its running norm moves on.
 ///
 /// # Safety
-/// `unit < units`, and its running norm is this thread's alone.
+/// `seed < num_seeds`, and its running norm is this thread's alone.
 #[inline(always)]
-unsafe fn adapt(p: &GradientClip, unit: usize, total: &ClipFigures) -> f64 {
-    if total.nonfinite > 0 || total.square_sum == 0.0 {
-        return 1.0;
-    }
-    let norm = math::sqrt_f64(total.square_sum);
+unsafe fn adapt(p: &GradientClip, seed: usize, alpha: f32) -> (f64, f64) {
     // SAFETY: the caller's contract.
-    let running = f64::from(unsafe { p.running_norm.load(unit) });
+    let (added, running) = unsafe { (p.seed_norms.load(seed), p.running_norm.load(seed)) };
+    let (added, alpha, running) = (f64::from(added), f64::from(alpha), f64::from(running));
+    // Of two f32: no square leaves f64's range.
+    let norm = math::sqrt_f64(math::fma_f64(added, added, alpha * alpha));
+    if !norm.is_finite() {
+        return (1.0, f64::INFINITY);
+    }
+    if norm == 0.0 {
+        return (1.0, 0.0);
+    }
     // Neither NaN nor 0, which a norm too small for f32 would leave.
     let known = running > 0.0;
     let (mut next, mut coefficient) = (norm, 1.0);
@@ -202,8 +237,13 @@ unsafe fn adapt(p: &GradientClip, unit: usize, total: &ClipFigures) -> f64 {
     }
     let largest = f64::from(f32::MAX);
     // SAFETY: the caller's contract.
-    unsafe { p.running_norm.store(unit, if next < largest { next as f32 } else { f32::MAX }) };
-    coefficient
+    unsafe { p.running_norm.store(seed, if next < largest { next as f32 } else { f32::MAX }) };
+    (coefficient, added)
+}
+
+#[inline(always)]
+fn add(a: [f64; 2], b: [f64; 2]) -> [f64; 2] {
+    [a[0] + b[0], a[1] + b[1]]
 }
 
 #[inline(always)]
@@ -234,6 +274,23 @@ unsafe fn look(p: &GradientClip, unit: usize) -> ClipFigures {
 /// The entry's contract; `unit < units`; with `STORE` no other block has the unit.
 #[inline(always)]
 unsafe fn visit<const STORE: bool>(
+    p: &GradientClip,
+    unit: usize,
+    mut change: impl FnMut(f32) -> f32,
+) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        visit_shared::<STORE>(p, unit, &mut change);
+        visit_alpha::<STORE>(p, unit, |_, g| change(g));
+    }
+}
+
+/// As [`visit`], of the weights and the scale.
+///
+/// # Safety
+/// As [`visit`].
+#[inline(always)]
+unsafe fn visit_shared<const STORE: bool>(
     p: &GradientClip,
     unit: usize,
     mut change: impl FnMut(f32) -> f32,
@@ -276,12 +333,24 @@ unsafe fn visit<const STORE: bool>(
             }
         }
     }
-    let mut seed = t;
+}
+
+/// As [`visit`], of the α of the unit's seeds, each with its seed.
+///
+/// # Safety
+/// As [`visit`].
+#[inline(always)]
+unsafe fn visit_alpha<const STORE: bool>(
+    p: &GradientClip,
+    unit: usize,
+    mut change: impl FnMut(usize, f32) -> f32,
+) {
+    let mut seed = thread::thread_idx_x() as usize;
     while seed < p.num_seeds as usize {
         // SAFETY: `seed < num_seeds`, and a seed's α is of one unit.
         unsafe {
             if usize::from(p.blueprint_id.load(seed)) == unit {
-                let changed = change(p.grad_alpha.load(seed));
+                let changed = change(seed, p.grad_alpha.load(seed));
                 if STORE {
                     p.grad_alpha.store(seed, changed);
                 }
@@ -316,14 +385,19 @@ fn merge(a: ClipFigures, b: ClipFigures) -> ClipFigures {
     }
 }
 
+/// A unit's figures where units are what is clipped.
+#[inline(always)]
+fn of_unit(total: ClipFigures) -> ClipFigures {
+    ClipFigures { nonfinite_units: u32::from(total.nonfinite > 0), ..total }
+}
+
 /// Leaves a unit's figures, in the thread that has them as the block's first.
 ///
 /// # Safety
 /// `unit < units`, and no other block leaves it.
 #[inline(always)]
 unsafe fn leave(p: &GradientClip, unit: usize, total: Option<ClipFigures>) {
-    if let (Some(mut total), 0) = (total, thread::thread_idx_x()) {
-        total.nonfinite_units = u32::from(total.nonfinite > 0);
+    if let (Some(total), 0) = (total, thread::thread_idx_x()) {
         // SAFETY: the caller's contract; a record is `RECORD_WORDS` words.
         unsafe { store_words(&p.partials.cast(), unit * RECORD_WORDS, total) };
     }

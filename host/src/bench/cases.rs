@@ -341,8 +341,12 @@ fn gpu_variants(gpu: &Gpu) -> Vec<Case> {
     cases.extend([F16, Bf16].map(|dtype| backward([4096, 1000, 64], dtype, State::Third)));
     cases.push(backward([512, 1000, 64], Bf16, State::Third));
     cases.push(backward([4096, 1000, 64], F32, State::Mixed));
+    cases.extend(CONVOLUTIONS.map(|shape| backward(shape, F32, State::Conv)));
     cases
 }
+
+/// Where what a halo costs is looked at, by each variant of the backward pass.
+const CONVOLUTIONS: [[usize; 3]; 2] = [[256, 1000, 64], [4096, 1000, 64]];
 
 /// Where one variant of the backward pass overtakes the other.
 const BACKWARD_SMALLER: [[usize; 3]; 4] =
@@ -370,6 +374,7 @@ fn gpu_backward() -> Vec<Case> {
     ] {
         cases.push(Case::backward(shape, dtype, state, Backward));
     }
+    cases.extend(CONVOLUTIONS.map(|shape| Case::backward(shape, F32, State::Conv, Backward)));
     cases.push(Case::backward([32, 1000, 64], F32, Third, Passes::Layer));
     cases
 }
@@ -525,7 +530,9 @@ fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
     for dtype in [F32, F16, Bf16] {
         cases.push(Case::backward(layer, dtype, State::Third, Passes::Backward));
     }
-    cases.push(Case::backward(layer, F32, State::Mixed, Passes::Backward));
+    for state in [State::Mixed, State::Conv] {
+        cases.push(Case::backward(layer, F32, state, Passes::Backward));
+    }
     let third = |passes| Case::backward(layer, F32, State::Third, passes);
     cases.extend([Passes::Both, Passes::Layer].map(third));
     for op in ReduceOp::ALL {

@@ -28,6 +28,8 @@ pub(super) enum State {
     /// A third of the seeds grafting, RESIDUAL_BLOCK, ATTENTION_HEAD and MLP_EXPANSION in turn, three
     /// blueprints of each, random α, as the peers that differentiate. The others are the identity.
     Third,
+    /// Every seed active with a CONV_FILTER, five blueprints, random α: every column needs its neighbours.
+    Conv,
 }
 
 impl State {
@@ -36,15 +38,17 @@ impl State {
             Self::V1 => "v1",
             Self::Mixed => "mixed",
             Self::Third => "third",
+            Self::Conv => "conv",
         }
     }
 
     pub(super) fn states(self, seeds: usize, chunk_size: usize) -> SeedStates {
-        use BlueprintType::{AttentionHead, MlpExpansion, ResidualBlock, Scale};
+        use BlueprintType::{AttentionHead, ConvFilter, MlpExpansion, ResidualBlock, Scale};
         // Blueprint 0 is none; its type is not read.
         let types: Vec<BlueprintType> = match self {
             Self::V1 => [&[Scale; 5][..], &[ResidualBlock; 3]].concat(),
             Self::Mixed => [&[Scale][..], &BlueprintType::ALL].concat(),
+            Self::Conv => [&[Scale][..], &[ConvFilter; 5]].concat(),
             Self::Third => {
                 let types = [ResidualBlock, AttentionHead, MlpExpansion];
                 [&[Scale][..], &types.repeat(3)].concat()
@@ -65,7 +69,7 @@ impl State {
                     if grafts { SeedLifecycle::Grafting } else { SeedLifecycle::Dormant };
                 (lifecycle as u8, id as u16, alpha)
             }
-            Self::Mixed => {
+            Self::Mixed | Self::Conv => {
                 (SeedLifecycle::FineTuning as u8, 1 + (seed % 5) as u16, random_alpha(seed))
             }
             Self::Third => {

@@ -236,18 +236,20 @@ struct Gradients {
     weights: Buffer<f32>,
     scales: Buffer<f32>,
     alpha: Buffer<f32>,
+    seed_norms: Buffer<f32>,
 }
 
 impl Gradients {
     fn targets(&mut self) -> ClipTargets<'_> {
-        let Self { weights, scales, alpha } = self;
-        ClipTargets { weights, scales, alpha }
+        let Self { weights, scales, alpha, seed_norms } = self;
+        ClipTargets { weights, scales, alpha, seed_norms }
     }
 
     fn write(&mut self, values: &[Vec<f32>; 3]) -> Result<(), Error> {
         self.weights.copy_from_slice(&values[0])?;
         self.scales.copy_from_slice(&values[1])?;
-        self.alpha.copy_from_slice(&values[2])
+        self.alpha.copy_from_slice(&values[2])?;
+        self.seed_norms.copy_from_slice(&seed_norms(&values[0], self.seed_norms.len()))
     }
 
     fn read(&self) -> Result<Vec<f64>, Error> {
@@ -275,9 +277,10 @@ fn clip(device: &Device, shape: [usize; 2], kind: Kind) -> Result<Prepared, Benc
         weights: Buffer::zeroed(device, weights)?,
         scales: Buffer::zeroed(device, blueprints)?,
         alpha: Buffer::zeroed(device, seeds)?,
+        seed_norms: Buffer::zeroed(device, seeds)?,
     };
-    // Two steps, the second one larger: the first gives units their running norms.
-    let mut running = vec![None; blueprints];
+    // Two steps, the second one larger: the first gives seeds their running norms.
+    let mut running = vec![None; seeds];
     let offsets: Vec<u32> = (0..blueprints).map(|id| (id * chunk) as u32).collect();
     let mut error: f64 = 0.0;
     for step in [1.0, 3.0_f32] {
@@ -296,6 +299,7 @@ fn clip(device: &Device, shape: [usize; 2], kind: Kind) -> Result<Prepared, Benc
                 alpha: &mut alpha,
                 blueprint_id: &states.blueprint_id,
                 blueprint_offset: &offsets,
+                seed_norms: &wide(&seed_norms(&values[0], seeds)),
                 chunk_size: chunk,
             },
             &mut running,
@@ -317,6 +321,13 @@ fn clip(device: &Device, shape: [usize; 2], kind: Kind) -> Result<Prepared, Benc
         within("a steady step's clipping", &[clips], &[1.0], exact)?;
     }
     Ok(ready(move |_| plan.run(&state, gradients.targets()), error))
+}
+
+/// The norm of what each seed adds to ∂w, where seed s alone has blueprint s + 1.
+fn seed_norms(weights: &[f32], seeds: usize) -> Vec<f32> {
+    let chunk = weights.len() / (seeds + 1);
+    let norm = |row: &[f32]| row.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt() as f32;
+    weights.chunks_exact(chunk).skip(1).map(norm).collect()
 }
 
 /// Gradients that each clipping by their norm scales down, and leaves as they are: the norm is above the limit by

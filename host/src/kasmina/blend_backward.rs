@@ -33,7 +33,7 @@ const TMA_PAYS_FROM_BY_SEED: usize = 128_000_000;
 /// The instance of which a block takes a seed.
 fn by_seed<T: Element>() -> BySeed<kasmina_types::BlendBackward> {
     let instance = instances::blend_backward_seed(T::DTYPE);
-    BySeed { instance, batches: Batches::All }
+    BySeed { instance, batches: Batches::Filling }
 }
 
 /// The backward pass of a layer of one shape and element type on one device: from the gradient at the output
@@ -94,7 +94,7 @@ impl<T: LayerElement> BlendBackward<T> {
             _ => None,
         };
         let asked = tuning.as_ref().map_or(options.variant, |tuning| tuning.chosen);
-        let variant = choose_variant::<T>(device, shape, asked)?;
+        let variant = choose_variant::<T>(device, shape, asked, &options)?;
         let plan = match KernelDevice::of(device) {
             Some(kernels) => Some(Plan::new::<T>(device, kernels, shape, variant, &options)?),
             None => None,
@@ -136,7 +136,8 @@ impl<T: LayerElement> BlendBackward<T> {
         chunk_size: usize,
         variant: Variant,
     ) -> bool {
-        choose_variant::<T>(device, [1, num_seeds, chunk_size], variant).is_ok()
+        choose_variant::<T>(device, [1, num_seeds, chunk_size], variant, &BlendOptions::default())
+            .is_ok()
     }
 
     /// Computes `grad_input` and `gradients` from the forward pass' `input` and the gradient at its output,
@@ -261,6 +262,7 @@ fn choose_variant<T: Element>(
     device: &Device,
     shape: [usize; 3],
     asked: Variant,
+    options: &BlendOptions,
 ) -> Result<Variant, Error> {
     let [batch, num_seeds, chunk_size] = shape;
     if asked == Variant::TmaBulkStores {
@@ -271,7 +273,7 @@ fn choose_variant<T: Element>(
     let kernels = KernelDevice::of(device);
     let chunk_bytes = chunk_size * size_of::<T>();
     let takes_seeds = match kernels {
-        Some(kernels) => by_seed::<T>().geometry(kernels, shape)?.is_some(),
+        Some(kernels) => by_seed::<T>().geometry(kernels, shape, options)?.is_some(),
         None => false,
     };
     let tma_pays_from = match (takes_seeds, size_of::<T>()) {

@@ -3,10 +3,10 @@
 use kasmina_types::blend_forward::{BlendGeometry, TMA_BOX, TMA_ELEMENT_BYTES};
 
 /// Threads of a block of every instance; the tile table is checked to agree.
-const BLOCK: u32 = 256;
+pub(crate) const BLOCK: u32 = 256;
 
 /// Threads of a block that has a seed to itself; the tile table is checked to agree.
-const SEED_BLOCK: u32 = 128;
+pub(crate) const SEED_BLOCK: u32 = 128;
 
 /// Groups of rows a thread up to which a block has a seed to itself: measured at 32 to 4096 rows of 1000 seeds of 64
 /// columns.
@@ -130,7 +130,9 @@ pub(crate) enum Batches {
     /// Short ones.
     Short,
     /// Long ones too, where the seeds fill the device.
-    All,
+    Filling,
+    /// Whatever the seeds fill.
+    Any,
 }
 
 /// A block for each seed; `None` for batches that are not among those, for chunks that are no power of two of vectors or
@@ -149,7 +151,11 @@ pub(crate) fn cut_by_seed(
     let fits = chunk_vectors.is_power_of_two()
         && chunk_vectors <= 32
         && num_seeds < MOST_SEEDS
-        && (groups <= FEW_GROUPS || batches == Batches::All && full)
+        && match batches {
+            Batches::Short => groups <= FEW_GROUPS,
+            Batches::Filling => groups <= FEW_GROUPS || full,
+            Batches::Any => true,
+        }
         && padded * u64::from(num_seeds) * u64::from(chunk_vectors * lanes) <= u64::from(u32::MAX);
     fits.then(|| BlendGeometry {
         chunk_vectors,
@@ -347,7 +353,7 @@ mod tests {
         assert_eq!(cut([32, 1000, 16], Batches::Short).unwrap().seed_stride, 619);
         // A chunk of no power of two of vectors, one wider than a warp, too many seeds, too many elements.
         for shape in [[32, 10, 15], [1, 10, 64], [32, 1 << 16, 1], [70_000, 1000, 16]] {
-            assert_eq!(cut(shape, Batches::All), None, "{shape:?}");
+            assert_eq!(cut(shape, Batches::Filling), None, "{shape:?}");
         }
     }
 
@@ -356,10 +362,11 @@ mod tests {
         let cut = |batch, num_seeds, batches| {
             cut_by_seed([batch, num_seeds, 16], (4, 4), 1056, batches).is_some()
         };
-        assert!(cut(128, 10, Batches::Short) && cut(128, 10, Batches::All));
-        assert!(!cut(129, 1000, Batches::Short) && !cut(129, 10, Batches::All));
-        assert!(cut(129, 1000, Batches::All) && cut(4096, 1000, Batches::All));
-        assert!(!cut(4096, 1200, Batches::All) && cut(4096, 10_000, Batches::All));
+        assert!(cut(128, 10, Batches::Short) && cut(128, 10, Batches::Filling));
+        assert!(!cut(129, 1000, Batches::Short) && !cut(129, 10, Batches::Filling));
+        assert!(cut(129, 1000, Batches::Filling) && cut(4096, 1000, Batches::Filling));
+        assert!(!cut(4096, 1200, Batches::Filling) && cut(4096, 10_000, Batches::Filling));
+        assert!(cut(4096, 10, Batches::Any));
     }
 
     #[track_caller]

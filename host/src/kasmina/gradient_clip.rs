@@ -27,10 +27,15 @@ pub enum ClipMode {
     /// is not finite leaves all gradients as they are: [`ClipReport::nonfinite`] says so, and the step is
     /// better left out.
     GlobalNorm(f32),
-    /// Each unit by a factor of its own, so that its norm is no more than `factor` times its running norm
-    /// r from before; then r becomes `decay`·r + (1 − `decay`)·norm, with the norm from before clipping,
-    /// so that a lasting rise is followed. The first norm of a unit is its first r, and clips nothing. A
-    /// unit with a value that is not finite, or with zeros alone, is left as it is, and its r too.
+    /// Each seed by a factor c of its own, so that its norm n is no more than `factor` times its running norm
+    /// r from before; then r becomes `decay`·r + (1 − `decay`)·n, with the n from before clipping, so that a
+    /// lasting rise is followed. n² is (∂L/∂α)² and the square of the norm of what the seed adds to ∂L/∂w; the
+    /// first n of a seed is its first r, and clips nothing; where n is 0, r stays.
+    ///
+    /// ∂L/∂α is multiplied by c. ∂L/∂w and ∂L/∂s are a blueprint's, summed over the seeds that share it: they
+    /// are multiplied by the mean of its seeds' c, weighed with the norms of what each adds to ∂L/∂w; that is c
+    /// where it has one seed. So ‖∂L/∂w‖ is bounded as if each seed's part had been clipped before the sum. A
+    /// seed whose n is not finite is left as it is, and its r, and what its blueprint's seeds share.
     Adaptive {
         /// The largest norm as a multiple of the running norm, above 0.
         factor: f32,
@@ -48,6 +53,8 @@ pub struct ClipTargets<'a> {
     pub scales: &'a mut Buffer<f32>,
     /// ∂L/∂α, `[num_seeds]`.
     pub alpha: &'a mut Buffer<f32>,
+    /// Norm of what each seed adds to ∂L/∂w, `[num_seeds]`, which only [`ClipMode::Adaptive`] reads.
+    pub seed_norms: &'a Buffer<f32>,
 }
 
 /// What the last run found and did.
@@ -55,23 +62,23 @@ pub struct ClipTargets<'a> {
 pub struct ClipReport {
     /// √Σ g² over all finite values, before clipping.
     pub norm: f64,
-    /// What the gradients were multiplied by; of several units the smallest. 1 where nothing was scaled.
+    /// What the gradients were multiplied by; of several factors the smallest. 1 where nothing was scaled.
     pub coefficient: f64,
     /// Values that clipping by value changed.
     pub clipped_values: u32,
-    /// Units that were scaled down; by the norm of all it is all units or none.
+    /// Units that were scaled down; by the norm of all it is all units or none. In the adaptive way seeds.
     pub clipped_units: u32,
     /// Values that are NaN or infinite.
     pub nonfinite: u32,
-    /// Units with such a value.
+    /// Units with such a value. In the adaptive way seeds whose norm is not finite.
     pub nonfinite_units: u32,
 }
 
 /// Clips the gradients of a layer's parameters.
 ///
 /// They are cut into *units*: unit b is the weights and the scale of blueprint b, and the α of every seed
-/// that has it; so seeds that share a blueprint are clipped together with what they share. Unit 0, of
-/// blueprint 0, 'none', has the α of the seeds without one.
+/// that has it. Unit 0, of blueprint 0, 'none', has the α of the seeds without one. The adaptive way goes
+/// seed by seed.
 ///
 /// [`Self::run`] allocates nothing on a device that runs kernels; [`Self::report`] reads what it left.
 #[derive(Debug)]
@@ -126,7 +133,7 @@ impl GradientClip {
             chunk_size,
             mode,
             grid,
-            running_norm: Buffer::from_slice(device, &vec![f32::NAN; units])?,
+            running_norm: Buffer::from_slice(device, &vec![f32::NAN; num_seeds])?,
             partials: Buffer::zeroed(device, units)?,
             figures: Buffer::from_slice(device, &[ClipFigures::EMPTY])?,
             totals: Buffer::zeroed(device, 1)?,
@@ -149,11 +156,12 @@ impl GradientClip {
         check_length(OP, "blueprints", self.num_blueprints, state.num_blueprints())?;
         check_length(OP, "chunk_size", self.chunk_size, state.chunk_size())?;
         state.alpha.check_device(OP, "state", &self.device)?;
-        let ClipTargets { weights, scales, alpha } = &gradients;
+        let ClipTargets { weights, scales, alpha, seed_norms } = &gradients;
         for (name, expected, buffer) in [
             ("grad_weights", state.weights.len(), &**weights),
             ("grad_scales", self.num_blueprints, &**scales),
             ("grad_alpha", self.num_seeds, &**alpha),
+            ("gradient_norm", self.num_seeds, *seed_norms),
         ] {
             check_length(OP, name, expected, buffer.len())?;
             buffer.check_device(OP, name, &self.device)?;
@@ -223,7 +231,7 @@ impl GradientClip {
         Ok(self.totals.to_vec()?[0])
     }
 
-    /// Each unit's running norm, NaN before there is one, once everything queued before is done.
+    /// Each seed's running norm, NaN before there is one, once everything queued before is done.
     ///
     /// # Errors
     /// What the queued work ran into, or a failed call.
@@ -231,26 +239,26 @@ impl GradientClip {
         self.running_norm.to_vec()
     }
 
-    /// Puts running norms in the place of the units', for example those of a checkpoint; the totals stay.
+    /// Puts running norms in the place of the seeds', for example those of a checkpoint; the totals stay.
     ///
     /// # Errors
-    /// Another number of units, which changes nothing, or a failed call.
+    /// Another number of seeds, which changes nothing, or a failed call.
     pub fn set_running_norms(&mut self, norms: &[f32]) -> Result<(), Error> {
         check_length(OP, "running_norms", self.running_norm.len(), norms.len())?;
         self.running_norm.copy_from_slice(norms)
     }
 
-    /// Forgets the running norm of one unit, as after its blueprint was replaced; the totals stay. It is
+    /// Forgets the running norm of one seed, as after it got another blueprint; the totals stay. It is
     /// queued, and nothing crosses from the host.
     ///
     /// # Errors
-    /// A unit that there is none of, or a failed call.
-    pub fn reset_unit(&mut self, unit: u16) -> Result<(), Error> {
+    /// No such seed, or a failed call.
+    pub fn reset_seed(&mut self, seed: usize) -> Result<(), Error> {
         // Bytes of ones are a NaN.
-        self.running_norm.fill_range_bytes(usize::from(unit), 1, 0xff)
+        self.running_norm.fill_range_bytes(seed, 1, 0xff)
     }
 
-    /// Forgets the running norms of all units; the totals stay.
+    /// Forgets the running norms of all seeds; the totals stay.
     ///
     /// # Errors
     /// A failed call.
@@ -289,6 +297,7 @@ impl GradientClip {
                 alpha: &mut alpha,
                 blueprint_id: &state.blueprint_id.to_vec()?,
                 blueprint_offset: &state.blueprint_offset.to_vec()?,
+                seed_norms: &wide(gradients.seed_norms)?,
                 chunk_size: self.chunk_size,
             },
             &mut running,
@@ -325,7 +334,8 @@ impl GradientClip {
 impl ClipTargets<'_> {
     /// The same gradients, for a shorter while.
     pub(crate) fn reborrow(&mut self) -> ClipTargets<'_> {
-        ClipTargets { weights: self.weights, scales: self.scales, alpha: self.alpha }
+        let Self { weights, scales, alpha, seed_norms } = self;
+        ClipTargets { weights, scales, alpha, seed_norms }
     }
 }
 

@@ -34,7 +34,7 @@ pub use layer::{
     ArrayDifference, Blueprint, Checkpointing, ComparedKernel, ConfigError, EpochOutcome,
     EpochReport, EpochTable, EpochTableError, Figure, GradientClipping, GradientComparison,
     KasminaLayer, KasminaLayerBuilder, KernelChoice, KernelComparison, LayerConfig, LayerError,
-    LayerReport, LayerStack, LoadedBlueprint, ParameterAddresses, PerformanceReport,
+    LayerReport, LayerStack, LinearProduct, LoadedBlueprint, ParameterAddresses, PerformanceReport,
     RegistryStatistics, SeedEpoch, SeedProgress, SeedReport, StabilityMode, TelemetryDifference,
     TelemetryRecord, TelemetryReduction, Transition, TransitionRules, in_rollout,
 };

@@ -15,8 +15,9 @@ pub struct BlendOptions {
     /// Whether the grid has no more blocks than the device holds at once, which then take tile after tile;
     /// otherwise it has a block for each tile. The results are the same bits.
     pub persistent: bool,
-    /// Threads of a block that are preferred: of the instances of [`Variant::Plain`] that fit the chunk, one
-    /// that is nearest is taken, of several the widest. All have 256 in this version.
+    /// Threads of a block of [`Variant::Plain`]; none for what is fastest. 256 are the kernels of which a block takes a
+    /// strip of some seeds, 128 those of which it takes one seed, where chunks are a power of two of vectors of four
+    /// elements, at most 32; what no kernel has is [`Error::Setting`]. The other variants, and the CPU, do not look at it.
     pub block_threads: Option<u32>,
     /// Which kernels compute it.
     pub variant: Variant,
@@ -79,9 +80,19 @@ impl BlendOptions {
         tiles.min(u64::from(most)) as u32
     }
 
-    /// How far a block is from the one that is preferred.
-    pub(crate) fn distance(&self, block_threads: u32) -> u32 {
-        self.block_threads.map_or(0, |preferred| preferred.abs_diff(block_threads))
+    /// That no kernel has the block that is asked for.
+    pub(crate) fn block_size_error(&self) -> Error {
+        Error::Setting {
+            op: "BlendOptions",
+            setting: "block_threads",
+            got: self.block_threads.unwrap_or_default().into(),
+            expected: "256, or 128 where a chunk is 4, 8, 16, 32, 64 or 128 columns",
+        }
+    }
+
+    /// Whether a block of so many threads may be taken.
+    pub(crate) fn fits(&self, block_threads: u32) -> bool {
+        self.block_threads.is_none_or(|asked| asked == block_threads)
     }
 }
 

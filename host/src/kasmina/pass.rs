@@ -62,20 +62,24 @@ pub(crate) struct BySeed<P: 'static> {
 }
 
 impl<P: Copy + Send + Sync> BySeed<P> {
-    /// How it cuts `[batch, num_seeds, chunk_size]`, where it takes that.
+    /// How it cuts `[batch, num_seeds, chunk_size]`, where it takes that: where it is faster, or its block is asked for.
     pub(crate) fn geometry(
         &self,
         kernels: KernelDevice<'_>,
         [batch, num_seeds, chunk_size]: [usize; 3],
+        options: &BlendOptions,
     ) -> Result<Option<BlendGeometry>, Error> {
         let Self { instance, batches } = self;
         let (lanes, rows) = (instance.lanes, instance.rows);
-        if !chunk_size.is_multiple_of(lanes as usize) {
+        if !chunk_size.is_multiple_of(lanes as usize)
+            || !options.fits(instance.kernel.bounds().block_threads)
+        {
             return Ok(None);
         }
+        let batches = if options.block_threads.is_some() { Batches::Any } else { *batches };
         let shape = [batch as u32, num_seeds as u32, chunk_size as u32 / lanes];
         let resident = kernels.resident_blocks(instance.kernel)?;
-        Ok(geometry::cut_by_seed(shape, (lanes, rows), resident, *batches))
+        Ok(geometry::cut_by_seed(shape, (lanes, rows), resident, batches))
     }
 }
 
@@ -123,16 +127,16 @@ impl<P: Copy + Send + Sync, Q: Copy + Send + Sync> Pass<P, Q> {
                 (PassKernel::Tma { instance, maps }, cut(resident), resident)
             }
             None => {
-                if let Some(geometry) = by_seed.geometry(kernels, shape)? {
+                if let Some(geometry) = by_seed.geometry(kernels, shape, options)? {
                     // A block a seed.
                     let kernel = PassKernel::Plain(by_seed.instance);
                     return Ok(Self { kernel, geometry, grid: seeds });
                 }
-                // The first of those that are equally near: the widest access.
+                // The first that fits: the widest access.
                 let instance = plain
-                    .filter(|instance| chunk_size.is_multiple_of(instance.lanes as usize))
-                    .min_by_key(|instance| options.distance(instance.kernel.bounds().block_threads))
-                    .expect("every dtype has an instance of one lane");
+                    .filter(|instance| options.fits(instance.kernel.bounds().block_threads))
+                    .find(|instance| chunk_size.is_multiple_of(instance.lanes as usize))
+                    .ok_or_else(|| options.block_size_error())?;
                 let resident = kernels.resident_blocks(instance.kernel)?;
                 let vectors = vectors(instance.lanes);
                 let geometry = geometry::cut(rows, seeds, vectors, instance.rows, resident);

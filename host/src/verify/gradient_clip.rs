@@ -67,6 +67,7 @@ struct Gradients {
     weights: Vec<f32>,
     scales: Vec<f32>,
     alpha: Vec<f32>,
+    seed_norms: Vec<f32>,
 }
 
 fn arrays(gradients: &Gradients) -> [(&'static str, &[f32]); 3] {
@@ -106,7 +107,12 @@ impl Case {
                 if step == 1 {
                     weights[chunk_size] = f32::NAN;
                 }
-                Gradients { weights, scales, alpha }
+                let mut seed_norms: Vec<f32> =
+                    values(num_seeds).into_iter().map(f32::abs).collect();
+                if step == 1 {
+                    seed_norms[0] = f32::INFINITY;
+                }
+                Gradients { weights, scales, alpha, seed_norms }
             })
             .collect();
         let name = format!("{BLUEPRINTS} blueprints of {chunk_size}, {num_seeds} seeds");
@@ -134,24 +140,21 @@ fn run(device: &Device, case: &Case, timed: bool) -> Result<Results, Error> {
         let mut weights = Buffer::from_slice(device, &step.weights)?;
         let mut scales = Buffer::from_slice(device, &step.scales)?;
         let mut alpha = Buffer::from_slice(device, &step.alpha)?;
-        let mut once = || {
-            let targets =
-                ClipTargets { weights: &mut weights, scales: &mut scales, alpha: &mut alpha };
-            clip.run(&state, targets)
-        };
-        once()?;
+        let seed_norms = Buffer::from_slice(device, &step.seed_norms)?;
+        let (w, s, a, norms) = (&mut weights, &mut scales, &mut alpha, &seed_norms);
+        clip.run(&state, ClipTargets { weights: w, scales: s, alpha: a, seed_norms: norms })?;
         let gradients = Gradients {
             weights: weights.to_vec()?,
             scales: scales.to_vec()?,
             alpha: alpha.to_vec()?,
+            seed_norms: step.seed_norms.clone(),
         };
         steps.push(Step { gradients, report: clip.report()? });
         running_norms = clip.running_norms()?;
         if timed && number + 1 == STEPS {
             let once = || {
-                let targets =
-                    ClipTargets { weights: &mut weights, scales: &mut scales, alpha: &mut alpha };
-                clip.run(&state, targets)
+                let (w, s, a, norms) = (&mut weights, &mut scales, &mut alpha, &seed_norms);
+                clip.run(&state, ClipTargets { weights: w, scales: s, alpha: a, seed_norms: norms })
             };
             seconds = Some(time::median_seconds(device, once)?);
         }
@@ -170,7 +173,7 @@ fn judge(case: &Case, results: &Results, tally: &mut Tally) {
     };
     let chunk = case.seeds.chunk_size;
     let offsets: Vec<u32> = (0..BLUEPRINTS).map(|b| (b * chunk) as u32).collect();
-    let mut running = vec![None; BLUEPRINTS];
+    let mut running = vec![None; case.seeds.num_seeds()];
     for (before, step) in case.steps.iter().zip(&results.steps) {
         let wide = |values: &[f32]| values.iter().map(|&g| f64::from(g)).collect::<Vec<_>>();
         let (mut weights, mut scales, mut alpha) =
@@ -181,6 +184,7 @@ fn judge(case: &Case, results: &Results, tally: &mut Tally) {
             alpha: &mut alpha,
             blueprint_id: &case.seeds.blueprint_id,
             blueprint_offset: &offsets,
+            seed_norms: &wide(&before.seed_norms),
             chunk_size: chunk,
         };
         let expected = gradient_clip(clip, gradients, &mut running);

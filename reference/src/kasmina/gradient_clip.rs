@@ -1,6 +1,7 @@
 //! Clipping of the gradients of a layer's parameters.
 //!
-//! The parameters are cut into units: a blueprint's weights and scale, and the α of every seed that has it.
+//! By value and by the norm of all, the parameters are cut into units: a blueprint's weights and scale, and the α
+//! of every seed that has it. The adaptive way goes seed by seed.
 
 /// How to clip.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -9,7 +10,10 @@ pub enum Clip {
     ByValue(f64),
     /// All by one factor, so that the norm of all is no more than this.
     GlobalNorm(f64),
-    /// Each unit by one factor, so that its norm is no more than `factor` times its running norm.
+    /// Each seed by a factor c of its own, so that its norm n is no more than `factor` times its running norm:
+    /// n² is the square of its α's gradient and those of what it adds to ∂L/∂w. Its α's gradient is multiplied
+    /// by c. What its blueprint's weights and scale have is a sum over seeds: it is multiplied by the mean of
+    /// their c, weighed with the norms of what they add.
     Adaptive {
         /// Multiple of the running norm.
         factor: f64,
@@ -31,6 +35,8 @@ pub struct ParameterGradients<'a> {
     pub blueprint_id: &'a [u16],
     /// Where each blueprint's weights begin.
     pub blueprint_offset: &'a [u32],
+    /// Norm of what each seed adds to ∂L/∂w, for the adaptive way alone.
+    pub seed_norms: &'a [f64],
     /// Weights of a blueprint.
     pub chunk_size: usize,
 }
@@ -46,18 +52,19 @@ pub struct Clipped {
     pub nonfinite: u32,
     /// Values that were clipped one by one.
     pub clipped_values: u32,
-    /// Units that were scaled down.
+    /// Units, in the adaptive way seeds, that were scaled down.
     pub clipped_units: u32,
-    /// Units with a value that is not finite.
+    /// Units with a value that is not finite; in the adaptive way seeds whose norm is not.
     pub nonfinite_units: u32,
 }
 
-/// Clips in place. `running_norm` has one for each unit, which only the adaptive way uses: `None` before
+/// Clips in place. `running_norm` has one for each seed, which only the adaptive way uses: `None` before
 /// the first.
 ///
 /// Values that are not finite stay. One of them leaves all gradients as they are where the norm of all
-/// decides, and its unit and the unit's running norm where that does. A unit of zeros leaves its running
-/// norm alone. The running norm takes in the norm from before clipping.
+/// decides. In the adaptive way a seed whose norm is not finite stays as it is, its running norm too, and so
+/// do weights and scale of a blueprint that has such a seed, or such a value. A seed whose norm is 0 leaves its
+/// running norm alone. The running norm takes in the norm from before clipping.
 ///
 /// # Panics
 /// A weight outside of `weights`, or lengths that do not fit.
@@ -103,38 +110,68 @@ pub fn gradient_clip(
         clipped_units: 0,
         nonfinite_units,
     };
-    let coefficients: Vec<f64> = match clip {
+    match clip {
         Clip::ByValue(limit) => {
             for g in units.iter_mut().flatten().filter(|g| g.is_finite() && g.abs() > limit) {
                 **g = limit.copysign(**g);
                 clipped.clipped_values += 1;
             }
-            return clipped;
         }
-        Clip::GlobalNorm(limit) => {
-            let shrinks = nonfinite == 0 && norm > limit;
-            vec![if shrinks { limit / norm } else { 1.0 }; units.len()]
+        Clip::GlobalNorm(limit) if nonfinite == 0 && norm > limit => {
+            clipped.coefficient = limit / norm;
+            clipped.clipped_units = units.len() as u32;
+            units.iter_mut().flatten().for_each(|g| **g *= clipped.coefficient);
         }
+        Clip::GlobalNorm(_) => {}
         Clip::Adaptive { factor, decay } => {
-            let mut adapt = |unit: usize| {
-                let norm = squares[unit].sqrt();
-                if broken[unit] > 0 || norm == 0.0 {
-                    return 1.0;
-                }
-                let running = &mut running_norm[unit];
-                let coefficient = running.map_or(1.0, |r: f64| (factor * r / norm).min(1.0));
-                *running = Some(running.map_or(norm, |r| decay * r + (1.0 - decay) * norm));
-                coefficient
-            };
-            (0..squares.len()).map(&mut adapt).collect()
-        }
-    };
-    for (unit, &coefficient) in units.iter_mut().zip(&coefficients) {
-        if coefficient < 1.0 {
-            clipped.clipped_units += 1;
-            unit.iter_mut().for_each(|g| **g *= coefficient);
+            let whole: Vec<bool> = broken.iter().map(|&count| count == 0).collect();
+            let shared = clip_seeds([factor, decay], gradients, running_norm, whole, &mut clipped);
+            for (weight, &unit) in gradients.weights.iter_mut().zip(&row_of) {
+                *weight *= shared.get(unit).unwrap_or(&1.0);
+            }
+            gradients.scales.iter_mut().zip(&shared).for_each(|(scale, factor)| *scale *= factor);
         }
     }
-    clipped.coefficient = coefficients.into_iter().fold(1.0, f64::min);
     clipped
+}
+
+/// Clips each seed's α adaptively, and returns what each blueprint's weights and scale are to be multiplied
+/// by: 1 unless they are `whole` and so are the norms of its seeds.
+fn clip_seeds(
+    [factor, decay]: [f64; 2],
+    gradients: &mut ParameterGradients<'_>,
+    running_norm: &mut [Option<f64>],
+    mut whole: Vec<bool>,
+    clipped: &mut Clipped,
+) -> Vec<f64> {
+    // Of each blueprint's seeds: the norms of what they add, as held and as they are.
+    let (mut held, mut all) = (vec![0.0; whole.len()], vec![0.0; whole.len()]);
+    clipped.nonfinite_units = 0;
+    for (seed, alpha) in gradients.alpha.iter_mut().enumerate() {
+        let unit = usize::from(gradients.blueprint_id[seed]);
+        let added = gradients.seed_norms[seed];
+        let norm = added.hypot(*alpha);
+        if !norm.is_finite() {
+            clipped.nonfinite_units += 1;
+            whole[unit] = false;
+            continue;
+        }
+        let mut coefficient = 1.0;
+        if norm > 0.0 {
+            let running = &mut running_norm[seed];
+            coefficient = running.map_or(1.0, |r: f64| (factor * r / norm).min(1.0));
+            *running = Some(running.map_or(norm, |r| decay * r + (1.0 - decay) * norm));
+        }
+        if coefficient < 1.0 {
+            *alpha *= coefficient;
+            clipped.clipped_units += 1;
+            clipped.coefficient = clipped.coefficient.min(coefficient);
+        }
+        held[unit] += coefficient * added;
+        all[unit] += added;
+    }
+    let share = |unit: usize| {
+        if whole[unit] && held[unit] < all[unit] { held[unit] / all[unit] } else { 1.0 }
+    };
+    (0..whole.len()).map(share).collect()
 }

@@ -13,6 +13,7 @@ struct Gradients {
     weights: Vec<f32>,
     scales: Vec<f32>,
     alpha: Vec<f32>,
+    seed_norms: Vec<f32>,
 }
 
 impl Gradients {
@@ -26,6 +27,8 @@ impl Gradients {
         let blueprints = state.num_blueprints();
         let (mut weights, mut scales) = (values(blueprints * chunk), values(blueprints));
         let mut alpha = values(state.num_seeds());
+        let mut seed_norms: Vec<f32> =
+            values(state.num_seeds()).into_iter().map(f32::abs).collect();
         if broken {
             let any = numbers.below(weights.len());
             weights[any] = f32::NAN;
@@ -33,11 +36,18 @@ impl Gradients {
             scales[any] = f32::INFINITY;
             let any = numbers.below(alpha.len());
             alpha[any] = f32::NEG_INFINITY;
+            let any = numbers.below(seed_norms.len());
+            seed_norms[any] = f32::NAN;
         }
+        // A seed that trains α alone, and one that trains nothing.
+        let any = numbers.below(alpha.len());
+        seed_norms[any] = 0.0;
+        let any = numbers.below(alpha.len());
+        (alpha[any], seed_norms[any]) = (0.0, 0.0);
         // A blueprint that nobody trains.
         weights[chunk..2 * chunk].fill(0.0);
         scales[1] = 0.0;
-        Self { weights, scales, alpha }
+        Self { weights, scales, alpha, seed_norms }
     }
 }
 
@@ -60,7 +70,7 @@ pub fn check(device: &Device, mode: ClipMode, case: Case) {
     let (seeds, blueprints, chunk) = (case.num_seeds, states.num_blueprints(), case.chunk_size);
     let plan = || GradientClip::new(device, seeds, blueprints, chunk, mode).expect("a plan");
     let (mut clip, mut twin) = (plan(), plan());
-    let mut running = vec![None; blueprints];
+    let mut running = vec![None; seeds];
     let offsets: Vec<u32> = (0..blueprints).map(|b| (b * chunk) as u32).collect();
     let mut numbers = Numbers::new(case.seed ^ 0x5eed);
     let mut totals = ClipTotals::default();
@@ -92,6 +102,7 @@ pub fn check(device: &Device, mode: ClipMode, case: Case) {
                 alpha: &mut alpha,
                 blueprint_id: &states.blueprint_id,
                 blueprint_offset: &offsets,
+                seed_norms: &wide(&before.seed_norms),
                 chunk_size: chunk,
             },
             &mut running,
@@ -114,19 +125,19 @@ pub fn check(device: &Device, mode: ClipMode, case: Case) {
         let expected: Vec<f64> = running.iter().map(|norm| norm.unwrap_or(f64::NAN)).collect();
         assert_near("running norms", &wide(&norms), &expected, 1.0, 1e-6);
     }
-    // One unit forgets, the others keep what they have.
-    let unit = blueprints / 2;
+    // One seed forgets, the others keep what they have.
+    let seed = seeds / 2;
     let before = clip.running_norms().expect("norms");
-    clip.reset_unit(unit as u16).expect("a unit");
+    clip.reset_seed(seed).expect("a seed");
     let after = clip.running_norms().expect("norms");
     for (index, (was, is)) in before.iter().zip(&after).enumerate() {
-        let expected = if index == unit { f32::NAN } else { *was };
+        let expected = if index == seed { f32::NAN } else { *was };
         assert!(
             is.is_nan() == expected.is_nan() && (is.is_nan() || *is == expected),
-            "unit {index}"
+            "seed {index}"
         );
     }
-    clip.reset_unit(blueprints as u16).expect_err("no such unit");
+    clip.reset_seed(seeds).expect_err("no such seed");
     clip.reset().expect("memory");
     assert!(clip.running_norms().expect("norms").iter().all(|norm| norm.is_nan()));
     assert_eq!(clip.totals().expect("totals"), totals, "the totals stay");
@@ -155,10 +166,16 @@ fn run(
     let buffer = |values: &[f32]| Buffer::from_slice(device, values).expect("memory");
     let mut weights = buffer(&gradients.weights);
     let (mut scales, mut alpha) = (buffer(&gradients.scales), buffer(&gradients.alpha));
-    let targets = ClipTargets { weights: &mut weights, scales: &mut scales, alpha: &mut alpha };
+    let (w, s, a, norms) = (&mut weights, &mut scales, &mut alpha, &buffer(&gradients.seed_norms));
+    let targets = ClipTargets { weights: w, scales: s, alpha: a, seed_norms: norms };
     clip.run(state, targets).unwrap_or_else(|why| panic!("{why}"));
     let values = |buffer: &Buffer<f32>| buffer.to_vec().expect("a result");
-    Gradients { weights: values(&weights), scales: values(&scales), alpha: values(&alpha) }
+    Gradients {
+        weights: values(&weights),
+        scales: values(&scales),
+        alpha: values(&alpha),
+        seed_norms: gradients.seed_norms.clone(),
+    }
 }
 
 fn arrays(gradients: &Gradients) -> [(&'static str, &[f32]); 3] {
@@ -201,6 +218,7 @@ pub fn check_large_values(device: &Device) {
         weights: vec![3e38; blueprints * 5],
         scales: vec![-3e38; blueprints],
         alpha: vec![3e38; 3],
+        seed_norms: vec![0.0; 3],
     };
     let after = run(device, &state, &mut clip, &huge);
     let values: Vec<f32> = arrays(&after).iter().flat_map(|(_, values)| values.to_vec()).collect();
@@ -234,7 +252,8 @@ pub fn check_refusals(device: &Device) {
         GradientClip::new(device, 2, blueprints, 3, ClipMode::ByValue(1.0)).expect("one");
     let zeros = |len| Buffer::<f32>::zeroed(device, len).expect("memory");
     let (mut weights, mut scales, mut alpha) = (zeros(blueprints * 3), zeros(blueprints), zeros(3));
-    let targets = ClipTargets { weights: &mut weights, scales: &mut scales, alpha: &mut alpha };
+    let (w, s, a, norms) = (&mut weights, &mut scales, &mut alpha, &zeros(2));
+    let targets = ClipTargets { weights: w, scales: s, alpha: a, seed_norms: norms };
     let refused = clip.run(&state, targets);
     assert!(matches!(refused, Err(Error::Length { buffer: "grad_alpha", .. })), "{refused:?}");
 }

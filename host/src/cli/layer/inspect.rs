@@ -69,6 +69,8 @@ struct Seed {
     drift_count: u32,
     /// Whether the adaptive numerical mode is strict with it; none where the file does not say.
     unstable: Option<bool>,
+    /// For adaptive clipping; none before there is one.
+    running_norm: Option<f32>,
 }
 
 #[derive(Serialize)]
@@ -82,8 +84,6 @@ struct Blueprint {
     weight_norm: f64,
     /// Seeds that hold it.
     seeds: usize,
-    /// For adaptive clipping; none before there is one.
-    running_norm: Option<f32>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
@@ -245,10 +245,6 @@ impl<'a> Inspection<'a> {
                     scale: states.blueprint_scales[row],
                     weight_norm: weights.iter().map(|&w| f64::from(w).powi(2)).sum::<f64>().sqrt(),
                     seeds: holders[row],
-                    running_norm: layer
-                        .as_ref()
-                        .map(|m| m.running_norms[row])
-                        .filter(|norm| !norm.is_nan()),
                 })
                 .collect(),
         }
@@ -280,6 +276,7 @@ impl Seed {
             baseline_loss: Some(graft.baseline_loss[seed]).filter(|loss| !loss.is_nan()),
             drift_count: graft.drift_count[seed],
             unstable: layer.as_ref().map(|memory| memory.unstable[seed] == 1),
+            running_norm: layer.as_ref().map(|m| m.running_norms[seed]).filter(|n| !n.is_nan()),
         }
     }
 }

@@ -31,11 +31,12 @@ pub(crate) struct Arguments<'a> {
 pub(crate) fn launch(device: KernelDevice<'_>, a: &mut Arguments<'_>) -> Result<(), Error> {
     let (state, num_blueprints) = (a.state, a.state.num_blueprints());
     let units = num_blueprints.max(1);
-    let ClipTargets { weights, scales, alpha } = &mut a.gradients;
+    let ClipTargets { weights, scales, alpha, seed_norms } = &mut a.gradients;
     check_length(OP, "grad_weights", state.weights.len(), weights.len())?;
     check_length(OP, "grad_scales", num_blueprints, scales.len())?;
     check_length(OP, "grad_alpha", state.num_seeds(), alpha.len())?;
-    check_length(OP, "running_norm", units, a.running_norm.len())?;
+    check_length(OP, "gradient_norm", state.num_seeds(), seed_norms.len())?;
+    check_length(OP, "running_norm", state.num_seeds(), a.running_norm.len())?;
     check_length(OP, "partials", units, a.partials.len())?;
     check_length(OP, "figures", 1, a.figures.len())?;
     check_length(OP, "totals", 1, a.totals.len())?;
@@ -46,6 +47,7 @@ pub(crate) fn launch(device: KernelDevice<'_>, a: &mut Arguments<'_>) -> Result<
         grad_alpha: alpha.view_mut(),
         blueprint_id: state.blueprint_id.view(),
         blueprint_offset: state.blueprint_offset.view(),
+        seed_norms: seed_norms.view(),
         running_norm: a.running_norm.view_mut(),
         partials: a.partials.view_mut(),
         figures: a.figures.view_mut(),
@@ -75,6 +77,7 @@ pub(crate) fn launch(device: KernelDevice<'_>, a: &mut Arguments<'_>) -> Result<
             alpha,
             state.blueprint_id,
             state.blueprint_offset,
+            seed_norms,
             a.running_norm,
             a.partials,
             a.figures,

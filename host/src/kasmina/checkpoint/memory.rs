@@ -9,7 +9,7 @@ const IDS: &str = "layer_blueprint_ids";
 const USE: &str = "layer_blueprint_use";
 const GRADIENT_NORMS: &str = "layer_gradient_norms";
 const RETIRED: &str = "layer_retired_ids";
-const RUNNING_NORMS: &str = "layer_running_norms";
+const RUNNING_NORMS: &str = "layer_seed_running_norms";
 const UNSTABLE: &str = "layer_unstable";
 
 /// Every array of it, in the order of the names.
@@ -19,9 +19,10 @@ const NAMES: [&str; 6] = [IDS, USE, GRADIENT_NORMS, RETIRED, RUNNING_NORMS, UNST
 /// step depends on. P and S are the rows and the seeds of the checkpoint's `states`.
 ///
 /// In a file these are the tensors `layer_blueprint_ids` U16 \[P\], `layer_blueprint_use` U32 \[P\],
-/// `layer_gradient_norms` F32 \[S\], `layer_retired_ids` U16 \[any\], `layer_running_norms` F32 \[P\] and
+/// `layer_gradient_norms` F32 \[S\], `layer_retired_ids` U16 \[any\], `layer_seed_running_norms` F32 \[S\] and
 /// `layer_unstable` U8 \[S\]. A file may have none of them; one that has any has `layer_blueprint_ids`, and
-/// each other that it lacks is as [`Self::new`] has it.
+/// each other that it lacks is as [`Self::new`] has it. `layer_running_norms` of older builds, one for each
+/// blueprint, is not read.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LayerMemory {
     /// The layer's id of each row of the blueprints, ascending from 0, 'none', `[P]`. These ids are loaded,
@@ -34,7 +35,7 @@ pub struct LayerMemory {
     pub retired_ids: Vec<u16>,
     /// Seeds that the adaptive numerical mode is strict with, 0 or 1, `[S]`.
     pub unstable: Vec<u8>,
-    /// The running norm of each row's gradients, for adaptive clipping; NaN before there is one, `[P]`.
+    /// The running norm of each seed's gradients, for adaptive clipping; NaN before there is one, `[S]`.
     pub running_norms: Vec<f32>,
     /// The norm of each seed's gradient in the last backward pass, which a GRAD_NORM_GATED schedule reads
     /// at the end of the epoch, `[S]`; none before the first.
@@ -50,7 +51,7 @@ impl LayerMemory {
             blueprint_use: (0..rows as u32).collect(),
             retired_ids: Vec::new(),
             unstable: vec![0; num_seeds],
-            running_norms: vec![f32::NAN; rows],
+            running_norms: vec![f32::NAN; num_seeds],
             gradient_norms: None,
             blueprint_ids,
         }
@@ -74,7 +75,7 @@ impl LayerMemory {
         for (array, expected, got, why) in [
             (IDS, rows, self.blueprint_ids.len(), per_row),
             (USE, rows, self.blueprint_use.len(), per_row),
-            (RUNNING_NORMS, rows, self.running_norms.len(), per_row),
+            (RUNNING_NORMS, seeds, self.running_norms.len(), per_seed),
             (UNSTABLE, seeds, self.unstable.len(), per_seed),
             (GRADIENT_NORMS, seeds, norms, per_seed),
         ] {
@@ -105,8 +106,8 @@ impl LayerMemory {
             return wrong(UNSTABLE, seed, self.unstable[seed].into(), "0 or 1");
         }
         match self.running_norms.iter().position(|&norm| norm < 0.0) {
-            Some(row) => {
-                wrong(RUNNING_NORMS, row, self.running_norms[row].into(), "at least 0, or NaN")
+            Some(seed) => {
+                wrong(RUNNING_NORMS, seed, self.running_norms[seed].into(), "at least 0, or NaN")
             }
             None => Ok(()),
         }
@@ -134,7 +135,7 @@ impl LayerMemory {
             memory.unstable = file.array(UNSTABLE, Dtype::U8, per_seed)?.0;
         }
         if has(RUNNING_NORMS) {
-            memory.running_norms = file.array(RUNNING_NORMS, Dtype::F32, per_row)?.0;
+            memory.running_norms = file.array(RUNNING_NORMS, Dtype::F32, per_seed)?.0;
         }
         if has(GRADIENT_NORMS) {
             memory.gradient_norms = Some(file.array(GRADIENT_NORMS, Dtype::F32, per_seed)?.0);
@@ -151,7 +152,7 @@ impl LayerMemory {
             Tensor::of(IDS, Dtype::U16, &rows, &self.blueprint_ids),
             Tensor::of(USE, Dtype::U32, &rows, &self.blueprint_use),
             Tensor::of(RETIRED, Dtype::U16, &[self.retired_ids.len()], &self.retired_ids),
-            Tensor::of(RUNNING_NORMS, Dtype::F32, &rows, &self.running_norms),
+            Tensor::of(RUNNING_NORMS, Dtype::F32, &seeds, &self.running_norms),
             Tensor::of(UNSTABLE, Dtype::U8, &seeds, &self.unstable),
         ];
         if let Some(norms) = &self.gradient_norms {
@@ -188,9 +189,9 @@ mod tests {
             ("layer_retired_ids[1]", |m| m.retired_ids = vec![1, 9]),
             ("layer_retired_ids[1]", |m| m.retired_ids = vec![1, 1]),
             ("layer_unstable[1]", |m| m.unstable[1] = 2),
-            ("layer_running_norms[2]", |m| m.running_norms[2] = -1.0),
+            ("layer_seed_running_norms[1]", |m| m.running_norms[1] = -1.0),
             ("layer_gradient_norms", |m| m.gradient_norms = Some(vec![0.0])),
-            ("layer_running_norms", |m| m.running_norms.clear()),
+            ("layer_seed_running_norms", |m| m.running_norms.clear()),
         ];
         for (said, spoil) in breaks {
             let mut bad = good.clone();

@@ -18,7 +18,7 @@ use crate::driver::launchers::dense_blend::{
 use crate::error::Error;
 use crate::kasmina::blend_forward::LayerElement;
 use crate::kasmina::{GradientBuffers, LayerState, NumericalMode};
-use crate::linear::{GroupFusion, GroupedPlan, GroupedProblem, LinearOptions, Operands};
+use crate::linear::{Chosen, GroupFusion, GroupedPlan, GroupedProblem, LinearOptions, Operands};
 
 const OP: &str = "KasminaLayer: seeds that hold a LINEAR blueprint";
 
@@ -37,6 +37,8 @@ pub(super) struct Holder {
 pub(crate) struct DensePass<T: LayerElement> {
     batch: usize,
     generation: u64,
+    /// Of the products.
+    options: LinearOptions,
     /// Those that are active or train: blueprint by blueprint, of each first those that train it, in their order.
     holders: Vec<Holder>,
     forward: Option<Forward<T>>,
@@ -68,18 +70,20 @@ struct Backward<T: LayerElement> {
 }
 
 impl<T: LayerElement> DensePass<T> {
-    /// The lists for `batch` rows as the seeds are now.
+    /// The lists for `batch` rows as the seeds are now, whose products may be off by `tolerance`.
     pub(crate) fn new(
         device: &Device,
         batch: usize,
         state: &LayerState,
         store: &DenseStore<T>,
+        tolerance: f64,
     ) -> Result<Self, Error> {
         device.refuse_capture(OP)?;
         let holders = holders(state, store)?;
         let mut pass = Self {
             batch,
             generation: store.generation(),
+            options: LinearOptions { tolerance, ..LinearOptions::default() },
             forward: None,
             backward: None,
             z: Buffer::zeroed(device, 0)?,
@@ -96,7 +100,7 @@ impl<T: LayerElement> DensePass<T> {
         if !active.is_empty() {
             let list = list(device, shape, &active)?;
             pass.z = Buffer::zeroed(device, list.elements())?;
-            let products = before_activation(device, shape, &active)?;
+            let products = before_activation(device, shape, pass.options, &active)?;
             pass.forward = Some(Forward { list, products });
         }
         Ok(pass)
@@ -118,7 +122,7 @@ impl<T: LayerElement> DensePass<T> {
             return Ok(());
         }
         device.refuse_capture(OP)?;
-        let shape = Shape::of(self.batch, state);
+        let (shape, options) = (Shape::of(self.batch, state), self.options);
         let list = list(device, shape, &self.holders)?;
         if list.elements() > self.z.len() {
             self.z = Buffer::zeroed(device, list.elements())?;
@@ -126,15 +130,28 @@ impl<T: LayerElement> DensePass<T> {
         let users = users(state, store, &self.holders)?;
         self.backward = Some(Backward {
             users: UserList::new(device, &list, &users)?,
-            products: before_activation(device, shape, &self.holders)?,
-            weights: weight_gradients(device, shape, store, &users)?,
-            input: through_weights(device, shape, &self.holders)?,
+            products: before_activation(device, shape, options, &self.holders)?,
+            weights: weight_gradients(device, shape, options, store, &users)?,
+            input: through_weights(device, shape, options, &self.holders)?,
             grad_z: Buffer::zeroed(device, list.elements())?,
             kept_input: Buffer::zeroed(device, list.elements())?,
             sums: DenseSums::new(device, &list)?,
             list,
         });
         Ok(())
+    }
+
+    /// What the groups give, and how they are computed; nothing on the CPU.
+    pub(crate) fn chosen(&self) -> Vec<(&'static str, Chosen)> {
+        let forward = self.forward.iter().map(|pass| ("forward z", pass.products.chosen()));
+        let backward = self.backward.iter().flat_map(|pass| {
+            [
+                ("backward z", pass.products.chosen()),
+                ("grad_weights", pass.weights.chosen()),
+                ("grad_input", pass.input.chosen()),
+            ]
+        });
+        forward.chain(backward).collect()
     }
 
     fn active(&self) -> impl Iterator<Item = &Holder> {
@@ -347,6 +364,7 @@ fn users<T: LayerElement>(
 fn before_activation<T: LayerElement>(
     device: &Device,
     shape: Shape,
+    options: LinearOptions,
     holders: &[Holder],
 ) -> Result<GroupedPlan<T, f32>, Error> {
     let Shape { batch, seeds, chunk } = shape;
@@ -360,13 +378,14 @@ fn before_activation<T: LayerElement>(
         ..GroupedProblem::new(layout, batch, chunk, chunk)
     });
     let fusion = GroupFusion { bias: true, ..GroupFusion::default() };
-    plan(device, layout, fusion, problems)
+    plan(device, layout, options, fusion, problems)
 }
 
 /// ∂W = Σ ∂zᵀ·x, over the batch of all seeds that train the blueprint; 0 where none does.
 fn weight_gradients<T: LayerElement>(
     device: &Device,
     shape: Shape,
+    options: LinearOptions,
     store: &DenseStore<T>,
     users: &[DenseUsers],
 ) -> Result<GroupedPlan<T, f32>, Error> {
@@ -381,13 +400,14 @@ fn weight_gradients<T: LayerElement>(
             ..GroupedProblem::new(layout, chunk, chunk, users.seeds as usize * batch)
         }
     });
-    plan(device, layout, GroupFusion::default(), problems)
+    plan(device, layout, options, GroupFusion::default(), problems)
 }
 
 /// ∂z·W of the active ones, one after the other.
 fn through_weights<T: LayerElement>(
     device: &Device,
     shape: Shape,
+    options: LinearOptions,
     holders: &[Holder],
 ) -> Result<GroupedPlan<T, f32>, Error> {
     let Shape { batch, chunk, .. } = shape;
@@ -399,15 +419,16 @@ fn through_weights<T: LayerElement>(
         d: shape.place(number),
         ..GroupedProblem::new(layout, batch, chunk, chunk)
     });
-    plan(device, layout, GroupFusion::default(), problems)
+    plan(device, layout, options, GroupFusion::default(), problems)
 }
 
 fn plan<T: LayerElement>(
     device: &Device,
     layout: Layout,
+    options: LinearOptions,
     fusion: GroupFusion,
     problems: impl Iterator<Item = GroupedProblem>,
 ) -> Result<GroupedPlan<T, f32>, Error> {
     let problems: Vec<_> = problems.collect();
-    GroupedPlan::new(device, layout, LinearOptions::default(), fusion, &problems)
+    GroupedPlan::new(device, layout, options, fusion, &problems)
 }

@@ -6,6 +6,7 @@
 use kasmina_types::seed_state::field;
 use kasmina_types::{BlueprintKind, BlueprintType, SeedLifecycle, StateUpdate};
 
+use super::config::GradientClipping;
 use super::error::LayerError;
 use super::guard::Found;
 use super::registry::{Blueprint, LoadedBlueprint, Placement, RegistryStatistics};
@@ -45,7 +46,8 @@ impl<T: LayerElement> KasminaLayer<T> {
     }
 
     /// Puts another blueprint in the place of one that is loaded. It keeps its id, and the seeds that use
-    /// it go on with the new one.
+    /// it go on with the new one. Where gradients are clipped adaptively, their running norms begin anew, and
+    /// the call waits for what is queued.
     ///
     /// # Errors
     /// An id that is not loaded, weights or a type that do not fit the layer, a state that something else
@@ -54,6 +56,13 @@ impl<T: LayerElement> KasminaLayer<T> {
         let weights = self.check_blueprint(blueprint)?;
         let slot = self.registry.slot(id)?;
         let mut found = self.found()?;
+        if matches!(self.config.gradient_clip, GradientClipping::Adaptive { .. }) {
+            for (seed, (_, held)) in found.users(&self.state)?.into_iter().enumerate() {
+                if held == id {
+                    self.forget_running_norm(seed)?;
+                }
+            }
+        }
         // A matrix that it had goes.
         self.dense.forget(id);
         let scale = blueprint.scale;
@@ -229,16 +238,20 @@ impl<T: LayerElement> KasminaLayer<T> {
     }
 
     /// What the backward passes found of a blueprint is nothing to the next one in its place: its
-    /// gradients become 0 and its running norm none, in the stream's order.
+    /// gradients become 0, in the stream's order.
     fn forget_gradients(&mut self, id: u16, slot: usize) -> Result<(), Error> {
-        if let Some(norms) = &mut self.carried.running_norms {
-            norms[usize::from(id)] = f32::NAN;
-        }
-        let Some(Training { gradients, clip }) = &mut self.training else { return Ok(()) };
+        let Some(Training { gradients, .. }) = &mut self.training else { return Ok(()) };
         let chunk_size = self.state.chunk_size();
         gradients.grad_weights.fill_range_bytes(slot * chunk_size, chunk_size, 0)?;
-        gradients.grad_scales.fill_range_bytes(usize::from(id), 1, 0)?;
-        clip.reset_unit(id)
+        gradients.grad_scales.fill_range_bytes(usize::from(id), 1, 0)
+    }
+
+    /// A seed's running norm is nothing to another blueprint: it becomes none, in the stream's order.
+    pub(super) fn forget_running_norm(&mut self, seed: usize) -> Result<(), Error> {
+        if let Some(norms) = &mut self.carried.running_norms {
+            norms[seed] = f32::NAN;
+        }
+        self.training.as_mut().map_or(Ok(()), |training| training.clip.reset_seed(seed))
     }
 
     /// Lets an id mean nothing, also for DORMANT seeds that hold it.

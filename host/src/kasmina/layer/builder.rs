@@ -61,6 +61,7 @@ impl<T: LayerElement> KasminaLayerBuilder<T> {
         max_blueprints: usize,
         max_blueprint_types: u8,
         linear_budget_bytes: usize,
+        linear_tolerance: f64,
         enable_telemetry: bool,
         telemetry_metrics_per_seed: usize,
         telemetry_ring_capacity: usize,
@@ -96,7 +97,8 @@ impl<T: LayerElement> KasminaLayerBuilder<T> {
         self
     }
 
-    /// Sets [`preferred_block_size`](LayerConfig::preferred_block_size).
+    /// Sets [`preferred_block_size`](LayerConfig::preferred_block_size). [`Self::build`] refuses a size that no kernel
+    /// has.
     pub fn preferred_block_size(mut self, threads: u32) -> Self {
         self.config.preferred_block_size = Some(threads);
         self

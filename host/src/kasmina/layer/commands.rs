@@ -41,6 +41,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             alpha_target: self.config.alpha_target,
             ..StateUpdate::of(seed as u32)
         };
+        self.forget_running_norm(seed)?;
         self.apply(&mut found, &[update])?;
         self.registry.touch(blueprint);
         Ok(())

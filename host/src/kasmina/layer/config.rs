@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::error::ConfigError;
 use super::rules::TransitionRules;
 use super::selection::ComparedKernel;
+use crate::kasmina::geometry::{BLOCK, SEED_BLOCK};
+use crate::linear::LinearOptions;
 
 /// A layer's configuration. Its JSON and TOML forms have the same names; what is left out has its
 /// default, and a name that is none is refused.
@@ -49,6 +51,11 @@ pub struct LayerConfig {
     /// used least recently, of those that no seed uses. Their gradients, made at the first backward pass, take as many
     /// f32. Refused with a `gradient_clip`, which does not see them.
     pub linear_budget_bytes: usize,
+    /// The relative error, in the norm, that the products of LINEAR blueprints may bring in, above 0; 1e-5 unless told.
+    /// Inputs of f32 are multiplied by [`Precision::Auto`](crate::linear::Precision::Auto)'s rule: on tensor cores, as
+    /// tf32, from 1e-3 on where a product is large enough. Inputs of f16 and bf16 are multiplied as they are, on tensor
+    /// cores, whatever it is. [`LayerReport::linear_products`](super::LayerReport::linear_products) says what was chosen.
+    pub linear_tolerance: f64,
 
     /// Whether each forward pass leaves its telemetry in the ring on the device.
     pub enable_telemetry: bool,
@@ -81,11 +88,10 @@ pub struct LayerConfig {
     /// Whether a grid has no more blocks than the device holds at once, which then take tile after tile.
     /// Otherwise it has a block for each tile.
     pub enable_persistent_kernels: bool,
-    /// Threads of a block that are preferred. Of the kernels of a pass that load for themselves and fit the
-    /// chunk size, one whose block is nearest is taken, the one with the widest access where several are
-    /// equally near; the report says which. A wish, not a demand, and one without effect where all have
-    /// blocks of one size, as in this version: 256 threads. Kernels that fetch through the copy engine (288
-    /// threads), reduce telemetry, clip or change states have one size each, and do not look at it.
+    /// Threads of a block of the passes; none for what is fastest. 256 threads take a strip of some seeds, 128 one seed,
+    /// for which a chunk must be a power of two of 4 to 128 columns. A size that no kernel has is refused, with the
+    /// passes where it depends on the chunk. Kernels that fetch through the copy engine have one warp more, which
+    /// fetches; those that reduce telemetry, clip or change states have one size each, and do not look at it.
     pub preferred_block_size: Option<u32>,
     /// Which kernels are used.
     pub kernel: KernelChoice,
@@ -208,6 +214,7 @@ impl Default for LayerConfig {
             max_blueprint_types: 16,
             blueprint_budget_bytes: None,
             linear_budget_bytes: 0,
+            linear_tolerance: LinearOptions::default().tolerance,
             enable_telemetry: true,
             telemetry_metrics_per_seed: 6,
             telemetry_ring_capacity: 10,
@@ -313,6 +320,10 @@ impl LayerConfig {
             let got = self.linear_budget_bytes.to_string();
             return value("linear_budget_bytes", got, "no more than an address space has");
         }
+        if !(self.linear_tolerance.is_finite() && self.linear_tolerance > 0.0) {
+            let got = self.linear_tolerance.to_string();
+            return value("linear_tolerance", got, "a finite number above 0");
+        }
         if self.blueprint_budget_bytes.is_some_and(|budget| budget > isize::MAX as usize) {
             // Nor has TOML such a number.
             let got = format!("{:?}", self.blueprint_budget_bytes);
@@ -335,8 +346,13 @@ impl LayerConfig {
         if !(0.0..=1.0).contains(&self.alpha_target) {
             return value("alpha_target", self.alpha_target.to_string(), "0 to 1");
         }
-        if self.preferred_block_size == Some(0) {
-            return value("preferred_block_size", "0".into(), "at least 1 thread");
+        if let Some(threads) = self.preferred_block_size
+            && ![BLOCK, SEED_BLOCK].contains(&threads)
+        {
+            let expected = format!(
+                "{SEED_BLOCK} or {BLOCK}: there are kernels of the passes for no other size"
+            );
+            return value("preferred_block_size", threads.to_string(), &expected);
         }
         self.check_stability()?;
         self.check_clip()?;

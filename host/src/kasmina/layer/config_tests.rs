@@ -11,7 +11,8 @@ fn both_forms_are_read_back() {
     let mut config = good();
     config.blueprint_budget_bytes = Some(1 << 20);
     config.stability_lower_bound = Some(-10.0);
-    config.preferred_block_size = Some(128);
+    config.preferred_block_size = Some(256);
+    config.linear_tolerance = 1e-3;
     config.schedule = BlendSchedule::DriftControlled;
     config.kernel = KernelChoice::Tuned;
     config.compare_with = ComparedKernel::Tma;
@@ -30,7 +31,7 @@ fn both_forms_are_read_back() {
 #[test]
 fn every_wrong_option_is_named() {
     type Break = fn(&mut LayerConfig);
-    let breaks: [(&str, Break); 27] = [
+    let breaks: [(&str, Break); 30] = [
         ("num_seeds", |c| c.num_seeds = 0),
         ("hidden_dim", |c| c.hidden_dim = 63),
         ("hidden_dim", |c| c.hidden_dim = 0),
@@ -73,6 +74,9 @@ fn every_wrong_option_is_named() {
         ("ramp_epochs", |c| c.ramp_epochs = 0),
         ("alpha_target", |c| c.alpha_target = f32::NAN),
         ("preferred_block_size", |c| c.preferred_block_size = Some(0)),
+        ("preferred_block_size", |c| c.preferred_block_size = Some(64)),
+        ("linear_tolerance", |c| c.linear_tolerance = 0.0),
+        ("linear_tolerance", |c| c.linear_tolerance = f64::INFINITY),
         ("rules.error_rate", |c| c.rules.error_rate = f32::INFINITY),
     ];
     assert_eq!(good().check(), Ok(()));
@@ -92,6 +96,28 @@ fn the_builder_has_every_option_of_the_kernels() {
     assert!(builder.config().to_toml().contains("kernel = \"tma_bulk_stores\""));
     let why = builder.stability_epsilon(1e-6).config().check().expect_err("another");
     assert!(why.to_string().contains("stability_epsilon"), "{why}");
+}
+
+/// Of the sizes up to that of the largest block of a GPU, those that the tile table has are taken, and the others
+/// refused with those that there are.
+#[test]
+fn a_block_size_without_kernels_is_refused() {
+    use kasmina_types::tiles::TILES;
+    let passes =
+        [["blend_forward", "blend_forward_seed"], ["blend_backward", "blend_backward_seed"]];
+    for threads in 0..=1024 {
+        let there = |pass: [&str; 2]| {
+            TILES.iter().any(|t| pass.contains(&t.family) && t.block_threads == threads)
+        };
+        let config = LayerConfig { preferred_block_size: Some(threads), ..good() };
+        match config.check() {
+            Ok(()) => assert!(passes.into_iter().all(there), "{threads}"),
+            Err(why) => {
+                assert!(!passes.into_iter().any(there), "{threads}: {why}");
+                assert!(why.to_string().contains("expected 128 or 256"), "{why}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -20,7 +20,7 @@ use crate::kasmina::{GraftStates, LayerState, SeedStates};
 /// What a layer that was restored has of the backward passes before it, until it makes its own.
 #[derive(Debug, Default)]
 pub(crate) struct Carried {
-    /// By blueprint id, for adaptive clipping; NaN for none.
+    /// By seed, for adaptive clipping; NaN for none.
     pub(crate) running_norms: Option<Vec<f32>>,
     /// By seed.
     pub(crate) gradient_norms: Option<Vec<f32>>,
@@ -76,7 +76,6 @@ impl<T: LayerElement> KasminaLayer<T> {
             }
             None => (self.carried.running_norms.clone(), self.carried.gradient_norms.clone()),
         };
-        let norm = |id: &u16| running.as_ref().map_or(f32::NAN, |norms| norms[usize::from(*id)]);
         checkpoint.linear = self.linear_states(&ids)?;
         if !checkpoint.linear.is_empty() {
             checkpoint.metadata.schema_version = SCHEMA_VERSION;
@@ -85,7 +84,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             blueprint_use: self.registry.use_ranks(&ids),
             retired_ids: self.registry.retired(),
             unstable: self.state.unstable.to_vec()?,
-            running_norms: ids.iter().map(norm).collect(),
+            running_norms: running.unwrap_or_else(|| vec![f32::NAN; self.config.num_seeds]),
             gradient_norms,
             blueprint_ids: ids,
         });
@@ -120,11 +119,7 @@ impl<T: LayerElement> KasminaLayer<T> {
         let mut carried = Carried::default();
         if let Some(memory) = layer {
             new.state.unstable.copy_from_slice(&memory.unstable)?;
-            let mut norms = vec![f32::NAN; self.config.max_blueprints];
-            for (&id, &norm) in ids.iter().zip(&memory.running_norms) {
-                norms[usize::from(id)] = norm;
-            }
-            carried.running_norms = Some(norms);
+            carried.running_norms = Some(memory.running_norms.clone());
             carried.gradient_norms.clone_from(&memory.gradient_norms);
         }
         let ring = TelemetryRing::new(&self.device, self.config.num_seeds, self.ring.capacity())?;

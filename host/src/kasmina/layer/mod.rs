@@ -30,7 +30,7 @@ pub use epoch_table::{EpochTable, EpochTableError};
 pub use error::{ConfigError, LayerError};
 pub use performance::PerformanceReport;
 pub use registry::{Blueprint, LoadedBlueprint, RegistryStatistics};
-pub use report::{Figure, LayerReport, SeedReport};
+pub use report::{Figure, LayerReport, LinearProduct, SeedReport};
 pub use ring::TelemetryRecord;
 pub use rules::{SeedEpoch, SeedProgress, TransitionRules};
 pub use selection::{ComparedKernel, in_rollout};

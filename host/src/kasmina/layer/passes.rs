@@ -277,6 +277,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             weights: &mut gradients.grad_weights,
             scales: &mut gradients.grad_scales,
             alpha: &mut gradients.grad_alpha,
+            seed_norms: &gradients.gradient_norm,
         };
         let bytes = clipped_bytes(self.config.gradient_clip, &targets);
         let _scope = bytes.map(|bytes| self.performance.scope(profile::CLIP, bytes));
@@ -309,7 +310,7 @@ impl<T: LayerElement> KasminaLayer<T> {
 
 /// What clipping reads and writes, all of which is f32; none where it does nothing.
 fn clipped_bytes(mode: GradientClipping, targets: &ClipTargets<'_>) -> Option<usize> {
-    let ClipTargets { weights, scales, alpha } = targets;
+    let ClipTargets { weights, scales, alpha, .. } = targets;
     let bytes = weights.byte_len() + scales.byte_len() + alpha.byte_len();
     match mode {
         GradientClipping::None => None,

@@ -3,11 +3,13 @@
 use kasmina_types::ReductionStrategy;
 
 use super::config::TelemetryReduction;
+use super::report::LinearProduct;
 use super::{KasminaLayer, LayerElement, selection};
 use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::kasmina::dense::DensePass;
 use crate::kasmina::{BlendBackward, BlendForward, KernelInfo, TelemetryReduce, Tuning};
+use crate::linear::Chosen;
 
 /// Plans of up to a bounded number of batch sizes; the one used least recently goes.
 pub(crate) struct Plans<T: LayerElement> {
@@ -55,6 +57,19 @@ impl<T: LayerElement> Plans<T> {
         self.plans.last()?.backward.as_ref()?.tuning()
     }
 
+    /// How the last plan multiplies for the seeds that hold a LINEAR blueprint.
+    pub(crate) fn linear_products(&self) -> Vec<LinearProduct> {
+        let dense = self.plans.last().and_then(|plan| plan.dense.as_ref());
+        let products = dense.into_iter().flat_map(DensePass::chosen);
+        let product = |(product, Chosen { precision, kernel, parts, .. })| LinearProduct {
+            product,
+            precision,
+            kernel,
+            parts,
+        };
+        products.map(product).collect()
+    }
+
     /// Batch sizes that have a plan, the one used last at the end.
     pub(crate) fn batches(&self) -> Vec<usize> {
         self.plans.iter().map(|plan| plan.batch).collect()
@@ -91,10 +106,11 @@ impl<T: LayerElement> KasminaLayer<T> {
             return Ok(());
         }
         let (device, state, store) = (&self.device, &self.state, &mut self.dense);
+        let tolerance = self.config.linear_tolerance;
         if plan.dense.as_ref().is_none_or(|pass| !pass.is_current(store)) {
             // The old lists go first, so that the new ones can take their memory.
             plan.dense = None;
-            plan.dense = Some(DensePass::new(device, batch, state, store)?);
+            plan.dense = Some(DensePass::new(device, batch, state, store, tolerance)?);
         }
         if let (true, Some(pass)) = (trains, &mut plan.dense) {
             store.prepare_training(device)?;

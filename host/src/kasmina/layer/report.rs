@@ -12,6 +12,7 @@ use super::registry::RegistryStatistics;
 use super::{KasminaLayer, LayerElement};
 use crate::error::Error;
 use crate::kasmina::{KernelInfo, TelemetryValues, Tuning};
+use crate::linear::Precision;
 
 /// A layer at one moment. Its [`Display`](fmt::Display) is a table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -42,8 +43,12 @@ pub struct LayerReport {
     pub comparison: Option<KernelComparison>,
     /// What it has found in backward passes.
     pub gradient_comparison: Option<GradientComparison>,
-    /// The block size that was preferred.
+    /// The block size that was asked for.
     pub preferred_block_size: Option<u32>,
+    /// How the groups of products of the seeds that hold a LINEAR blueprint are computed, for the last batch size: those
+    /// of the forward pass before those of the backward pass. None before the first pass, where no such seed computes,
+    /// and on the CPU.
+    pub linear_products: Vec<LinearProduct>,
     /// Batch sizes that have a plan, the one used last at the end.
     pub planned_batches: Vec<usize>,
     /// Forward passes that left telemetry.
@@ -56,6 +61,20 @@ pub struct LayerReport {
     pub registry: RegistryStatistics,
     /// The seeds.
     pub seeds: Vec<SeedReport>,
+}
+
+/// How a group of products was planned.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct LinearProduct {
+    /// What they give: `forward z`, `backward z`, `grad_weights` or `grad_input`.
+    pub product: &'static str,
+    /// The precision that was chosen.
+    #[serde(serialize_with = "precision_name")]
+    pub precision: Precision,
+    /// The kernel's name in the PTX.
+    pub kernel: &'static str,
+    /// Blocks that share the k of an output tile.
+    pub parts: u32,
 }
 
 /// A seed at one moment.
@@ -124,6 +143,7 @@ impl<T: LayerElement> KasminaLayer<T> {
             comparison: self.comparison.clone(),
             gradient_comparison: self.gradient_comparison.clone(),
             preferred_block_size: config.preferred_block_size,
+            linear_products: self.plans.linear_products(),
             planned_batches: self.plans.batches(),
             telemetry_passes: if config.enable_telemetry { self.ring.passes() } else { 0 },
             telemetry_ring_capacity: self.ring.capacity(),
@@ -265,18 +285,12 @@ impl fmt::Display for LayerReport {
             [("forward", &self.forward_kernel), ("backward", &self.backward_kernel)]
         {
             if let Some(kernel) = kernel {
-                write!(
-                    f,
-                    "{pass}: {}, {} blocks of {}",
-                    kernel.entry, kernel.grid, kernel.block_threads
-                )?;
-                match self.preferred_block_size {
-                    Some(wished) if wished != kernel.block_threads => {
-                        writeln!(f, " (nearest to {wished})")?;
-                    }
-                    _ => writeln!(f)?,
-                }
+                let KernelInfo { entry, grid, block_threads, .. } = kernel;
+                writeln!(f, "{pass}: {entry}, {grid} blocks of {block_threads}")?;
             }
+        }
+        for LinearProduct { product, precision, kernel, parts } in &self.linear_products {
+            writeln!(f, "LINEAR {product}: {precision} by {kernel}, {parts} blocks a tile")?;
         }
         self.write_choices(f)?;
         let registry = &self.registry;
@@ -329,6 +343,10 @@ pub(crate) fn lifecycle_name<S: Serializer>(
 
 fn schedule_name<S: Serializer>(schedule: &BlendSchedule, s: S) -> Result<S::Ok, S::Error> {
     s.serialize_str(schedule.name())
+}
+
+fn precision_name<S: Serializer>(precision: &Precision, s: S) -> Result<S::Ok, S::Error> {
+    s.serialize_str(precision.name())
 }
 
 fn blueprint_name<S: Serializer>(kind: &Option<BlueprintKind>, s: S) -> Result<S::Ok, S::Error> {

@@ -10,7 +10,7 @@ use kasmina::types::BlueprintType;
 use kasmina::{Buffer, Device};
 
 use super::{blueprint, graft, inputs, snapshot};
-use crate::Numbers;
+use crate::{Numbers, assert_near};
 
 fn scale_by(factor: f32) -> Blueprint {
     Blueprint { kind: BlueprintType::Scale, weights: vec![factor; 4], scale: 1.0 }
@@ -175,6 +175,38 @@ pub fn check_running_norms_end_with_their_blueprint(device: &Device) {
     assert_eq!(next, LoadedBlueprint { id, evicted: Some(id) });
     graft(&mut layer, 0, id, 1.0);
     assert_eq!(slope(&mut layer, 1e12), 1e12, "after an eviction");
+}
+
+/// A seed whose gradients jump is held to its own history; its neighbour with the same blueprint keeps its α's
+/// gradient, and what they share ends as long as if the jump had been clipped before the sum.
+#[track_caller]
+pub fn check_adaptive_clipping_goes_by_seed(device: &Device) {
+    let mut layer = KasminaLayer::<f32>::builder(3, 12)
+        .gradient_clip(GradientClipping::Adaptive { factor: 1.0, decay: 0.5 })
+        .build(device)
+        .expect("a layer");
+    let id = layer.load_blueprint(&scale_by(2.0)).expect("room").id;
+    graft(&mut layer, 0, id, 0.5);
+    graft(&mut layer, 1, id, 0.5);
+    let x = Buffer::from_slice(device, &[1.0_f32; 12]).expect("memory");
+    let step = |layer: &mut KasminaLayer<f32>, first: f32| {
+        let g = [[first; 4], [1.0; 4], [1.0; 4]].concat();
+        layer.backward(&x, &Buffer::from_slice(device, &g).expect("memory")).expect("a pass");
+        let gradients = layer.gradients().expect("a pass").read().expect("a read");
+        let (w, s) = (gradients.grad_weights[4..8].to_vec(), gradients.grad_scales[1]);
+        [gradients.grad_alpha, w, vec![s]].concat().into_iter().map(f64::from).collect::<Vec<_>>()
+    };
+    let first = step(&mut layer, 1.0);
+    assert_near("before", &first, &[4.0, 4.0, 0.0, 1.0, 1.0, 1.0, 1.0, 8.0], 0.0, 1e-6);
+    // ∂w of the two are 50 and 0.5 a column: a hundredth of the one and the whole of the other are 1.
+    let jump = step(&mut layer, 100.0);
+    assert_near("a jump", &jump, &[4.0, 4.0, 0.0, 1.0, 1.0, 1.0, 1.0, 8.0], 0.0, 1e-6);
+    let report = layer.clip_report().expect("on").expect("a pass");
+    assert_eq!((report.clipped_units, report.nonfinite_units), (1, 0));
+    // Another seed begins without a history, with the same blueprint too.
+    graft(&mut layer, 2, id, 0.5);
+    step(&mut layer, 1.0);
+    assert_eq!(layer.clip_report().expect("on").expect("a pass").clipped_units, 0);
 }
 
 /// How much is queued when a blueprint is changed.

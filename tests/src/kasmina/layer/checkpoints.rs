@@ -268,7 +268,7 @@ pub fn check_refusals(device: &Device) {
         (alpha, "`alpha[1]` is NaN"),
         (ramp, "`ramp_epochs[0]`"),
         (memory(|m| m.unstable[2] = 9), "`layer_unstable[2]` is 9"),
-        (memory(|m| m.running_norms[1] = -2.0), "`layer_running_norms[1]` is -2"),
+        (memory(|m| m.running_norms[1] = -2.0), "`layer_seed_running_norms[1]` is -2"),
         (memory(|m| m.blueprint_ids[7] = 10), "a blueprint 10, and `max_blueprints` is 10"),
         (memory(|m| m.retired_ids.push(11)), "a blueprint 11, and `max_blueprints` is 10"),
         (memory(|m| m.blueprint_use.truncate(3)), "`layer_blueprint_use` has 3 elements"),

@@ -4,9 +4,9 @@ use kasmina::driver::{Graph, TransferStatistics};
 use kasmina::kasmina::checkpoint::{Checkpoint, SCHEMA_VERSION, SCHEMA_WITHOUT_LINEAR};
 use kasmina::kasmina::{
     Blueprint, Checkpointing, GradientClipping, KasminaLayer, LayerConfig, LayerElement,
-    LayerStack, LinearBlueprint, NumericalMode, StabilityMode,
+    LayerStack, LinearBlueprint, LinearProduct, NumericalMode, StabilityMode,
 };
-use kasmina::linear::{Activation, LinearElement};
+use kasmina::linear::{Activation, LinearElement, Precision};
 use kasmina::types::{BlueprintKind, BlueprintType, SeedLifecycle};
 use kasmina::{Buffer, BufferStatistics, Device, Error};
 use kasmina_reference::kasmina::{self as reference, DenseSeed};
@@ -519,6 +519,59 @@ pub fn check_stack(device: &Device) {
         (y, bits(stack.backward(&x, &x).expect("a pass")))
     };
     assert!(run(Checkpointing::KeepAll) == run(Checkpointing::Every(3)), "other bits");
+}
+
+/// What tolerance brings: with the default one f32 stays f32; from that of tf32 on tensor cores multiply, where there are
+/// such and products are large enough, and the results are that near. The report says which.
+#[track_caller]
+pub fn check_tolerance(device: &Device) {
+    let (batch, chunk) = (512, 64);
+    let run = |tolerance: Option<f64>, rows: usize| {
+        let mut numbers = Numbers::new(5);
+        let mut builder =
+            KasminaLayer::<f32>::builder(1, chunk).linear_budget_bytes(4 * chunk * chunk);
+        if let Some(tolerance) = tolerance {
+            builder = builder.linear_tolerance(tolerance);
+        }
+        let mut layer = builder.build(device).expect("a layer");
+        let block = linear_blueprint(chunk, Activation::None, &mut numbers);
+        let id = layer.load_linear_blueprint(&block).expect("room").id;
+        graft(&mut layer, 0, id, 0.5);
+        assert_eq!(layer.report().expect("a report").linear_products, [], "no pass yet");
+        let x = inputs::<f32>(device, rows * chunk, 6);
+        let y = layer.forward(&x).expect("a pass").to_vec().expect("a read");
+        let g = layer.backward(&x, &x).expect("a pass").to_vec().expect("a read");
+        let w = layer.linear_gradient(id).expect("a pass");
+        let report = layer.report().expect("a report");
+        for product in &report.linear_products {
+            let LinearProduct { product, precision, kernel, .. } = product;
+            let said = format!("LINEAR {product}: {precision} by {kernel}");
+            assert!(report.to_string().contains(&said), "{said:?} is not in {report}");
+        }
+        let products = report.linear_products.iter().map(|p| (p.product, p.precision)).collect();
+        let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<_>>();
+        (products, [wide(y), wide(g), wide(w)])
+    };
+    let of = |precision| -> Vec<(&str, Precision)> {
+        let products = ["forward z", "backward z", "grad_weights", "grad_input"];
+        let computed = !matches!(device, Device::Cpu);
+        products.into_iter().filter(|_| computed).map(|product| (product, precision)).collect()
+    };
+    let (products, exact) = run(None, batch);
+    assert_eq!(products, of(Precision::F32));
+    assert_eq!(run(Some(1e-2), batch / 2).0, of(Precision::F32), "too small to pay");
+    let (products, near) = run(Some(1e-2), batch);
+    let tensor_cores =
+        !matches!(device, Device::Cuda(gpu) if gpu.info().compute_capability.major < 8);
+    assert_eq!(products, of(if tensor_cores { Precision::Tf32 } else { Precision::F32 }));
+    for (name, (near, exact)) in ["y", "∂x", "∂W"].into_iter().zip(near.iter().zip(&exact)) {
+        let norm =
+            |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>().sqrt();
+        let error = norm(&mut near.iter().zip(exact).map(|(a, b)| a - b));
+        let error = error / norm(&mut exact.iter().copied());
+        assert!(error < Precision::Tf32.error_bound(), "{name}: {error}");
+        assert!((error > 0.0) == (products.contains(&("forward z", Precision::Tf32))), "{name}");
+    }
 }
 
 /// A loss falls as α rises on a block that learns: W and b find a rotation of the input.

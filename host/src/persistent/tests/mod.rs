@@ -1,0 +1,67 @@
+//! Items, order, failures and recovery, under the executor.
+
+mod faults;
+mod items;
+mod stopping;
+mod threads;
+
+use std::sync::{Arc, Mutex, Weak, mpsc};
+use std::task::{Context, Wake};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use kasmina_simt::Executor;
+use kasmina_types::Operation;
+use kasmina_types::manifold::GroupState;
+
+use super::shared::{Presence, Shared};
+use super::*;
+use crate::buffer::{Buffer, ResidentUse};
+use crate::device::Device;
+use crate::driver::residents::Residence;
+use crate::error::Error;
+use crate::information::{axpby, velocity};
+
+/// The executor without its checks of races, which only kernels' tests need.
+fn device() -> Device {
+    Device::Simt(Executor::new().checks(false))
+}
+
+fn executor(device: &Device) -> PersistentExecutor {
+    // Long enough for a machine that is busy.
+    let idle_limit = Duration::from_secs(60);
+    executor_with(device, PersistentConfig { idle_limit, ..Default::default() })
+}
+
+/// Waits for what comes in moments, on a busy machine in seconds.
+fn wait_until(what: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !what() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it does not come");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn executor_with(device: &Device, config: PersistentConfig) -> PersistentExecutor {
+    let config = PersistentConfig { ring_capacity: 8, share: 1.0, ..config };
+    PersistentExecutor::new(device, config).unwrap()
+}
+
+/// An item that does nothing.
+fn empty() -> Program {
+    Program::of_operations("empty", Vec::new(), 1, Arc::default())
+}
+
+fn persistent(why: Error) -> PersistentError {
+    match why {
+        Error::Persistent(why) => *why,
+        other => panic!("{other}"),
+    }
+}
+
+fn fault(why: Error) -> Arc<Fault> {
+    match persistent(why) {
+        PersistentError::Fault(fault) => fault,
+        other => panic!("{other}"),
+    }
+}
