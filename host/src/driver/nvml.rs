@@ -1,7 +1,7 @@
 //! NVML: at which clocks a GPU runs, what it draws, and what holds its clocks back.
 //!
-//! The library comes with the driver and is looked up at run time. A reading takes some microseconds of the host, so that it
-//! can be taken while a kernel runs.
+//! The library comes with the driver and is looked up at run time. A reading waits for no work of the GPU, so that it can be
+//! taken while a kernel runs.
 
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::sync::OnceLock;
