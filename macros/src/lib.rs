@@ -44,7 +44,7 @@ pub fn shared_array(input: TokenStream) -> TokenStream {
 /// Declares a chain of stages that one kernel computes.
 ///
 /// The struct has a field for each stage: its name is that of the function that computes the stage, its type says what it
-/// does (`Map`, `Sum`, `Gemv`, `GemvTransposed` or `Matmul` of `kasmina_types::fusion::kind`).
+/// does (`Map`, `Sum`, `Mean`, `Max`, `Min`, `Gemv`, `GemvTransposed` or `Matmul` of `kasmina_types::fusion::kind`).
 /// `#[stage(1, inputs(a, b), scalars(c), tensor_eligible = false, reduction = false, precision = "fp64")]` gives its number,
 /// the operands that it reads beside the value of the stage before (one for each value, and one for each segment or product),
 /// whether tensor cores may compute it, whether it is a reduction, and the precision (`fp32` where none is said).

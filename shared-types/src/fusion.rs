@@ -23,6 +23,15 @@ pub mod kind {
     /// Σ of each segment.
     #[derive(Clone, Copy, Debug)]
     pub struct Sum;
+    /// Σ of each segment over the number of its values.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Mean;
+    /// The largest of each segment; NaN where one is.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Max;
+    /// The smallest of each segment; NaN where one is.
+    #[derive(Clone, Copy, Debug)]
+    pub struct Min;
     /// A·x, A `[outer, inner]`.
     #[derive(Clone, Copy, Debug)]
     pub struct Gemv;
@@ -42,6 +51,12 @@ pub enum StageKind {
     Map,
     /// [`kind::Sum`].
     Sum,
+    /// [`kind::Mean`].
+    Mean,
+    /// [`kind::Max`].
+    Max,
+    /// [`kind::Min`].
+    Min,
     /// [`kind::Gemv`].
     Gemv,
     /// [`kind::GemvTransposed`].
@@ -54,6 +69,11 @@ impl StageKind {
     /// Whether a value that comes out depends on many that go in.
     pub const fn contracts(self) -> bool {
         !matches!(self, Self::Map)
+    }
+
+    /// Whether a segment comes to one value.
+    pub const fn reduces(self) -> bool {
+        matches!(self, Self::Sum | Self::Mean | Self::Max | Self::Min)
     }
 }
 
@@ -83,7 +103,7 @@ pub struct FusionShape {
     pub batch: usize,
     /// Values of each before the contraction.
     pub inner: usize,
-    /// Values of each after it: 1 after a sum, `inner` where there is none.
+    /// Values of each after it: 1 after a reduction, `inner` where there is none.
     pub outer: usize,
 }
 

@@ -10,7 +10,7 @@ use kasmina_tests::fusion::{
     check_chain, check_declared, check_large_product, check_refusals, check_savings,
 };
 use kasmina_types::fusion::FusionBuilder;
-use kasmina_types::fusion::kind::{Gemv, Map, Matmul, Sum};
+use kasmina_types::fusion::kind::{Gemv, Map, Matmul, Max, Mean, Min, Sum};
 use proptest::prelude::*;
 
 use super::shuffled;
@@ -51,6 +51,42 @@ pub(crate) struct ProductRoot {
     root: Map,
 }
 
+/// The other reductions.
+#[derive(FusionBuilder)]
+pub(crate) struct ProductMean {
+    /// a·b.
+    #[stage(1, inputs(a, b), precision = "fp64")]
+    product: Map,
+    /// Over a segment.
+    #[stage(2, reduction = true, precision = "fp64")]
+    mean: Mean,
+}
+
+/// With a stage after it.
+#[derive(FusionBuilder)]
+pub(crate) struct ProductMaxRoot {
+    /// a·b.
+    #[stage(1, inputs(a, b))]
+    product: Map,
+    /// Of a segment.
+    #[stage(2, reduction = true)]
+    largest: Max,
+    /// √.
+    #[stage(3)]
+    root: Map,
+}
+
+/// The smallest.
+#[derive(FusionBuilder)]
+pub(crate) struct ProductMin {
+    /// a·b.
+    #[stage(1, inputs(a, b), precision = "fp64")]
+    product: Map,
+    /// Of a segment.
+    #[stage(2, reduction = true, precision = "fp64")]
+    smallest: Min,
+}
+
 /// An epilogue of a product of matrices.
 #[derive(FusionBuilder)]
 pub(crate) struct MatmulSquash {
@@ -67,7 +103,7 @@ mod narrow {
     use kasmina_kernels::fusion::chain;
     use kasmina_types::fusion::fusion_kernels;
 
-    use super::{GemvSquash, MatmulSquash, SquareSumRoot};
+    use super::{GemvSquash, MatmulSquash, ProductMaxRoot, SquareSumRoot};
 
     mod stages {
         use super::math;
@@ -86,6 +122,7 @@ mod narrow {
 
     gemv_squash_fusion!(fusion_kernels);
     square_sum_root_fusion!(fusion_kernels);
+    product_max_root_fusion!(fusion_kernels);
     matmul_squash_fusion!(fusion_kernels);
 }
 
@@ -93,21 +130,29 @@ mod wide {
     use kasmina_kernels::fusion::chain;
     use kasmina_types::fusion::fusion_kernels;
 
-    use super::{ProductRoot, stages};
+    use super::{ProductMean, ProductMin, ProductRoot, stages};
 
     product_root_fusion!(fusion_kernels);
+    product_mean_fusion!(fusion_kernels);
+    product_min_fusion!(fusion_kernels);
 }
 
 mod reference {
     use kasmina::fusion::compose;
     use kasmina_types::fusion::fusion_composition;
 
-    use super::{GemvSquash, MatmulSquash, ProductRoot, SquareSumRoot, stages};
+    use super::{
+        GemvSquash, MatmulSquash, ProductMaxRoot, ProductMean, ProductMin, ProductRoot,
+        SquareSumRoot, stages,
+    };
 
     gemv_squash_fusion!(fusion_composition);
     square_sum_root_fusion!(fusion_composition);
     product_root_fusion!(fusion_composition);
     matmul_squash_fusion!(fusion_composition);
+    product_max_root_fusion!(fusion_composition);
+    product_mean_fusion!(fusion_composition);
+    product_min_fusion!(fusion_composition);
 }
 
 mod stages {
@@ -130,6 +175,33 @@ fn check_own(device: &Device, [batch, inner, outer]: [usize; 3], seed: u64) {
     check_chain::<GemvSquash>(device, FusionShape { batch, inner, outer }, F32, seed);
     check_chain::<SquareSumRoot>(device, FusionShape { batch, inner, outer: 1 }, F32, seed);
     check_chain::<ProductRoot>(device, FusionShape { batch, inner, outer: inner }, 1e-14, seed);
+    let shape = FusionShape { batch, inner, outer: 1 };
+    if inner == 0 && batch > 0 {
+        // No value is the largest of none.
+        let why = Fused::<ProductMin>::new(device, shape).err().expect("refused").to_string();
+        assert!(why.contains("product_min"), "{why}");
+        Unfused::<ProductMaxRoot>::new(device, shape).err().expect("refused");
+        return;
+    }
+    check_chain::<ProductMean>(device, shape, 1e-14, seed);
+    check_chain::<ProductMaxRoot>(device, shape, F32, seed);
+    check_chain::<ProductMin>(device, shape, 1e-14, seed);
+}
+
+/// An extreme of a segment with a NaN in it is NaN, in whichever part it is.
+#[test]
+fn extremes_of_what_is_no_number() {
+    for (at, device) in [(0, shuffled(3)), (29_999, shuffled(4)), (15_000, Device::Cpu)] {
+        let mut values = vec![2.0; 30_000];
+        values[at] = f64::NAN;
+        let [a, b] = [&values, &vec![1.0; 30_000]]
+            .map(|values| Buffer::from_slice(&device, values).expect("memory"));
+        let mut output = Buffer::zeroed(&device, 1).expect("memory");
+        let shape = FusionShape { batch: 1, inner: 30_000, outer: 1 };
+        let mut chain = Fused::<ProductMin>::new(&device, shape).expect("a kernel");
+        chain.run(ProductMinInputs { a: &a, b: &b }, &mut output).expect("a run");
+        assert!(output.to_vec().expect("a result")[0].is_nan(), "{at}");
+    }
 }
 
 proptest! {

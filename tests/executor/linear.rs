@@ -10,7 +10,7 @@ use kasmina_kernels::instances;
 use kasmina_tests::Numbers;
 use kasmina_tests::linear::forward::{self, Case, check, check_scales};
 use kasmina_tests::linear::gradients::{self, Shared};
-use kasmina_tests::linear::grouped;
+use kasmina_tests::linear::{grouped, random};
 use proptest::prelude::*;
 
 use super::shuffled;
@@ -97,6 +97,23 @@ fn gradients_of_batches() {
     for device in [shuffled(1), Device::Cpu] {
         gradients::check_refusals(&device);
     }
+}
+
+/// Every type, layout and epilogue, with the same measure as the large shapes on a GPU. The product in f64 that those are
+/// compared with is checked here as well.
+#[test]
+fn random_shapes() {
+    let coverage = random::Coverage::default();
+    for (number, case) in random::cases(random::ROUND, 100, 5).iter().enumerate() {
+        let device = shuffled(number as u64);
+        let reference: &random::Product<'_> = if number % 8 == 0 {
+            &|a, b| random::product_on(&device, a, b)
+        } else {
+            &random::product_of_reference
+        };
+        case.check(&device, reference, &coverage);
+    }
+    coverage.assert_complete();
 }
 
 /// Whole and half tiles, one more and one less, so that both tile sizes and both ways of loading are taken.

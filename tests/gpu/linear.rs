@@ -7,7 +7,8 @@ use kasmina::Device;
 use kasmina::linear::{Layout, Precision};
 use kasmina::types::E4m3;
 use kasmina_tests::Numbers;
-use kasmina_tests::linear::{forward, gemv, gradients, grouped};
+use kasmina_tests::linear::{forward, gemv, gradients, grouped, random};
+use ndarray::Array2;
 
 /// Every element type and precision of one shape.
 fn every_type(device: &Device, case: &forward::Case) {
@@ -19,21 +20,10 @@ fn every_type(device: &Device, case: &forward::Case) {
     forward::check::<E4m3, bf16>(device, &with(Precision::Fp8));
 }
 
-/// 200 shapes to 3000, odd ones and rows with gaps among them. The reference of a large one takes a while, so that each
-/// processor has shapes and a stream of its own.
+/// 200 shapes of 1 to 3000 rows, columns and terms, in every type, layout and epilogue. What goes on beside the GPU takes
+/// longest, so that each processor has shapes and a stream of its own.
 pub(super) fn random_shapes(device: &Device) {
-    let mut numbers = Numbers::new(5);
-    let cases: Vec<_> = (0..200)
-        .map(|seed| {
-            let most = if u64::is_multiple_of(seed, 8) { 3000 } else { 400 };
-            let [m, n, k] = [(); 3].map(|()| 1 + numbers.below(most));
-            let layout = Layout::ALL[numbers.below(4)];
-            let (batch, gaps) =
-                (1 + numbers.below(if most > 400 { 1 } else { 3 }), u64::is_multiple_of(seed, 3));
-            let precision = Precision::Auto;
-            forward::Case { layout, m, n, k, batch, precision, gaps, seed }
-        })
-        .collect();
+    let (cases, coverage) = (random::cases(200, 3000, 5), random::Coverage::default());
     let next = AtomicUsize::new(0);
     let Device::Cuda(gpu) = device else { unreachable!("a GPU's test") };
     let ordinal = gpu.device().info().ordinal;
@@ -41,12 +31,14 @@ pub(super) fn random_shapes(device: &Device) {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 let device = Device::cuda(ordinal).expect("the GPU");
+                let product = |a: &Array2<f64>, b: &Array2<f64>| random::product_on(&device, a, b);
                 while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    every_type(&device, case);
+                    case.check(&device, &product, &coverage);
                 }
             });
         }
     });
+    coverage.assert_complete();
 }
 
 /// Shapes at the edges of tiles, of one row or column, without k, and of much.

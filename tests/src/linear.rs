@@ -5,3 +5,4 @@ pub mod forward;
 pub mod gemv;
 pub mod gradients;
 pub mod grouped;
+pub mod random;

@@ -11,7 +11,7 @@ use kasmina_types::tiles::FUSION_BLOCK_THREADS;
 use kasmina_types::{FusionArguments, In, Out};
 
 use crate::linear::gemv::{Operand, straight, transposed};
-use crate::reduction::reducer::Number;
+use crate::reduction::reducer::{Number, Real};
 
 const BLOCK: usize = FUSION_BLOCK_THREADS as usize;
 const WARPS: usize = BLOCK / warp::WARP_SIZE as usize;
@@ -68,12 +68,88 @@ pub unsafe fn map<T: Operand>(p: &FusionArguments, inner: impl Fn(usize, usize, 
     }
 }
 
-/// The sum of each segment.
+/// How the values of a segment come to one.
+trait Reduction<N> {
+    /// Of no values.
+    const NONE: N;
+    /// Of both.
+    fn combine(a: N, b: N) -> N;
+    /// The result for so many values.
+    #[inline(always)]
+    fn finish(total: N, count: usize) -> N {
+        let _ = count;
+        total
+    }
+}
+
+struct Total;
+struct Average;
+struct Largest;
+struct Smallest;
+
+macro_rules! reduction {
+    ($name:ident, $none:ident, $combine:ident) => {
+        impl<N: Number> Reduction<N> for $name {
+            const NONE: N = N::$none;
+            #[inline(always)]
+            fn combine(a: N, b: N) -> N {
+                a.$combine(b)
+            }
+        }
+    };
+}
+
+reduction!(Total, ZERO, add);
+reduction!(Largest, LOWEST, maximum);
+reduction!(Smallest, HIGHEST, minimum);
+
+impl<N: Real> Reduction<N> for Average {
+    const NONE: N = N::ZERO;
+    #[inline(always)]
+    fn combine(a: N, b: N) -> N {
+        a.add(b)
+    }
+    #[inline(always)]
+    fn finish(total: N, count: usize) -> N {
+        total.div(N::from_count(count as u64))
+    }
+}
+
+macro_rules! reductions {
+    ($($(#[$doc:meta])* $name:ident by $reduction:ident;)*) => {$(
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// As [`map`]; every thread of the grid calls it.
+        #[inline(always)]
+        pub unsafe fn $name<T: Operand>(
+            p: &FusionArguments,
+            inner: impl Fn(usize, usize, usize) -> T,
+            outer: impl Fn(usize, usize, usize, T) -> T,
+        ) {
+            // SAFETY: the caller's contract.
+            unsafe { reduce::<T, $reduction>(p, inner, outer) };
+        }
+    )*};
+}
+
+reductions! {
+    /// The sum of each segment.
+    sum by Total;
+    /// The mean of each segment.
+    mean by Average;
+    /// The largest value of each segment, which has one.
+    max by Largest;
+    /// The smallest value of each segment, which has one.
+    min by Smallest;
+}
+
+/// What each segment comes to.
 ///
 /// # Safety
 /// As [`map`]; every thread of the grid calls it.
 #[inline(always)]
-pub unsafe fn sum<T: Operand>(
+unsafe fn reduce<T: Operand, R: Reduction<T::Sum>>(
     p: &FusionArguments,
     inner: impl Fn(usize, usize, usize) -> T,
     outer: impl Fn(usize, usize, usize, T) -> T,
@@ -87,13 +163,13 @@ pub unsafe fn sum<T: Operand>(
     while turn < p.cut.batch as usize * parts {
         let (segment, part) = (turn / parts, turn % parts);
         let end = if (part + 1) * share < length { (part + 1) * share } else { length };
-        let mut partial = T::Sum::ZERO;
+        let mut partial = R::NONE;
         let mut at = part * share + own;
         while at < end {
-            partial = partial.add(inner(segment, at, segment * length + at).wide());
+            partial = R::combine(partial, inner(segment, at, segment * length + at).wide());
             at += BLOCK;
         }
-        let mut total = block_fold::<_, WARPS, _>(partial, &scratch, Number::add);
+        let mut total = block_fold::<_, WARPS, _>(partial, &scratch, R::combine);
         if parts > 1 {
             if let (Some(total), 0) = (total, own) {
                 // SAFETY: one thread of one block has the part's place.
@@ -101,21 +177,25 @@ pub unsafe fn sum<T: Operand>(
             }
             // SAFETY: every thread of the block arrives, once for each part of the segment.
             if unsafe { grid::arrive_is_last(&p.cut.arrivals, segment, p.cut.parts) } {
-                let mut merged = T::Sum::ZERO;
+                let mut merged = R::NONE;
                 let mut other = own;
                 while other < parts {
                     // SAFETY: all parts were stored before their blocks arrived.
-                    merged = merged.add(unsafe { partials.load(segment * parts + other) });
+                    let part = unsafe { partials.load(segment * parts + other) };
+                    merged = R::combine(merged, part);
                     other += BLOCK;
                 }
-                total = block_fold::<_, WARPS, _>(merged, &scratch, Number::add);
+                total = block_fold::<_, WARPS, _>(merged, &scratch, R::combine);
             } else {
                 total = None;
             }
         }
         if let (Some(total), 0) = (total, own) {
             // SAFETY: one thread of one block writes the segment's place.
-            unsafe { output.store(segment, outer(segment, 0, segment, T::narrow(total))) };
+            unsafe {
+                output
+                    .store(segment, outer(segment, 0, segment, T::narrow(R::finish(total, length))))
+            };
         }
         // Warp 0 has read the scratch.
         thread::sync_threads();
@@ -126,7 +206,7 @@ pub unsafe fn sum<T: Operand>(
 /// A·x, A operand `matrix`.
 ///
 /// # Safety
-/// As [`sum`].
+/// As [`map`]; every thread of the grid calls it.
 #[inline(always)]
 pub unsafe fn gemv<T: Operand>(
     p: &FusionArguments,
@@ -148,7 +228,7 @@ pub unsafe fn gemv<T: Operand>(
 /// Aᵀ·x, A operand `matrix`.
 ///
 /// # Safety
-/// As [`sum`].
+/// As [`map`]; every thread of the grid calls it.
 #[inline(always)]
 pub unsafe fn gemv_transposed<T: Operand>(
     p: &FusionArguments,
@@ -164,5 +244,5 @@ pub unsafe fn gemv_transposed<T: Operand>(
         unsafe { output.store(at, outer(at / columns, at % columns, at, T::narrow(sum))) };
     };
     // SAFETY: the caller's contract.
-    unsafe { transposed::<T, 1>(p.operands[matrix].cast(), &p.cut, x, finish) };
+    unsafe { transposed::<T, 1, true>(p.operands[matrix].cast(), &p.cut, x, finish) };
 }

@@ -12,14 +12,14 @@
 //! # Traffic
 //! Each operand read once and the results written once; bound by memory. The kernels of stages alone write and read each
 //! value between two stages besides. Before a product the fused kernel computes the values again for each tile of results, from
-//! operands that the caches hold.
+//! operands that the caches hold: with Aᵀ once for a warp's 32 columns, handed around among its lanes.
 //!
 //! # Launch
-//! Blocks of 256 threads, three a multiprocessor or more, over a persistent grid. Values one by one: a thread a value. Sums: a
+//! Blocks of 256 threads, three a multiprocessor or more, over a persistent grid. Values one by one: a thread a value. Reductions: a
 //! block a segment, or a part of one. Products: as `linear::gemv`, in single elements, so that any shape will do.
 //!
 //! # Determinism
-//! Bitwise: as `linear::gemv`; sums by lanes, warps and parts in their order.
+//! Bitwise: as `linear::gemv`; reductions by lanes, warps and parts in their order.
 //!
 //! # Source
 //! Declared in `kasmina_types::fusion::chains`. Reference: `kasmina_reference::fusion`.

@@ -344,13 +344,66 @@ unsafe fn absorb_columns<T: Operand, const L: usize, const N: usize>(
     sums
 }
 
+/// As [`absorb_columns`], where one lane works out x for each row, and hands it to the others. An x of several loads has
+/// then as few of them in flight beside the matrix as a plain one; with all in each lane, registers run out, and half of
+/// the matrix's loads wait for x.
+///
+/// # Safety
+/// As [`absorb_columns`]; every lane of the warp calls it, with the same rows.
+#[inline(always)]
+unsafe fn absorb_columns_spread<T: Operand, const L: usize, const N: usize>(
+    mut sums: [T::Sum; L],
+    matrix: In<T>,
+    start: usize,
+    columns: usize,
+    x: impl Fn(usize) -> T,
+    row: usize,
+) -> [T::Sum; L] {
+    const { assert!(N <= WARP, "a lane for each row") };
+    let mut values = [Vector([T::zeroed(); L]); N];
+    unroll!(u in N => {
+        let at = start + (row + u * WARPS) * columns;
+        // SAFETY: the caller's contract.
+        values[u] = unsafe { matrix.load_vector(at, LoadHint::Streaming) };
+    });
+    let own = x(row + thread::lane_idx() as usize % N * WARPS).wide();
+    unroll!(u in N => {
+        let x = if N == 1 { own } else { warp::shuffle(warp::FULL_MASK, own, u as u32) };
+        unroll!(l in L => { sums[l] = values[u].0[l].wide().mul_add(x, sums[l]) });
+    });
+    sums
+}
+
+/// [`absorb_columns_spread`] where `SPREAD`, else [`absorb_columns`].
+///
+/// # Safety
+/// As that.
+#[inline(always)]
+unsafe fn absorb<T: Operand, const L: usize, const N: usize, const SPREAD: bool>(
+    sums: [T::Sum; L],
+    matrix: In<T>,
+    (start, columns): (usize, usize),
+    x: impl Fn(usize) -> T,
+    row: usize,
+) -> [T::Sum; L] {
+    // SAFETY: the caller's contract.
+    unsafe {
+        if SPREAD {
+            absorb_columns_spread::<T, L, N>(sums, matrix, start, columns, x, row)
+        } else {
+            absorb_columns::<T, L, N>(sums, matrix, start, columns, x, row)
+        }
+    }
+}
+
 /// Aᵀ·x for the whole batch: `x` gives the element of x at an index into `[batch, rows]`, `finish` takes an index into
-/// `[batch, columns]` and its sum, once each.
+/// `[batch, columns]` and its sum, once each. With `SPREAD` one lane of a warp calls `x` for a row, and not every one; the
+/// sums have the same order.
 ///
 /// # Safety
 /// As [`straight`].
 #[inline(always)]
-pub(crate) unsafe fn transposed<T: Operand, const L: usize>(
+pub(crate) unsafe fn transposed<T: Operand, const L: usize, const SPREAD: bool>(
     matrix: In<T>,
     cut: &GemvCut,
     x: impl Fn(usize) -> T + Copy,
@@ -371,22 +424,22 @@ pub(crate) unsafe fn transposed<T: Operand, const L: usize>(
         let (task, part) = (turn / parts, turn % parts);
         let (product, tile) = (task / tiles, task % tiles);
         let column = tile * width + lane * L;
-        let start = product * rows * columns + column;
+        // Beyond the last column, the last again where every lane takes part: sums that nobody stores.
+        let inside = if SPREAD && column >= columns { columns - L } else { column };
+        let place = (product * rows * columns + inside, columns);
         let x = |row| x(product * rows + row);
         let end = if (part + 1) * share < rows { (part + 1) * share } else { rows };
         let mut sums = [T::Sum::ZERO; L];
-        if column < columns {
+        if SPREAD || column < columns {
             let mut row = part * share + warp;
             while row + (IN_FLIGHT - 1) * WARPS < end {
-                // SAFETY: the last of the rows is inside the matrix, whose columns are a multiple of L.
-                sums = unsafe {
-                    absorb_columns::<T, L, IN_FLIGHT>(sums, matrix, start, columns, x, row)
-                };
+                // SAFETY: the last of the rows is inside the matrix, whose columns are a multiple of L; they are the warp's.
+                sums = unsafe { absorb::<T, L, IN_FLIGHT, SPREAD>(sums, matrix, place, x, row) };
                 row += IN_FLIGHT * WARPS;
             }
             while row < end {
-                // SAFETY: the row is inside the matrix.
-                sums = unsafe { absorb_columns::<T, L, 1>(sums, matrix, start, columns, x, row) };
+                // SAFETY: the row is inside the matrix, and the warp's.
+                sums = unsafe { absorb::<T, L, 1, SPREAD>(sums, matrix, place, x, row) };
                 row += WARPS;
             }
         }
@@ -481,7 +534,7 @@ macro_rules! instance {
             let x = |at| unsafe { xs.load(at) };
             // SAFETY: the entry's contract; each output is one thread's.
             unsafe {
-                transposed::<$element, $lanes>(p.matrix.cast(), &p.cut, x, |at, sum| {
+                transposed::<$element, $lanes, false>(p.matrix.cast(), &p.cut, x, |at, sum| {
                     store::<$element, _>(&p, at, sum)
                 })
             }

@@ -450,23 +450,17 @@ fn fusions(values: usize, n: usize) -> impl Iterator<Item = Case> {
     fusion::Work::all(values, n).into_iter().map(Case::fusion)
 }
 
-/// Large square matrices, long and short rows, and many small products.
+/// Square matrices, high and wide ones, and batches, each with its transpose; all of f32, some of the other types.
 fn gpu_gemvs() -> Vec<Case> {
     use DType::{Bf16, F32, F64};
-    let square = GemvShape::new(16_384, 16_384);
+    let both = |shape: &GemvShape, dtype| {
+        [*shape, shape.transposed()].map(|shape| Case::gemv(shape, dtype))
+    };
     let mut cases = Vec::new();
     for dtype in [F32, F64, Bf16] {
-        cases.extend([square, square.transposed()].map(|shape| Case::gemv(shape, dtype)));
+        cases.extend(gemv::EVERY_TYPE.iter().flat_map(|shape| both(shape, dtype)));
     }
-    for shape in [
-        GemvShape::new(4096, 4096),
-        GemvShape::new(16, 1 << 22),
-        GemvShape::new(1 << 20, 64),
-        GemvShape::new(8191, 8191),
-        GemvShape { batch: 1024, ..GemvShape::new(256, 256) },
-    ] {
-        cases.extend([shape, shape.transposed()].map(|shape| Case::gemv(shape, F32)));
-    }
+    cases.extend(gemv::OF_F32.iter().flat_map(|shape| both(shape, F32)));
     cases
 }
 

@@ -57,6 +57,18 @@ pub(crate) fn try_draw<T: Draw>(seed: u64, len: usize) -> Result<Vec<T>, Error> 
     host::collect((0..len).into_par_iter().map(|i| T::from_random(bits(seed, i as u64))))
 }
 
+/// `len` values of the standard normal distribution, as the peers draw the operands of their products: what a multiplication
+/// draws in power depends on its operands.
+pub(crate) fn normal(seed: u64, len: usize) -> Vec<f64> {
+    let of = |i| {
+        let bits = bits(seed, i);
+        let unit = |bits: u64| ((bits & 0xFFFF_FFFF) as f64 + 0.5) / (1_u64 << 32) as f64;
+        // By Box and Muller.
+        (-2.0 * unit(bits >> 32).ln()).sqrt() * (std::f64::consts::TAU * unit(bits)).cos()
+    };
+    (0..len as u64).into_par_iter().map(of).collect()
+}
+
 /// 64 random bits for a position of a sequence: splitmix64.
 pub(crate) fn bits(seed: u64, position: u64) -> u64 {
     let step = (seed << 40).wrapping_add(position).wrapping_add(1);
@@ -79,6 +91,14 @@ mod tests {
         assert_ne!(values, draw::<f32>(2, 100_000));
         assert_eq!(values, draw::<f32>(1, 100_000));
         assert_eq!(values, try_draw::<f32>(1, 100_000).unwrap());
+        let normal = normal(3, 100_000);
+        let moment = |power| normal.iter().map(|v| v.powi(power)).sum::<f64>() / 1e5;
+        let expected = [(1, 0.0), (2, 1.0), (3, 0.0), (4, 3.0)];
+        assert!(
+            expected
+                .iter()
+                .all(|&(p, moment_of_normal)| (moment(p) - moment_of_normal).abs() < 0.1)
+        );
         let integers: Vec<i32> = draw(1, 1000);
         assert!(integers.iter().any(|&v| v < 0) && integers.iter().any(|&v| v > 0));
     }

@@ -16,6 +16,28 @@ use crate::linear::{Gemv, GemvElement, GemvShape};
 /// Outputs that are checked.
 const CHECKED: usize = 64;
 
+/// What is timed of every type: a square matrix, a high one, a wide one, and a batch.
+pub(super) const EVERY_TYPE: [GemvShape; 4] = [
+    of_shape(1, 16_384, 16_384),
+    of_shape(1, 65_536, 256),
+    of_shape(1, 256, 65_536),
+    of_shape(1024, 256, 256),
+];
+
+/// What is timed of f32 alone: a small one, longer and shorter rows, rows without alignment, batches.
+pub(super) const OF_F32: [GemvShape; 6] = [
+    of_shape(1, 4096, 4096),
+    of_shape(1, 16, 1 << 22),
+    of_shape(1, 1 << 20, 64),
+    of_shape(1, 8191, 8191),
+    of_shape(64, 4096, 256),
+    of_shape(64, 256, 4096),
+];
+
+const fn of_shape(batch: usize, rows: usize, columns: usize) -> GemvShape {
+    GemvShape { batch, rows, columns, transposed: false }
+}
+
 pub(super) fn variant(shape: GemvShape) -> &'static str {
     if shape.transposed { "transposed" } else { "straight" }
 }

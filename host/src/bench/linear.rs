@@ -94,9 +94,7 @@ pub(super) fn prepare(device: &Device, work: Work, bytes: u64) -> Result<Prepare
 const CHECKED_ROWS: usize = 32;
 
 fn drawn<T: LinearElement>(seed: u64, len: usize) -> Vec<T> {
-    let values: Vec<f32> = data::draw(seed, len);
-    // Of both signs alike.
-    values.into_par_iter().map(|value| T::nearest(f64::from(value) - 0.5)).collect()
+    data::normal(seed, len).into_par_iter().map(T::nearest).collect()
 }
 
 fn of<T: LinearElement, O: LinearResult>(

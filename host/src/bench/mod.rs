@@ -7,6 +7,7 @@
 mod active_inference;
 mod backward;
 mod cases;
+mod clocks;
 mod copy_rate;
 pub(crate) mod data;
 pub mod dispatch;
@@ -180,6 +181,7 @@ impl Measured {
                 percent_of_floor: floor_us.map(|floor_us| 100.0 * floor_us / median_us),
                 max_rel_error: self.max_rel_error,
                 tolerance: self.tolerance,
+                clocks: lane.clocks.clone(),
                 peers: Vec::new(),
             }
         };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::record::{Document, PeerTime, PeerVersions, Row};
+use super::record::{Document, PeerTime, PeerVersions, Row, RowClocks};
 use super::timer::{Cache, Mode};
 use super::{BenchError, COPY};
 
@@ -41,6 +41,8 @@ struct Measurement {
     shape: Vec<usize>,
     mode: Mode,
     median_us: f64,
+    #[serde(default)]
+    clocks: Option<RowClocks>,
 }
 
 /// Reads a file of JSON lines. Measurements that failed or were skipped are left out.
@@ -87,7 +89,8 @@ impl Peers {
         for row in &mut document.rows {
             let times = self.measurements.iter().filter(|peer| peer.is_of(row)).map(|peer| {
                 let ratio = peer.median_us / row.median_us;
-                PeerTime { peer: peer.peer.clone(), median_us: peer.median_us, ratio }
+                let (name, clocks) = (peer.peer.clone(), peer.clocks.clone());
+                PeerTime { peer: name, median_us: peer.median_us, ratio, clocks }
             });
             row.peers = times.collect();
         }
@@ -147,7 +150,7 @@ mod tests {
     const LINES: &str = r#"
 {"record": "environment", "device": "NVIDIA H200", "multiprocessors": 132, "l2_bytes": 62914560, "driver": "580", "commit": "c", "cuda": "13.0", "torch": "2.11", "triton": "3.6", "cupy": null}
 {"record": "measurement", "operation": "layer_forward", "peer": "compile", "dtype": "f32", "shape": [4096, 1000, 64], "bytes": 1, "status": "pass", "mode": "event", "samples": 30, "median_us": 663.0}
-{"record": "measurement", "operation": "layer_forward", "peer": "compile", "dtype": "f32", "shape": [4096, 1000, 64], "bytes": 1, "status": "pass", "mode": "graph", "samples": 30, "median_us": 650.0}
+{"record": "measurement", "operation": "layer_forward", "peer": "compile", "dtype": "f32", "shape": [4096, 1000, 64], "bytes": 1, "status": "pass", "mode": "graph", "samples": 30, "median_us": 650.0, "clocks": {"readings": 7, "sm_mhz": 1755, "sm_min_mhz": 1740, "sm_max_mhz": 1980, "power_w": 612.25, "power_state": "P0", "limits": []}}
 {"record": "measurement", "operation": "layer_forward", "peer": "eager", "dtype": "f32", "shape": [4096, 1000, 64], "status": "fail", "max_rel_error": null}
 {"record": "measurement", "operation": "layer_forward", "peer": "compile", "dtype": "f32", "shape": [32, 1000, 64], "status": "pass", "mode": "event", "median_us": 1.0}
 {"record": "measurement", "operation": "sum", "peer": "cupy", "status": "skipped", "reason": "cupy is not installed"}
@@ -169,7 +172,9 @@ mod tests {
         let [event, graph, _] = &document.rows[..] else { panic!("three rows") };
         assert_eq!((event.peers[0].peer.as_str(), event.peers[0].median_us), ("compile", 663.0));
         assert_eq!(event.peers[0].ratio, 663.0 / event.median_us);
-        assert_eq!(graph.peers[0].median_us, 650.0);
+        assert_eq!(event.peers[0].clocks, None);
+        let said = format!("compile 650.0 µs ({:.2}×; 1755 MHz, 612 W)", 650.0 / graph.median_us);
+        assert_eq!(graph.peers[0].to_string(), said);
         assert_eq!(document.header.peers.unwrap().torch.as_deref(), Some("2.11"));
     }
 

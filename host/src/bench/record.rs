@@ -1,5 +1,7 @@
 //! The records of a measurement, as they stand in its JSON document.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::timer::{Cache, Mode};
@@ -158,9 +160,32 @@ pub struct Row {
     pub max_rel_error: f64,
     /// Largest that was accepted.
     pub tolerance: f64,
+    /// At which clocks the samples ran; absent where NVML does not tell, and in documents before 2026-11-30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clocks: Option<RowClocks>,
     /// What others took for the same operation and shape, timed in the same way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerTime>,
+}
+
+/// A GPU while a row was sampled: readings from some samples, each taken while the sample's work was on the device, or,
+/// where that is shorter than a reading, just behind it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RowClocks {
+    /// Readings.
+    pub readings: usize,
+    /// Clock of the SMs, in MHz: the median.
+    pub sm_mhz: u32,
+    /// The lowest.
+    pub sm_min_mhz: u32,
+    /// The highest.
+    pub sm_max_mhz: u32,
+    /// Power drawn, in W: the median.
+    pub power_w: f64,
+    /// Performance state: the slowest, such as `P0`.
+    pub power_state: String,
+    /// What held the clock in any reading, such as `power cap`.
+    pub limits: Vec<String>,
 }
 
 /// A peer's time.
@@ -172,6 +197,9 @@ pub struct PeerTime {
     pub median_us: f64,
     /// Its median over the row's: above 1 the kernel is faster.
     pub ratio: f64,
+    /// At which clocks its samples ran, where its program tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clocks: Option<RowClocks>,
 }
 
 /// A case with a wrong result.
@@ -181,6 +209,25 @@ pub struct Refused {
     pub case: String,
     /// What is wrong.
     pub reason: String,
+}
+
+impl fmt::Display for RowClocks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sm_mhz, sm_min_mhz, sm_max_mhz, power_w, power_state, .. } = self;
+        write!(f, "{sm_mhz} MHz ({sm_min_mhz}–{sm_max_mhz}), {power_w:.0} W, {power_state}")?;
+        self.limits.iter().try_for_each(|limit| write!(f, ", {limit}"))
+    }
+}
+
+impl fmt::Display for PeerTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { peer, median_us, ratio, clocks } = self;
+        write!(f, "{peer} {median_us:.1} µs ({ratio:.2}×")?;
+        if let Some(RowClocks { sm_mhz, power_w, .. }) = clocks {
+            write!(f, "; {sm_mhz} MHz, {power_w:.0} W")?;
+        }
+        f.write_str(")")
+    }
 }
 
 impl Row {

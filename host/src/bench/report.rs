@@ -53,6 +53,11 @@ pub fn rate(gb_per_s: f64) -> String {
     if gb_per_s < 100.0 { format!("{gb_per_s:.2}") } else { format!("{gb_per_s:.0}") }
 }
 
+/// At which clocks a row ran.
+pub fn clocks(row: &Row) -> String {
+    row.clocks.as_ref().map_or("–".into(), ToString::to_string)
+}
+
 /// What a run was, in one paragraph.
 pub fn summary(header: &Header) -> String {
     let commit = header.commit.as_deref().map_or("unknown", |hash| hash.get(..12).unwrap_or(hash));
@@ -95,10 +100,15 @@ pub fn summary(header: &Header) -> String {
 
 fn section(name: &str, document: &Document) -> String {
     let mut text = format!("### {name}\n\n{}.\n\n", summary(&document.header));
-    text += "| kernel | dtype | shape | case | timed | µs (min–max) | GB/s | % of copy | floor µs | \
-             % of floor | peers |\n|---|---|---|---|---|---|---|---|---|---|---|\n";
+    // Older documents have no clocks.
+    let clocks = document.rows.iter().any(|row| row.clocks.is_some());
+    let (title, rule) = if clocks { (" clock of the SMs, power |", "---|") } else { ("", "") };
+    text += &format!(
+        "| kernel | dtype | shape | case | timed | µs (min–max) | GB/s | % of copy | floor µs | \
+         % of floor |{title} peers |\n|---|---|---|---|---|---|---|---|---|---|{rule}---|\n"
+    );
     for row in &document.rows {
-        text += &line(row);
+        text += &line(row, clocks);
     }
     for refused in &document.refused {
         text += &format!("\nNot timed: {}: {}\n", refused.case, refused.reason);
@@ -144,15 +154,12 @@ fn dispatch_section(name: &str, document: &DispatchDocument) -> String {
     text
 }
 
-fn line(row: &Row) -> String {
+fn line(row: &Row, clocks: bool) -> String {
     let number = |value: Option<f64>| value.map_or("–".into(), |value| format!("{value:.1}"));
-    let peers: Vec<_> = row
-        .peers
-        .iter()
-        .map(|peer| format!("{} {:.1} µs ({:.2}×)", peer.peer, peer.median_us, peer.ratio))
-        .collect();
+    let peers: Vec<_> = row.peers.iter().map(ToString::to_string).collect();
+    let clocks = if clocks { format!(" {} |", self::clocks(row)) } else { String::new() };
     format!(
-        "| {} | {} | {} | {} | {}, {} | {:.2} ({:.2}–{:.2}) | {} | {} | {} | {} | {} |\n",
+        "| {} | {} | {} | {} | {}, {} | {:.2} ({:.2}–{:.2}) | {} | {} | {} | {} |{clocks} {} |\n",
         row.kernel,
         row.dtype,
         shape_name(&row.shape),
@@ -223,6 +230,7 @@ pub(super) fn example() -> Document {
         percent_of_floor: None,
         max_rel_error: 1e-7,
         tolerance: 1e-5,
+        clocks: None,
         peers: Vec::new(),
     };
     let artifact = ArtifactHeader {
@@ -300,6 +308,32 @@ mod tests {
         assert!(text.contains(header), "{text}");
         fs::write(&into, &text).unwrap();
         assert_eq!(update(folder.path(), &into).unwrap(), text, "a second time changes nothing");
+    }
+
+    #[test]
+    fn clocks_have_a_column_where_a_row_has_them() {
+        let mut document = example();
+        let [power_state, limit] = ["P0", "power cap"].map(String::from);
+        document.rows[1].clocks = Some(super::super::record::RowClocks {
+            readings: 7,
+            sm_mhz: 1755,
+            sm_min_mhz: 1740,
+            sm_max_mhz: 1980,
+            power_w: 612.25,
+            power_state,
+            limits: vec![limit],
+        });
+        let text = section("c.json", &document);
+        let row = "| graph, cold | 540.00 (500.00–600.50) | 3813 | 90.6 | – | – | \
+                   1755 MHz (1740–1980), 612 W, P0, power cap |  |\n";
+        assert!(text.contains(row), "{text}");
+        assert!(text.contains("| – | – | – |  |\n"), "{text}");
+        let bars: Vec<_> = text
+            .lines()
+            .filter(|line| line.starts_with('|'))
+            .map(|line| line.matches('|').count())
+            .collect();
+        assert_eq!(bars, [13; 5]);
     }
 
     #[test]

@@ -8,9 +8,11 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::clocks;
+use super::record::RowClocks;
 use super::statistics::Statistics;
 use crate::device::{Device, Gpu};
-use crate::driver::{Event, Graph, GraphExec};
+use crate::driver::{Event, GpuMeter, GpuReading, Graph, GraphExec};
 use crate::error::Error;
 
 /// Launches of a graph whose launches are short; of longer ones [`FEW_LAUNCHES`] are enough.
@@ -75,7 +77,7 @@ pub struct Plan {
 }
 
 /// The times of one lane.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LaneTimes {
     /// The lane.
     pub lane: Lane,
@@ -83,6 +85,8 @@ pub struct LaneTimes {
     pub launches: usize,
     /// The times.
     pub times: Statistics,
+    /// At which clocks; none where nothing tells.
+    pub clocks: Option<RowClocks>,
 }
 
 impl fmt::Display for Mode {
@@ -140,6 +144,7 @@ pub fn measure(
     subjects: &mut [Subject<'_>],
     plan: Plan,
 ) -> Result<Vec<Vec<LaneTimes>>, Error> {
+    let meter = clocks::meter(device);
     let mut running = Vec::new();
     for (index, subject) in subjects.iter_mut().enumerate() {
         // Each set is touched, and scratch memory made, before a capture.
@@ -157,7 +162,9 @@ pub fn measure(
             // From the last: the last subject is often the device's copy, which sweeps code and page tables from the caches
             // as well, and a lane that warms its operands is then the one behind it.
             for lane in running.iter_mut().rev().filter(|lane| lane.graph.is_some() == graphs) {
-                lane.take(&mut subjects[lane.subject], sample)?;
+                let read = clocks::is_read(sample, plan.samples);
+                let meter = meter.as_ref().filter(|_| read);
+                lane.take(&mut subjects[lane.subject], sample, meter)?;
             }
         }
     }
@@ -168,6 +175,7 @@ pub fn measure(
             lane: lane.lane,
             launches: lane.launches,
             times: statistics,
+            clocks: clocks::of(&lane.readings),
         });
     }
     Ok(times)
@@ -181,6 +189,7 @@ struct Running<'a> {
     clock: Clock<'a>,
     graph: Option<GraphExec>,
     samples_us: Vec<f64>,
+    readings: Vec<GpuReading>,
 }
 
 enum Clock<'a> {
@@ -203,11 +212,11 @@ impl<'a> Running<'a> {
             },
             _ => Clock::Wall(device),
         };
-        let samples_us = Vec::new();
+        let (samples_us, readings) = (Vec::new(), Vec::new());
         let mut running =
-            Self { subject: index, lane, launches: 1, clock, graph: None, samples_us };
+            Self { subject: index, lane, launches: 1, clock, graph: None, samples_us, readings };
         if let (Device::Cuda(gpu), Mode::Graph) = (device, lane.mode) {
-            let one_us = running.time(subject, 0)?;
+            let one_us = running.time(subject, 0, None)?;
             running.launches =
                 if one_us < MANY_LAUNCHES_BELOW_US { MANY_LAUNCHES } else { FEW_LAUNCHES };
             running.graph = Some(capture(gpu, subject, lane.cache, running.launches)?);
@@ -219,7 +228,12 @@ impl<'a> Running<'a> {
         Ok(running)
     }
 
-    fn take(&mut self, subject: &mut Subject<'_>, sample: usize) -> Result<(), Error> {
+    fn take(
+        &mut self,
+        subject: &mut Subject<'_>,
+        sample: usize,
+        meter: Option<&GpuMeter>,
+    ) -> Result<(), Error> {
         let set = match self.lane.cache {
             Cache::Cold => sample,
             Cache::Warm => {
@@ -228,7 +242,7 @@ impl<'a> Running<'a> {
                 0
             }
         };
-        let elapsed_us = self.time(subject, set)?;
+        let elapsed_us = self.time(subject, set, meter)?;
         self.samples_us.push(elapsed_us / self.launches as f64);
         Ok(())
     }
@@ -240,14 +254,20 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Microseconds of what [`Self::queue`] queues, on an idle device.
-    fn time(&self, subject: &mut Subject<'_>, set: usize) -> Result<f64, Error> {
+    /// Microseconds of what [`Self::queue`] queues, on an idle device; with a meter, a reading while it is at work.
+    fn time(
+        &mut self,
+        subject: &mut Subject<'_>,
+        set: usize,
+        meter: Option<&GpuMeter>,
+    ) -> Result<f64, Error> {
         match &self.clock {
             Clock::Events { gpu, start, end } => {
                 gpu.stream().synchronize()?;
                 start.record(gpu.stream())?;
                 self.queue(subject, set)?;
                 end.record(gpu.stream())?;
+                self.readings.extend(meter.and_then(GpuMeter::read));
                 end.synchronize()?;
                 Ok(f64::from(end.elapsed_ms(start)?) * 1e3)
             }

@@ -25,8 +25,26 @@ pub fn map(
 
 /// The sum of each segment.
 pub fn sum(shape: &FusionShape, values: &[f64]) -> Vec<f64> {
-    let segment = |each: usize| reduction::sum(&values[each * shape.inner..][..shape.inner]);
-    (0..shape.batch).map(segment).collect()
+    each(shape, values, reduction::sum)
+}
+
+/// The mean of each segment.
+pub fn mean(shape: &FusionShape, values: &[f64]) -> Vec<f64> {
+    each(shape, values, reduction::mean)
+}
+
+/// The largest value of each segment, which has one.
+pub fn max(shape: &FusionShape, values: &[f64]) -> Vec<f64> {
+    each(shape, values, |segment| reduction::max(segment).expect("the shape is checked"))
+}
+
+/// The smallest value of each segment, which has one.
+pub fn min(shape: &FusionShape, values: &[f64]) -> Vec<f64> {
+    each(shape, values, |segment| reduction::min(segment).expect("the shape is checked"))
+}
+
+fn each(shape: &FusionShape, values: &[f64], reduce: impl Fn(&[f64]) -> f64) -> Vec<f64> {
+    (0..shape.batch).map(|each| reduce(&values[each * shape.inner..][..shape.inner])).collect()
 }
 
 /// The product of each matrix, or of its transpose, and its vector.

@@ -87,7 +87,7 @@ impl<F: Chain> Fused<F> {
     /// A chain for a shape.
     ///
     /// # Errors
-    /// A shape that the chain does not have, or of more than 2³¹ − 1 segments or values of one; a chain of a product of
+    /// A shape that the chain does not have, an extreme of segments without values, or of more than 2³¹ − 1 segments or values of one; a chain of a product of
     /// matrices with stages that are no epilogue of its kernel, on a device that runs kernels; memory exhausted; a failed
     /// call.
     pub fn new(device: &Device, shape: FusionShape) -> Result<Self, Error> {
@@ -181,7 +181,7 @@ impl<F: Chain> Unfused<F> {
 fn check(declaration: &Declaration, shape: &FusionShape) -> Result<(), Error> {
     let op = declaration.name;
     let (outer, expected) = match declaration.contracts() {
-        Some(StageKind::Sum) => (1, "1, for each segment has one sum"),
+        Some(kind) if kind.reduces() => (1, "1, for each segment comes to one value"),
         None => (shape.inner, "`inner`, for no stage contracts"),
         Some(_) => (shape.outer, ""),
     };
@@ -189,6 +189,10 @@ fn check(declaration: &Declaration, shape: &FusionShape) -> Result<(), Error> {
         return Err(Error::Setting { op, setting: "outer", got: shape.outer as f64, expected });
     }
     let &FusionShape { batch, inner, outer } = shape;
+    let extreme = matches!(declaration.contracts(), Some(StageKind::Max | StageKind::Min));
+    if extreme && inner == 0 && batch > 0 {
+        return Err(Error::EmptySegment { op, segment: 0 });
+    }
     GemvShape { batch, ..GemvShape::new(outer, inner) }.check(op)
 }
 

@@ -107,7 +107,9 @@ fn work(kind: StageKind, shape: &FusionShape, length: usize) -> Work {
     let &FusionShape { batch, inner, outer } = shape;
     match kind {
         StageKind::Map => Work::Values(batch, length),
-        StageKind::Sum => Work::Sums(batch, inner),
+        StageKind::Sum | StageKind::Mean | StageKind::Max | StageKind::Min => {
+            Work::Sums(batch, inner)
+        }
         // Of a product of matrices no kernel is generated here.
         StageKind::Gemv | StageKind::Matmul => {
             Work::Products(GemvShape { batch, ..GemvShape::new(outer, inner) }, 1)

@@ -50,8 +50,8 @@ impl Default for Adaptive {
 /// What adaptive precision has found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Adapted {
-    /// The precision that the data and the tolerance ask for. A product may be computed in another: small ones in f32 and not
-    /// in tf32, as are those of a device without tensor cores, and results in f16 and bf16 never in f64.
+    /// The precision that the data and the tolerance ask for. A product may be computed in another: small ones and those of
+    /// `gemv` in f32 and not in tf32, as are those of a device without tensor cores, and results in f16 and bf16 never in f64.
     pub level: Precision,
     /// Checks that were read.
     pub checks: u64,

@@ -211,7 +211,10 @@ impl Linear {
             return self.run(shape, (precision, &factors), operands, d, z);
         };
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-        let precision = state.precision(&self.device, shape, O::DTYPE)?;
+        let level = state.precision(&self.device, shape, O::DTYPE)?;
+        // As by the rule: tensor cores do not pay for what memory bounds.
+        let by_vector = level == Precision::Tf32 && VectorProduct::of(shape, operands).is_some();
+        let precision = if by_vector { Precision::F32 } else { level };
         let chosen = self.run(shape, (precision, &factors), operands, d, z)?;
         let adapted = Some(state.called(&self.device, shape, (operands.a, operands.b))?);
         Ok(Chosen { adapted, ..chosen })

@@ -39,7 +39,7 @@ fn check<F: Chain>() -> Check {
             let batch = 1 + units.below(if product { size.min(64) } else { 3 });
             let inner = size.min(700);
             let outer = match F::DECLARATION.contracts() {
-                Some(StageKind::Sum) => 1,
+                Some(kind) if kind.reduces() => 1,
                 None => inner,
                 Some(_) => 1 + units.below(700.min(size) + 1),
             };

@@ -64,6 +64,9 @@ fn drawn<T: LinearElement, O: LinearResult>(
 ) -> Case<T, O> {
     let m = size.min(most);
     let (n, k) = (1 + units.below(m + 60).min(most), 1 + units.below(m + 60).min(most));
+    // Half of them as bulk copies want their operands, which are not moved where a product is this small.
+    let aligned = units.below(2) == 0;
+    let [m, n, k] = [m, n, k].map(|count| if aligned { count.next_multiple_of(16) } else { count });
     let layout = Layout::ALL[units.below(4)];
     let shape = LinearShape::new(layout, m, n, k);
     let activation = Activation::ALL[units.below(Activation::ALL.len())];
@@ -85,16 +88,16 @@ fn drawn<T: LinearElement, O: LinearResult>(
     }
 }
 
-fn nearest<T: LinearElement>(values: &[f64]) -> Vec<T> {
+pub(super) fn nearest<T: LinearElement>(values: &[f64]) -> Vec<T> {
     values.iter().map(|&value| T::nearest(value)).collect()
 }
 
-fn wide<T: LinearElement>(values: &[T]) -> Vec<f64> {
+pub(super) fn wide<T: LinearElement>(values: &[T]) -> Vec<f64> {
     values.iter().map(|value| value.to_f64()).collect()
 }
 
 /// A matrix, or the transpose of what its array holds.
-fn matrix<T: LinearElement>(
+pub(super) fn matrix<T: LinearElement>(
     values: &[T],
     rows: usize,
     columns: usize,
@@ -106,7 +109,7 @@ fn matrix<T: LinearElement>(
 }
 
 /// ‖A·B‖ if the signs of its terms are independent.
-fn terms(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) -> f64 {
+pub(super) fn terms(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) -> f64 {
     let square = |values: ArrayView1<'_, f64>| values.iter().map(|v| v * v).sum::<f64>();
     let along = a.columns().into_iter().zip(b.rows());
     along.map(|(column, row)| square(column) * square(row)).sum::<f64>().sqrt()
@@ -213,7 +216,7 @@ fn forward_case<T: LinearElement, O: LinearResult>(
 
 /// The bound of what was computed; of the CPU, which computes in f64, that of the results' own rounding, which what was
 /// asked for has room for.
-fn bound(chosen: Precision, result_bytes: usize, asked: Precision) -> f64 {
+pub(super) fn bound(chosen: Precision, result_bytes: usize, asked: Precision) -> f64 {
     if chosen == Precision::F64 && result_bytes < 8 { asked } else { chosen }.error_bound()
 }
 

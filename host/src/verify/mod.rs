@@ -24,6 +24,7 @@ mod fusion;
 mod gradient_clip;
 mod graft_schedule;
 mod linear;
+mod linear_grouped;
 mod random;
 mod reduction;
 mod state_update;
@@ -74,6 +75,7 @@ pub fn checks() -> Vec<Check> {
         active_inference::checks(),
         vectors::checks(),
         linear::checks(),
+        linear_grouped::checks(),
         fusion::checks(),
         transfer_entropy::checks(),
     ]

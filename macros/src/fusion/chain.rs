@@ -17,15 +17,21 @@ const MOST_OPERANDS: usize = 8;
 pub(super) enum Kind {
     Map,
     Sum,
+    Mean,
+    Max,
+    Min,
     Gemv,
     GemvTransposed,
     Matmul,
 }
 
 impl Kind {
-    const ALL: [(&'static str, Self); 5] = [
+    const ALL: [(&'static str, Self); 8] = [
         ("Map", Self::Map),
         ("Sum", Self::Sum),
+        ("Mean", Self::Mean),
+        ("Max", Self::Max),
+        ("Min", Self::Min),
         ("Gemv", Self::Gemv),
         ("GemvTransposed", Self::GemvTransposed),
         ("Matmul", Self::Matmul),
@@ -38,6 +44,11 @@ impl Kind {
     /// Whether a value that comes out depends on many that go in.
     pub(super) fn contracts(self) -> bool {
         self != Self::Map
+    }
+
+    /// Whether a segment comes to one value.
+    pub(super) fn reduces(self) -> bool {
+        matches!(self, Self::Sum | Self::Mean | Self::Max | Self::Min)
     }
 
     pub(super) fn is_gemv(self) -> bool {
@@ -276,14 +287,15 @@ fn number_operands(stages: &mut [Stage]) -> syn::Result<Vec<Operand>> {
     let mut operands: Vec<Operand> = Vec::new();
     let mut after = false;
     for (index, stage) in stages.iter_mut().enumerate() {
-        after |= stage.kind == Kind::Sum;
+        after |= stage.kind.reduces();
         let (value, column) = if after {
             (Extent::Outer, Extent::OuterColumn)
         } else {
             (Extent::Inner, Extent::InnerColumn)
         };
         let extents = |position: usize| match stage.kind {
-            Kind::Map | Kind::Sum => value,
+            Kind::Map => value,
+            kind if kind.reduces() => value,
             Kind::Matmul if position == 1 => Extent::Weights,
             Kind::Matmul => Extent::Inner,
             _ if position == 0 => Extent::Matrix,

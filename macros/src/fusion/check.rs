@@ -30,24 +30,24 @@ pub(super) fn numbers(chain: &Ident, stages: &[Stage]) -> syn::Result<()> {
 pub(super) fn order(stages: &[Stage]) -> syn::Result<()> {
     let mut contraction: Option<&Stage> = None;
     for (index, stage) in stages.iter().enumerate() {
-        if stage.reduction != (stage.kind == Kind::Sum) {
+        let kind = stage.kind.name();
+        if stage.reduction != stage.kind.reduces() {
             let why = if stage.reduction {
-                format!("says `reduction = true`, but is a `{}`", stage.kind.name())
+                format!("says `reduction = true`, but is a `{kind}`")
             } else {
-                "is a `Sum`, which is a reduction: say `reduction = true`".into()
+                format!("is a `{kind}`, which is a reduction: say `reduction = true`")
             };
             return Err(stage.error(&why));
         }
         if stage.tensor_eligible && stage.kind != Kind::Matmul {
             let why = format!(
-                "says `tensor_eligible = true`, but is a `{}`: tensor cores have no product of matrices to compute",
-                stage.kind.name()
+                "says `tensor_eligible = true`, but is a `{kind}`: tensor cores have no product of matrices to compute"
             );
             return Err(stage.error(&why));
         }
         match stage.kind {
             Kind::Map => {}
-            Kind::Sum if index == 0 => {
+            reduction if reduction.reduces() && index == 0 => {
                 return Err(stage
                     .error("is a reduction with no stage before it: there is nothing to add up"));
             }
@@ -84,10 +84,11 @@ fn operands(index: usize, stage: &Stage) -> syn::Result<()> {
             Err(stage.error("is the first and has no `inputs(…)`: nothing flows into the chain"))
         }
         Kind::Map => Ok(()),
-        Kind::Sum if inputs + others > 0 => {
-            Err(stage.error("is a `Sum`: it takes what the stage before gives, and no operands"))
-        }
-        Kind::Sum => Ok(()),
+        kind if kind.reduces() && inputs + others > 0 => Err(stage.error(&format!(
+            "is a `{}`: it takes what the stage before gives, and no operands",
+            kind.name()
+        ))),
+        kind if kind.reduces() => Ok(()),
         _ if others > 0 => {
             Err(stage.error("takes no `columns(…)` and no `scalars(…)`: a `Map` after it does"))
         }

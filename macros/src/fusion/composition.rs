@@ -2,7 +2,7 @@
 //! where the macro stands.
 
 use proc_macro2::TokenStream;
-use quote::quote;
+use quote::{format_ident, quote};
 
 use super::chain::{Chain, Extent, Kind, Stage};
 
@@ -46,7 +46,10 @@ fn step(chain: &Chain, index: usize, stage: &Stage) -> TokenStream {
                 });
             }
         }
-        Kind::Sum => quote!(let values = compose::sum(shape, &values);),
+        kind if kind.reduces() => {
+            let reduce = format_ident!("{}", kind.name().to_lowercase());
+            quote!(let values = compose::#reduce(shape, &values);)
+        }
         Kind::Matmul => {
             let (a, b) = (operands[0], operands[1]);
             quote!(let values = compose::matmul(shape, &operands[#a], &operands[#b]);)

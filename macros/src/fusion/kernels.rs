@@ -114,7 +114,7 @@ fn template(
         None => quote!(chain::map::<#element>(&p, #inner)),
         Some(stage) => {
             let name = match stage.kind {
-                Kind::Sum => format_ident!("sum"),
+                kind if kind.reduces() => format_ident!("{}", kind.name().to_lowercase()),
                 Kind::Gemv => format_ident!("gemv"),
                 _ => format_ident!("gemv_transposed"),
             };

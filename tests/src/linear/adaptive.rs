@@ -133,6 +133,19 @@ pub fn check_steps(device: &Device) {
     let checks: Vec<_> = seen.iter().map(|(c, _)| c.adapted.map_or(9, |a| a.checks)).collect();
     assert_eq!(checks, [0, 0, 1, 1, 2]);
 
+    // A row of results is the product of a matrix and a vector, whatever tf32 would do.
+    let row = LinearShape::new(Layout::NT, 1, 1500, 1500);
+    let of = |len| Buffer::from_slice(device, &vec![0.5_f32; len]).expect("memory");
+    let (a, b, mut d) = (of(1500), of(1500 * 1500), of(1500));
+    let calls = Calls::new(device, 1e-2, Adaptive { every: 1, ..Default::default() });
+    for _ in 0..2 {
+        let operands = Operands::new(&a, &b);
+        let chosen = calls.linear.forward(&row, &operands, &mut d, None).expect("a product");
+        assert_eq!(chosen.adapted.expect("it adapts").level, Precision::Tf32);
+        assert!(chosen.kernel.starts_with("gemv"), "{chosen:?}");
+        assert_eq!(d.to_vec().expect("a result"), [375.0; 1500]);
+    }
+
     let mut broken = Data::random(1);
     broken.a.fill(f32::NAN);
     let calls = Calls::new(device, 1e-4, Adaptive { every: 1, ..Default::default() });

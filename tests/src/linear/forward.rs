@@ -1,5 +1,7 @@
 //! Products of matrices against the reference.
 
+use std::fmt::Debug;
+
 use half::{bf16, f16};
 use kasmina::linear::{
     Activation, Chosen, Layout, Linear, LinearElement, LinearError, LinearOptions, LinearResult,
@@ -9,7 +11,7 @@ use kasmina::types::{E4m3, LinearStrides};
 use kasmina::{Buffer, Device, Error};
 use kasmina_reference::linear as reference;
 use kasmina_reference::normalization::Activation as ReferenceActivation;
-use ndarray::{Array2, ArrayView2, ShapeBuilder};
+use ndarray::{Array2, ArrayView1, ArrayView2, ShapeBuilder};
 
 use crate::Numbers;
 
@@ -41,8 +43,8 @@ pub(super) struct Drawn<T, O> {
     pub(super) a: Vec<T>,
     pub(super) b: Vec<T>,
     pub(super) bias: Option<Vec<O>>,
-    c: Option<Vec<O>>,
-    residual: Option<Vec<O>>,
+    pub(super) c: Option<Vec<O>>,
+    pub(super) residual: Option<Vec<O>>,
 }
 
 /// The reference's activation of the same place in the list.
@@ -157,6 +159,12 @@ impl<T: LinearElement, O: LinearResult> Drawn<T, O> {
 
     /// Z and D of a problem, of op(A) and op(B).
     fn expected(&self, number: usize, (a, b): (Array2<f64>, Array2<f64>)) -> [Array2<f64>; 2] {
+        let product = reference::Linear::new(a.view(), b.view());
+        self.finished(number, &reference::linear(&product).expect("shapes fit"))
+    }
+
+    /// Z and D of a problem, of op(A)·op(B).
+    pub(super) fn finished(&self, number: usize, product: &Array2<f64>) -> [Array2<f64>; 2] {
         let LinearShape { m, n, ldc, ldr, strides, .. } = self.shape;
         let LinearOptions { alpha, beta, activation, .. } = self.options;
         let of = |values: &Option<Vec<O>>, stride, ld| {
@@ -167,12 +175,13 @@ impl<T: LinearElement, O: LinearResult> Drawn<T, O> {
         let bias = self.bias.as_ref().map(|bias| {
             matrix(bias, number, strides.bias, (1, n), n).into_iter().collect::<Vec<_>>()
         });
-        let mut product = reference::Linear::new(a.view(), b.view());
-        product.alpha = alpha;
-        product.bias = bias.as_deref();
-        product.addition = c.as_ref().map(|c| (beta, c.view()));
-        let z = reference::linear(&product).expect("shapes fit");
-        // Not by a second product, which would take as long again.
+        let mut z = product * alpha;
+        if let Some(bias) = bias {
+            z += &ArrayView1::from(&bias);
+        }
+        if let Some(c) = c {
+            z.scaled_add(beta, &c);
+        }
         let activation = reference_activation(activation);
         let d = z.mapv(|z| activation.value(z));
         let d = residual.iter().fold(d, |d, residual| d + residual);
@@ -188,14 +197,15 @@ pub fn check<T: LinearElement, O: LinearResult>(device: &Device, case: &Case) ->
     check_scaled(device, case, &drawn, Scales::None, |_, product| product)
 }
 
+/// D and, where it is kept, Z of two runs on results of NaN, whose bits are the same and which write nothing between rows.
 #[track_caller]
-fn check_scaled<T: LinearElement, O: LinearResult>(
+pub(super) fn results<T: LinearElement, O: LinearResult>(
     device: &Device,
-    case: &Case,
     drawn: &Drawn<T, O>,
     scales: Scales<'_>,
-    scale: impl Fn(usize, (Array2<f64>, Array2<f64>)) -> (Array2<f64>, Array2<f64>),
-) -> Chosen {
+    keeps_z: bool,
+    what: &dyn Debug,
+) -> (Vec<O>, Vec<O>, Chosen) {
     let (shape, options) = (drawn.shape, drawn.options);
     let linear = Linear::new(device, options).expect("options");
     let buffer = |values: &Vec<O>| Buffer::from_slice(device, values).expect("memory");
@@ -210,24 +220,42 @@ fn check_scaled<T: LinearElement, O: LinearResult>(
         scales,
         ..Operands::new(&a, &b)
     };
-    let keeps_z = case.seed.is_multiple_of(2);
     let run = || {
         let made = |ld: usize| {
-            let mut made = Buffer::<O>::zeroed(device, case.batch * case.m * ld).expect("memory");
+            let mut made = Buffer::<O>::zeroed(device, shape.batch * shape.m * ld).expect("memory");
             made.fill_bytes(0xff).expect("memory");
             made
         };
         let (mut d, mut z) = (made(shape.ldd), made(shape.ldz));
         let chosen = linear
             .forward(&shape, &operands, &mut d, keeps_z.then_some(&mut z))
-            .unwrap_or_else(|why| panic!("{case:?}: {why}"));
+            .unwrap_or_else(|why| panic!("{what:?}: {why}"));
         (d.to_vec().expect("a result"), z.to_vec().expect("a result"), chosen)
     };
     let (d, z, chosen) = run();
     let (d_again, z_again, _) = run();
     let same =
         |a: &[O], b: &[O]| bytemuck::cast_slice::<O, u8>(a) == bytemuck::cast_slice::<O, u8>(b);
-    assert!(same(&d, &d_again) && same(&z, &z_again), "{case:?}: two runs, two results");
+    assert!(same(&d, &d_again) && same(&z, &z_again), "{what:?}: two runs, two results");
+    let untouched = |values: &[O], ld: usize| {
+        values.iter().enumerate().all(|(i, value)| i % ld < shape.n || value.to_f64().is_nan())
+    };
+    assert!(untouched(&d, shape.ldd.max(1)), "{what:?}: something between the rows of D");
+    assert!(untouched(&z, shape.ldz.max(1)), "{what:?}: something between the rows of Z");
+    (d, z, chosen)
+}
+
+#[track_caller]
+fn check_scaled<T: LinearElement, O: LinearResult>(
+    device: &Device,
+    case: &Case,
+    drawn: &Drawn<T, O>,
+    scales: Scales<'_>,
+    scale: impl Fn(usize, (Array2<f64>, Array2<f64>)) -> (Array2<f64>, Array2<f64>),
+) -> Chosen {
+    let (shape, options) = (drawn.shape, drawn.options);
+    let keeps_z = case.seed.is_multiple_of(2);
+    let (d, z, chosen) = results(device, drawn, scales, keeps_z, case);
     // Results are rounded to their own type, which may be narrower than the operands'.
     let rounding = match size_of::<O>() {
         2 if O::DTYPE == kasmina::types::DType::Bf16 => Precision::Bf16.error_bound(),
@@ -259,11 +287,6 @@ fn check_scaled<T: LinearElement, O: LinearResult>(
             );
         }
     }
-    let untouched = |values: &[O], ld: usize| {
-        values.iter().enumerate().all(|(i, value)| i % ld < case.n || value.to_f64().is_nan())
-    };
-    assert!(untouched(&d, shape.ldd.max(1)), "{case:?}: something between the rows of D");
-    assert!(untouched(&z, shape.ldz.max(1)), "{case:?}: something between the rows of Z");
     chosen
 }
 

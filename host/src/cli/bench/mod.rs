@@ -15,7 +15,10 @@ use crate::cli::{Failure, Status};
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Only cases with PATTERN in their name, such as `reduce_sum f32`; may be repeated
+    /// Only cases with PATTERN in their name, such as `linear` or `reduce_sum f32`
+    #[arg(value_name = "PATTERN")]
+    patterns: Vec<String>,
+    /// The same as an option; may be repeated
     #[arg(long, value_name = "PATTERN")]
     only: Vec<String>,
     /// Where to run; without a GPU small cases run, by the wall clock
@@ -28,7 +31,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     peers: Option<PathBuf>,
     /// Measure nothing: make the tables of the documents in DIR, and put them into --into
-    #[arg(long, value_name = "DIR", requires = "into", conflicts_with_all = ["only", "quick", "peers"])]
+    #[arg(long, value_name = "DIR", requires = "into", conflicts_with_all = ["patterns", "only", "quick", "peers"])]
     report: Option<PathBuf>,
     /// The Markdown file that --report writes its tables into, between their two markers
     #[arg(long, value_name = "FILE", requires = "report")]
@@ -56,7 +59,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<Status, Failure> {
     // Read first: a run takes minutes.
     let peers = arguments.peers.as_deref().map(peers::read).transpose().map_err(Failure::usage)?;
     let device = arguments.device.device()?;
-    let options = Options { only: arguments.only.clone(), quick: arguments.quick };
+    let only = [&arguments.patterns[..], &arguments.only].concat();
+    let options = Options { only, quick: arguments.quick };
     let progress = progress();
     let measured = bench::run(&device, &options, |case, index, cases| {
         progress.set_length(cases as u64);
@@ -95,6 +99,7 @@ fn show(arguments: &Arguments, document: &Document) -> Result<(), Failure> {
         "GB/s",
         "% of copy",
         "% of floor",
+        "clock of the SMs, power",
         "peers",
     ]);
     for row in &document.rows {
@@ -108,11 +113,8 @@ fn show(arguments: &Arguments, document: &Document) -> Result<(), Failure> {
     Ok(())
 }
 
-fn cells(row: &Row) -> [String; 12] {
+fn cells(row: &Row) -> [String; 13] {
     let percent = |value: Option<f64>| value.map_or("–".into(), |value| format!("{value:.1}"));
-    let peer = |peer: &crate::bench::record::PeerTime| {
-        format!("{} {:.1} µs ({:.2}×)", peer.peer, peer.median_us, peer.ratio)
-    };
     [
         row.kernel.clone(),
         row.dtype.clone(),
@@ -125,6 +127,7 @@ fn cells(row: &Row) -> [String; 12] {
         report::rate(row.gb_per_s),
         percent(row.percent_of_copy),
         percent(row.percent_of_floor),
-        row.peers.iter().map(peer).collect::<Vec<_>>().join(", "),
+        report::clocks(row),
+        row.peers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
     ]
 }

@@ -71,7 +71,7 @@ impl Drop for Sums {
 }
 
 /// Whether tensor cores of the device ignore the bits that tf32 lacks, and do not round to it.
-fn truncates(device: KernelDevice<'_>) -> bool {
+pub(crate) fn truncates(device: KernelDevice<'_>) -> bool {
     instances::linear_wgmma(DType::F32, Layout::NT).any(|instance| device.supports(instance.kernel))
 }
 
