@@ -88,6 +88,7 @@ fn products_are_right_in_every_precision() {
                 ("f16", 2e-3),
                 ("bf16", 1e-2),
                 ("fp8", 1e-1),
+                ("fp8-fast", 1e-1),
             ] {
                 let line = format!(
                     "linear --input @in --output @out --activation {name} --precision {precision} --device {device}"

@@ -13,8 +13,8 @@ use crate::view::{In, Out};
 #[repr(C, align(16))]
 #[derive(Clone, Copy)]
 pub struct LinearWgmmaParams {
-    /// The problem. Grouped problems are not taken, nor scales of blocks; `tiles` and `parts` are 1 or more, and parts
-    /// have k each.
+    /// The problem. Grouped problems are not taken, and scales of blocks by `_scaled` instances alone; `tiles` and `parts`
+    /// are 1 or more, and parts have k each.
     pub linear: LinearParams,
     /// Of A, or of B where the instance is swapped: what the tile's rows come from.
     pub first: TensorMapHandle,

@@ -42,6 +42,8 @@ proptest! {
             check::<bf16, bf16>(&device, &with(Precision::F32));
             check::<f16, f32>(&device, &with(Precision::F32));
             check::<E4m3, bf16>(&device, &with(Precision::Fp8));
+            check::<E4m3, f32>(&device, &with(Precision::Fp8Fast));
+            check::<E4m3, f32>(&device, &with(Precision::Auto));
         }
     }
 
@@ -68,7 +70,7 @@ proptest! {
 
     #[test]
     fn scales_of_fp8(case in case()) {
-        let case = Case { k: 3 * case.k, ..case };
+        let case = Case { k: 3 * case.k, precision: Precision::Fp8, ..case };
         for device in [shuffled(case.seed), Device::Cpu] {
             check_scales(&device, &case);
         }

@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 use kasmina::linear::{Activation, LinearElement, Precision};
 use kasmina::types::dtype::Element;
+use kasmina::types::linear::{SCALE_BLOCK_K, SCALE_BLOCK_N};
 use kasmina::types::tensor_map::swizzle;
 use kasmina::types::tiles::LINEAR_WGMMA_K_BYTES;
 use kasmina::types::{
@@ -25,7 +26,7 @@ struct Fused {
     c: bool,
     residual: bool,
     z: bool,
-    scaled: bool,
+    scaling: Scaling,
     batch: usize,
     parts: u32,
     /// Blocks of a cluster: two that load for each other, or, of an instance that is not `Whole`, some that share k.
@@ -40,7 +41,7 @@ const PLAIN: Fused = Fused {
     c: false,
     residual: false,
     z: false,
-    scaled: false,
+    scaling: Scaling::None,
     batch: 1,
     parts: 1,
     cluster: 1,
@@ -120,7 +121,24 @@ fn run<T: LinearElement, O: LinearElement>(
     let residual = Matrices::<O>::new(batch, (m, n), aligned, || O::nearest(draw(1.0)));
     let mut d = Matrices::<O>::new(batch, (m, n), aligned, || O::nearest(f64::NAN));
     let mut z = Matrices::<O>::new(batch, (m, n), aligned, || O::nearest(f64::NAN));
-    let scales = [0.5_f32, 3.0].map(|s| Buffer::from_slice(&Device::Cpu, &[s]).expect("memory"));
+    let along = k.div_ceil(SCALE_BLOCK_K);
+    let rows_of_scales = [m, n.div_ceil(SCALE_BLOCK_N)];
+    let scales = rows_of_scales.map(|rows| -> Vec<f32> {
+        match fused.scaling {
+            Scaling::None => Vec::new(),
+            Scaling::Tensor => vec![1.5 - draw(1.0) as f32],
+            Scaling::Block => (0..batch * rows * along).map(|_| 1.5 - draw(1.0) as f32).collect(),
+        }
+    });
+    // Of a row of A or a column of B, at an element along k.
+    let scale_of = |operand: usize, number: usize, row: usize, x: usize| -> f64 {
+        let at = match fused.scaling {
+            Scaling::None => return 1.0,
+            Scaling::Tensor => 0,
+            Scaling::Block => (number * rows_of_scales[operand] + row) * along + x / SCALE_BLOCK_K,
+        };
+        f64::from(scales[operand][at])
+    };
 
     let swapped = instance.kind == WgmmaKind::Swapped;
     let span = LINEAR_WGMMA_K_BYTES / size_of::<T>() as u32;
@@ -150,7 +168,7 @@ fn run<T: LinearElement, O: LinearElement>(
         let values = buffer.as_host_slice_mut().expect("the host's");
         Out::new(values.as_mut_ptr(), values.len()).cast::<u8>()
     };
-    let scale = |i: usize| In::new(scales[i].device_address() as *const f32, 1);
+    let scale = |i: usize| In::new(scales[i].as_ptr(), scales[i].len());
     let (alpha, beta) = (0.75, if fused.c { -0.5 } else { 0.0 });
     let linear = LinearParams {
         a: a.view(),
@@ -160,8 +178,8 @@ fn run<T: LinearElement, O: LinearElement>(
         residual: if fused.residual { residual.view() } else { none() },
         d: out(&mut d.buffer),
         z: if fused.z { out(&mut z.buffer) } else { Out::new(std::ptr::null_mut(), 0) },
-        a_scale: if fused.scaled { scale(0) } else { In::new(std::ptr::null(), 0) },
-        b_scale: if fused.scaled { scale(1) } else { In::new(std::ptr::null(), 0) },
+        a_scale: scale(0),
+        b_scale: scale(1),
         problems: In::new(std::ptr::null(), 0),
         partials: {
             let values = partials.as_host_slice_mut().expect("the host's");
@@ -201,7 +219,7 @@ fn run<T: LinearElement, O: LinearElement>(
         layout: layout as u32,
         activation: fused.activation as u32,
         output: LinearOutput::of(O::DTYPE).expect("an output type") as u32,
-        scaling: if fused.scaled { Scaling::Tensor } else { Scaling::None } as u32,
+        scaling: fused.scaling as u32,
         _padding: 0,
     };
     let params = LinearWgmmaParams {
@@ -224,7 +242,6 @@ fn run<T: LinearElement, O: LinearElement>(
         .unwrap_or_else(|report| panic!("{what}: {report}"));
 
     let reference = Reference::ALL[fused.activation as usize];
-    let factor = if fused.scaled { alpha * 1.5 } else { alpha };
     for (matrices, is_z) in [(&mut d, false), (&mut z, true)] {
         matrices.values = matrices.buffer.to_vec().expect("a result");
         let (mut error, mut size) = (0.0, 0.0);
@@ -239,9 +256,10 @@ fn run<T: LinearElement, O: LinearElement>(
                 let a = if transposed_a { a.at(number, x, row) } else { a.at(number, row, x) };
                 let b =
                     if transposed_b { b.at(number, column, x) } else { b.at(number, x, column) };
-                a * b
+                let of_column = scale_of(1, number, column / SCALE_BLOCK_N, x);
+                a * b * scale_of(0, number, row, x) * of_column
             };
-            let mut expected = factor * (0..k).map(term).sum::<f64>();
+            let mut expected = alpha * (0..k).map(term).sum::<f64>();
             if fused.bias {
                 expected += bias.at(0, 0, column);
             }
@@ -292,7 +310,7 @@ fn every_instance<T: LinearElement, O: LinearElement>(bound: f64) {
         run::<T, O>(&instance, (m, n, 129), Fused { batch: 2, ..bias }, bound);
         run::<T, O>(&instance, (m - 1, n + 9, 33), Fused { aligned: false, ..all }, bound);
         run::<T, O>(&instance, (m - 2, n - 5, 40), Fused { batch: 2, ..all }, bound);
-        if instance.kind == WgmmaKind::Whole {
+        if instance.kind.takes_whole_tiles() {
             let parts = Fused { parts: 3, activation: Activation::Relu, ..bias };
             run::<T, O>(&instance, (m - 7, n - 11, 1000), parts, bound);
             run::<T, O>(
@@ -314,7 +332,7 @@ fn every_cluster<T: LinearElement, O: LinearElement>(bound: f64) {
         let (rows, columns) = (instance.rows as usize, instance.columns as usize);
         let bias = Fused { bias: true, activation: Activation::Relu, ..PLAIN };
         let all = Fused { c: true, residual: true, z: true, aligned: false, ..bias };
-        if instance.kind == WgmmaKind::Whole {
+        if instance.kind.takes_whole_tiles() {
             let (bias, all) = (Fused { cluster: 2, ..bias }, Fused { cluster: 2, ..all });
             run::<T, O>(&instance, (3 * rows + 5, columns, 3 * of_k - 7), bias, bound);
             run::<T, O>(&instance, (rows - 3, columns + 9, of_k), Fused { batch: 2, ..all }, bound);
@@ -356,7 +374,7 @@ fn tf32_operands() {
 fn fp8_operands() {
     every_instance::<E4m3, f32>(4e-5);
     for instance in instances::linear_wgmma(DType::E4m3, Layout::NT) {
-        let scaled = Fused { scaled: true, bias: true, ..PLAIN };
+        let scaled = Fused { scaling: Scaling::Tensor, bias: true, ..PLAIN };
         run::<E4m3, bf16>(&instance, (70, 40, 160), scaled, 4e-3);
         run::<E4m3, f32>(&instance, (70, 40, 160), Fused { aligned: false, ..scaled }, 4e-5);
     }
@@ -380,6 +398,35 @@ fn clusters_of_tf32_operands() {
 #[test]
 fn clusters_of_fp8_operands() {
     every_cluster::<E4m3, f32>(4e-5);
+}
+
+/// Scales for blocks: whole tiles and ragged ones, of one tile of k and of several, odd and even numbers of them, batches,
+/// parts, and everything that is fused.
+#[test]
+fn fp8_scales_of_blocks() {
+    let all = Fused {
+        activation: Activation::Silu,
+        scaling: Scaling::Block,
+        bias: true,
+        c: true,
+        residual: true,
+        z: true,
+        ..PLAIN
+    };
+    let blocks = Fused { scaling: Scaling::Block, bias: true, ..PLAIN };
+    let scaled = instances::linear_wgmma(DType::E4m3, Layout::NT)
+        .filter(|instance| instance.kind == WgmmaKind::Scaled);
+    for instance in scaled {
+        let rows = instance.rows as usize;
+        run::<E4m3, f32>(&instance, (rows, 128, 128), blocks, 4e-5);
+        run::<E4m3, f32>(&instance, (rows + 3, 259, 256), blocks, 4e-5);
+        run::<E4m3, f32>(&instance, (rows - 1, 127, 300), Fused { batch: 2, ..blocks }, 4e-5);
+        run::<E4m3, bf16>(&instance, (1, 130, 1040), blocks, 4e-3);
+        run::<E4m3, f32>(&instance, (2 * rows + 9, 7, 500), Fused { batch: 3, ..all }, 4e-5);
+        run::<E4m3, f16>(&instance, (33, 140, 17), Fused { aligned: false, ..all }, 6e-4);
+        run::<E4m3, f32>(&instance, (rows + 1, 150, 1000), Fused { parts: 3, ..blocks }, 4e-5);
+        run::<E4m3, f32>(&instance, (20, 30, 700), Fused { parts: 2, batch: 2, ..all }, 4e-5);
+    }
 }
 
 /// All activations, by bulk stores and by vectors.

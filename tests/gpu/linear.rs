@@ -18,6 +18,7 @@ fn every_type(device: &Device, case: &forward::Case) {
     forward::check::<bf16, bf16>(device, &with(Precision::Bf16));
     forward::check::<f16, f16>(device, &with(Precision::F16));
     forward::check::<E4m3, bf16>(device, &with(Precision::Fp8));
+    forward::check::<E4m3, bf16>(device, &with(Precision::Fp8Fast));
 }
 
 /// 200 shapes of 1 to 3000 rows, columns and terms, in every type, layout and epilogue. What goes on beside the GPU takes
@@ -64,6 +65,37 @@ pub(super) fn edges(device: &Device) {
                 forward::check::<f64, f64>(device, &case);
                 forward::check::<f32, f32>(device, &case);
                 forward::check_scales(device, &forward::Case { precision: Precision::Fp8, ..case });
+            }
+        }
+    }
+}
+
+/// fp8 with sums that are added in f32, and with scales for tensors and blocks: few rows and many, more tiles than blocks with
+/// and without a pair for the last, blocks that share a tile's k, batches, every layout, and rows that have to be moved.
+pub(super) fn fp8(device: &Device) {
+    let Device::Cuda(gpu) = device else { unreachable!("a GPU's test") };
+    let is_hopper = gpu.device().info().compute_capability.major == 9;
+    for layout in Layout::ALL {
+        for (m, n, k, batch) in [
+            (1, 4096, 4096, 1),
+            (16, 7168, 2048, 1),
+            (64, 129, 12_800, 1),
+            (257, 65, 1000, 3),
+            (1000, 1303, 2051, 1),
+            (2176, 2304, 2048, 1),
+            (4223, 1100, 2064, 1),
+            (4001, 2050, 1296, 2),
+        ] {
+            for gaps in [false, true] {
+                let case = forward::Case::new(layout, m, n, k, Precision::Fp8);
+                let case = forward::Case { batch, gaps, ..case };
+                let [by_tensor, by_block] = forward::check_scales(device, &case);
+                let is_moved = gaps || layout != Layout::NT || k % 16 > 0;
+                if is_hopper && (!is_moved || m * n * k >= 1 << 24) {
+                    for chosen in [by_tensor, by_block] {
+                        assert!(chosen.kernel.ends_with("_scaled"), "{case:?}: {chosen:?}");
+                    }
+                }
             }
         }
     }

@@ -16,8 +16,12 @@
 //!
 //! # Numbers
 //! Products are exact; the order of the sums, and how they are rounded, is the hardware's own and not documented.
-//! The executor adds the products of one instruction to the accumulator one by one with k ascending, in f32, to
-//! nearest. tf32 operands are f32 whose 13 lowest bits are ignored.
+//! Of 8-bit elements it keeps few bits: others measured on compute capability 9.0 that an instruction shifts its 32
+//! products and the accumulator to the largest exponent among them and cuts off what is below 13 fractional bits of that,
+//! and that the accumulator keeps no more between instructions. So long sums of these want partial sums that are added
+//! in f32 ([`Fragment::add_scaled`]). The executor adds the products of one instruction to the accumulator one by one
+//! with k ascending, in f32, to nearest, whatever the elements: it does not show what the hardware cuts off. tf32 operands
+//! are f32 whose 13 lowest bits are ignored.
 //!
 //! # Under the executor
 //! A product is done when its group is waited for. Reported are a missing fence, accumulators that are read before
@@ -42,6 +46,7 @@ mod simt;
 use kasmina_types::{bf16, f16};
 
 use crate::convert::{E4m3, E5m2};
+use crate::math;
 use shapes::for_each_shape;
 
 pub use descriptor::{Descriptor, KMajor, Layout, Major, MnMajor};
@@ -284,6 +289,30 @@ impl<const REGISTERS: usize> Fragment<REGISTERS> {
     #[inline(always)]
     pub fn into_accumulator(self) -> Accumulator<REGISTERS> {
         Accumulator { state: imp::begin(self.registers) }
+    }
+
+    /// Adds `other` times the factor of the row: the first for the thread's upper rows, the second for those 8 further. It
+    /// happens here and no later, so that `other`'s registers are free for further products.
+    #[inline(always)]
+    pub fn add_scaled(&mut self, other: &Self, [upper, lower]: [f32; 2])
+    where
+        State<REGISTERS>: Shape,
+    {
+        macro_rules! fours {
+            ($($i:literal)*) => {$(
+                if 4 * $i < REGISTERS {
+                    // The index is a constant, which is below the length here.
+                    let first = if 4 * $i < REGISTERS { 4 * $i } else { 0 };
+                    let (sums, terms) = (&mut self.registers, &other.registers);
+                    sums[first] = math::fma(upper, terms[first], sums[first]);
+                    sums[first + 1] = math::fma(upper, terms[first + 1], sums[first + 1]);
+                    sums[first + 2] = math::fma(lower, terms[first + 2], sums[first + 2]);
+                    sums[first + 3] = math::fma(lower, terms[first + 3], sums[first + 3]);
+                }
+            )*};
+        }
+        fours!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
+        imp::settle_registers(&mut self.registers);
     }
 
     /// The row of D, 0 to 63, in register `i` of this thread of the warpgroup (its index in the block modulo 128):

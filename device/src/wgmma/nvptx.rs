@@ -47,6 +47,15 @@ pub(super) fn registers<const REGISTERS: usize>(state: State<REGISTERS>) -> [f32
     state
 }
 
+/// As [`Engine::settle`], of registers that are no accumulators.
+#[inline(always)]
+pub(super) fn settle_registers<const REGISTERS: usize>(registers: &mut [f32; REGISTERS])
+where
+    [f32; REGISTERS]: Engine,
+{
+    registers.settle();
+}
+
 #[inline(always)]
 pub(super) fn operand_a(registers: [u32; 4]) -> OperandA {
     registers

@@ -81,6 +81,8 @@ pub(super) fn registers<const REGISTERS: usize>(mut state: State<REGISTERS>) -> 
     state.registers
 }
 
+pub(super) fn settle_registers<const REGISTERS: usize>(_registers: &mut [f32; REGISTERS]) {}
+
 pub(super) fn operand_a(words: [u32; 4]) -> OperandA {
     OperandA { words, written: rt::wgmma_fences() }
 }

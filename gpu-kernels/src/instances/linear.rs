@@ -87,6 +87,16 @@ pub enum WgmmaKind {
     Shared,
     /// A cluster shares the k of a tile of Dᵀ.
     Swapped,
+    /// As `Whole`, with sums of 128 k that are added in f32, times scales of blocks where there are any.
+    Scaled,
+}
+
+impl WgmmaKind {
+    /// Whether blocks share the k of a tile through memory, and those of a cluster load for each other; else those of a
+    /// cluster share the k of a tile.
+    pub const fn takes_whole_tiles(self) -> bool {
+        matches!(self, Self::Whole | Self::Scaled)
+    }
 }
 
 /// An instance of `linear` on the tensor cores of warpgroups.

@@ -2,12 +2,16 @@
 //!
 //! # Math
 //! As `forward`. bf16, f16 and fp8 are multiplied exactly; of f32 the 13 lowest bits are ignored (tf32). Sums are f32, by
-//! `wgmma`, k ascending in steps of 32 bytes, from 0; within a step they are the hardware's. Activations are made of the
-//! special-function unit's approximations, to 2e-5; the GELU of bf16 results to 2⁻¹¹ of |z|.
+//! `wgmma`, k ascending in steps of 32 bytes, from 0; within a step they are the hardware's. Of fp8 these keep 14 bits: in
+//! a step the 32 products and the sum so far are cut off below 2⁻¹³ of the largest's power of two. So `_scaled` instances
+//! make a sum of each 128 k by `wgmma`, and add these, times their blocks' scales if there are any, in f32: of products of
+//! one sign a sum loses up to 2⁻⁸ of itself, of independent signs about 8e-4, whatever k. The other instances of fp8 are
+//! what cuBLASLt calls fast accumulation: k · 2⁻¹⁵, √k · 5e-5. Activations are made of the special-function unit's
+//! approximations, to 2e-5; the GELU of bf16 results to 2⁻¹¹ of |z|.
 //!
 //! # Layout
-//! As `forward`, with scales for whole tensors alone; an instance is for one layout. Operands come by tensor maps:
-//! addresses and distances of rows are multiples of 16 bytes. fp8 and f32 lie along k, which is NT.
+//! As `forward`, but scales for blocks are for `_scaled` instances alone; an instance is for one layout. Operands come by
+//! tensor maps: addresses and distances of rows are multiples of 16 bytes. fp8 and f32 lie along k, which is NT.
 //!
 //! # Traffic
 //! 2·m·n·k operations; A is read ⌈n / tile⌉ times, B ⌈m / tile⌉ times, mostly from the L2 cache. Bound by the tensor
@@ -18,8 +22,10 @@
 //! 128 bytes of k of both operands, and one or two warpgroups multiply 64 rows each. Blocks may share the k of a tile
 //! through memory (`parts`), or, in a cluster of 2 with a tile each, one below the other, load the second operand for each
 //! other, each half of it. Or, of shared instances, a cluster for each tile, of 2 to 8 blocks that share its k and add
-//! their sums through shared memory; swapped instances always, of 1 to 8, and compute Dᵀ, for few rows. Results leave by bulk stores while
-//! the next are made, or in vectors, as D allows. With 256 columns the loading warpgroup gives registers to the others.
+//! their sums through shared memory; swapped instances always, of 1 to 8, and compute Dᵀ, for few rows. Results leave by
+//! bulk stores while the next are made, or in vectors, as D allows. With two warpgroups the loading one gives registers to
+//! them. Of `_scaled` instances additions take place while another warpgroup's products are made, or, with one warpgroup,
+//! the next tile's of k, in other registers.
 //! Tensor maps are older than the grid before this one: they are acquired before the wait for it.
 //!
 //! # Determinism
@@ -30,12 +36,15 @@
 
 use kasmina_device::convert::E4m3;
 use kasmina_device::shared::DynamicShared;
-use kasmina_device::wgmma::{InOrder, KMajor, Major, MnMajor, Multiply, Shape, State, Tf32};
+use kasmina_device::wgmma::{
+    Fragment, InOrder, KMajor, Major, MnMajor, Multiply, Shape, State, Tf32,
+};
 use kasmina_device::{cluster, hint, kernel, thread, tma, warpgroup};
 use kasmina_types::{LinearWgmmaParams, bf16, f16};
 
 use super::epilogue::Epilogue;
 use super::hopper::multiply::multiply;
+use super::hopper::multiply_scaled::{Scales, multiply_scaled};
 use super::hopper::parts::{Parts, is_last, meet, sum_of_cluster};
 use super::hopper::schedule::Schedule;
 use super::hopper::shared_map::SharedMap;
@@ -56,7 +65,7 @@ pub const fn shared_bytes(groups: usize, registers: usize, stages: usize) -> usi
 /// As [`LinearWgmmaParams`] says; blocks of `GROUPS` · 128 threads and a warp, or a warpgroup where `MOVES`, with
 /// [`shared_bytes`]. Where `SHARED`, a cluster for each tile if they are of more than one block, or `SWAPPED`, and then
 /// neither parts nor a map of D. Else clusters of 1, or of 2 without parts; then `tiles` counts pairs, and boxes of the
-/// second operand are half as high.
+/// second operand are half as high. Where `SCALED`, tiles have the columns of a block of scales.
 #[inline(always)]
 unsafe fn product<
     E,
@@ -68,6 +77,7 @@ unsafe fn product<
     const STAGES: usize,
     const SHARED: bool,
     const SWAPPED: bool,
+    const SCALED: bool,
     const MOVES: bool,
 >(
     p: LinearWgmmaParams,
@@ -180,8 +190,16 @@ unsafe fn product<
                 team.bring_bias::<R>(&p, &place);
             }
             let count = end - begin;
-            let f =
-                multiply::<E, MA, MB, R, STAGES>(&map, &barriers, &mut turn, group, sharers, count);
+            let f = if SCALED {
+                let row = place.row + Fragment::<R>::row(thread as usize, 0) + 64 * group;
+                let scales = Scales::new(&p.linear, &place, row, begin);
+                let (who, in_turn) = ((group, sharers), GROUPS == 1);
+                multiply_scaled::<E, MA, MB, R, STAGES>(
+                    &map, &barriers, &mut turn, who, scales, count, in_turn,
+                )
+            } else {
+                multiply::<E, MA, MB, R, STAGES>(&map, &barriers, &mut turn, group, sharers, count)
+            };
             if in_cluster {
                 let (row, column) = if SWAPPED { (0, 64 * group) } else { (64 * group, 0) };
                 let at = (place.row + row, place.column + column);
@@ -251,16 +269,17 @@ macro_rules! instance {
             unsafe { instance!(@ $kind, $layout, $element, $registers, $window, $groups, $stages)(p) }
         }
     };
-    (@ Whole, $layout:ident, $($rest:tt),*) => { instance!(@@ $layout, false, false, $($rest),*) };
-    (@ Shared, $layout:ident, $($rest:tt),*) => { instance!(@@ $layout, true, false, $($rest),*) };
-    (@ Swapped, NT, $($rest:tt),*) => { instance!(@@ NT, true, true, $($rest),*) };
+    (@ Whole, $layout:ident, $($rest:tt),*) => { instance!(@@ $layout, false, false, false, $($rest),*) };
+    (@ Shared, $layout:ident, $($rest:tt),*) => { instance!(@@ $layout, true, false, false, $($rest),*) };
+    (@ Swapped, NT, $($rest:tt),*) => { instance!(@@ NT, true, true, false, $($rest),*) };
+    (@ Scaled, NT, $($rest:tt),*) => { instance!(@@ NT, false, false, true, $($rest),*) };
     (@@ NN, $($rest:tt),*) => { instance!(@@@ KMajor, MnMajor, $($rest),*) };
     (@@ NT, $($rest:tt),*) => { instance!(@@@ KMajor, KMajor, $($rest),*) };
     (@@ TN, $($rest:tt),*) => { instance!(@@@ MnMajor, MnMajor, $($rest),*) };
     (@@ TT, $($rest:tt),*) => { instance!(@@@ MnMajor, KMajor, $($rest),*) };
-    (@@@ $a:ty, $b:ty, $shared:literal, $swapped:literal, $element:ty, $registers:literal, $window:literal,
-     $groups:literal, $stages:literal) => {
-        product::<$element, $a, $b, $registers, $window, $groups, $stages, $shared, $swapped, MOVES>
+    (@@@ $a:ty, $b:ty, $shared:literal, $swapped:literal, $scaled:literal, $element:ty, $registers:literal,
+     $window:literal, $groups:literal, $stages:literal) => {
+        product::<$element, $a, $b, $registers, $window, $groups, $stages, $shared, $swapped, $scaled, MOVES>
     };
 }
 

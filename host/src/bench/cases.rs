@@ -195,11 +195,20 @@ impl Case {
         }
     }
 
-    fn linear([m, n, k]: [usize; 3], precision: Precision) -> Self {
-        let work = linear::Work { m, n, k, precision };
+    fn linear(shape: [usize; 3], precision: Precision) -> Self {
+        Self::product(shape, precision, false)
+    }
+
+    /// Of fp8, with scales for blocks.
+    fn linear_blocks(shape: [usize; 3]) -> Self {
+        Self::product(shape, Precision::Fp8, true)
+    }
+
+    fn product([m, n, k]: [usize; 3], precision: Precision, blocks: bool) -> Self {
+        let work = linear::Work { m, n, k, precision, blocks };
         Self {
             kernel: "linear".into(),
-            variant: precision.name(),
+            variant: work.variant(),
             dtype: work.dtype(),
             shape: vec![m, n, k],
             bytes: work.bytes(),
@@ -414,7 +423,10 @@ fn gpu_norms() -> Vec<Case> {
 fn gpu_products() -> Vec<Case> {
     let mut cases = linear::SHAPES.map(|shape| Case::linear(shape, Precision::Bf16)).to_vec();
     let [largest, large, medium, ..] = linear::SHAPES;
-    cases.extend([largest, large].map(|shape| Case::linear(shape, Precision::Fp8)));
+    for precision in [Precision::Fp8Fast, Precision::Fp8] {
+        cases.extend([largest, large].map(|shape| Case::linear(shape, precision)));
+    }
+    cases.extend([largest, large].map(Case::linear_blocks));
     for precision in [Precision::F16, Precision::Tf32, Precision::F32] {
         cases.push(Case::linear(large, precision));
     }
@@ -541,9 +553,12 @@ fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
     let rows = (elements / 256).min(1024);
     cases.extend(norms(&[F32, F16, Bf16].map(|dtype| (rows, 256, gelu_layer, dtype))));
     let edge = (elements / 32).isqrt().min(256);
-    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16, Precision::Fp8] {
-        cases.push(Case::linear([edge, edge + 1, edge], precision));
+    let product = [edge, edge + 1, edge];
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+        cases.push(Case::linear(product, precision));
     }
+    cases.extend([Precision::Fp8, Precision::Fp8Fast].map(|p| Case::linear(product, p)));
+    cases.push(Case::linear_blocks(product));
     cases.extend(seeds_of([layer[1], layer[2]]));
     cases.extend(telemetry_of(layer));
     let n = (elements / 16).isqrt().min(512);

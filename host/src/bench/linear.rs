@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 use kasmina_reference::linear as reference;
+use kasmina_types::linear::{SCALE_BLOCK_K, SCALE_BLOCK_N};
 use kasmina_types::{DType, E4m3};
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
@@ -13,17 +14,19 @@ use crate::device::Device;
 use crate::driver::ComputeCapability;
 use crate::linear::{
     Activation, Layout, Linear, LinearElement, LinearOptions, LinearResult, LinearShape, Operands,
-    Precision,
+    Precision, Scales,
 };
 use crate::normalization::reference_activation;
 
-/// d = gelu(a·bᵀ + bias), the GELU by tanh, a `[m, k]`, b `[n, k]`.
+/// d = gelu(a·bᵀ + bias), the GELU by tanh, a `[m, k]`, b `[n, k]`, with scales for blocks or without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Work {
     pub(super) m: usize,
     pub(super) n: usize,
     pub(super) k: usize,
     pub(super) precision: Precision,
+    /// Whether blocks of fp8 have scales.
+    pub(super) blocks: bool,
 }
 
 /// The shapes that reports speak of, m, n and k: large ones, thin ones, and such as nothing divides.
@@ -43,13 +46,25 @@ pub(super) const SHAPES: [[usize; 3]; 12] = [
 ];
 
 impl Work {
+    /// The name of what is computed beside the shape.
+    pub(super) fn variant(self) -> &'static str {
+        if self.blocks { "fp8-blocks" } else { self.precision.name() }
+    }
+
+    /// How many scales A has, and B.
+    fn scales(self) -> [usize; 2] {
+        let Self { m, n, k, blocks, .. } = self;
+        let along = if blocks { k.div_ceil(SCALE_BLOCK_K) } else { 0 };
+        [m * along, n.div_ceil(SCALE_BLOCK_N) * along]
+    }
+
     /// The element type of A and B.
     pub(super) fn dtype(self) -> DType {
         match self.precision {
             Precision::F64 => DType::F64,
             Precision::Bf16 => DType::Bf16,
             Precision::F16 => DType::F16,
-            Precision::Fp8 => DType::E4m3,
+            Precision::Fp8 | Precision::Fp8Fast => DType::E4m3,
             Precision::Auto | Precision::F32 | Precision::Tf32 => DType::F32,
         }
     }
@@ -58,7 +73,7 @@ impl Work {
     /// architecture say that its tensor cores (of f32 and f64 its other units) do in one; `None` where it is not known.
     pub(super) fn cycles(self, of: ComputeCapability) -> Option<f64> {
         let in_a_cycle = match (of.major, of.minor, self.precision) {
-            (9, 0, Precision::Fp8) => 4096.0,
+            (9, 0, Precision::Fp8 | Precision::Fp8Fast) => 4096.0,
             (9, 0, Precision::Bf16 | Precision::F16) => 2048.0,
             (9, 0, Precision::Tf32) | (8, 0, Precision::Bf16 | Precision::F16) => 1024.0,
             (8, 0, Precision::Tf32) => 512.0,
@@ -70,12 +85,13 @@ impl Work {
         Some(self.m as f64 * self.n as f64 * self.k as f64 / in_a_cycle)
     }
 
-    /// Of A, B, bias and D, each once.
+    /// Of A, B, their scales, bias and D, each once.
     pub(super) fn bytes(self) -> u64 {
         let Self { m, n, k, .. } = self;
         let size = self.dtype().size_bytes();
         let result = if size == 1 { 2 } else { size };
-        (size * (m * k + n * k) + result * (n + m * n)) as u64
+        let [of_a, of_b] = self.scales();
+        (size * (m * k + n * k) + 4 * (of_a + of_b) + result * (n + m * n)) as u64
     }
 }
 
@@ -97,6 +113,11 @@ fn drawn<T: LinearElement>(seed: u64, len: usize) -> Vec<T> {
     data::normal(seed, len).into_par_iter().map(T::nearest).collect()
 }
 
+fn drawn_scales(len: usize) -> Vec<f32> {
+    let values: Vec<f32> = data::draw(8, len);
+    values.into_iter().map(|value| value + 1.0).collect()
+}
+
 fn of<T: LinearElement, O: LinearResult>(
     device: &Device,
     work: Work,
@@ -109,6 +130,12 @@ fn of<T: LinearElement, O: LinearResult>(
     let linear = Linear::new(device, options)?;
     let bias = drawn::<O>(7, n);
     let on_bias = Buffer::from_slice(device, &bias)?;
+    let scales = work.scales().map(drawn_scales);
+    let on_scales =
+        [Buffer::from_slice(device, &scales[0])?, Buffer::from_slice(device, &scales[1])?];
+    let by_blocks = move |[a, b]: &'_ [Buffer<f32>; 2]| {
+        if work.blocks { Scales::Block { a, b } } else { Scales::None }
+    };
     let sets = timer::buffer_sets(device, bytes);
     let mut buffers = Vec::new();
     for set in 0..sets as u64 {
@@ -118,18 +145,21 @@ fn of<T: LinearElement, O: LinearResult>(
     }
     let (a, b, d) = &mut buffers[0];
     d.fill_bytes(0xFF)?;
-    let operands = Operands { bias: Some(&on_bias), ..Operands::new(a, b) };
+    let scaling = by_blocks(&on_scales);
+    let operands = Operands { bias: Some(&on_bias), scales: scaling, ..Operands::new(a, b) };
     let chosen = linear.forward(&shape, &operands, d, None)?;
     let precision = if chosen.precision == Precision::F64 { precision } else { chosen.precision };
     let tolerance = precision.error_bound();
-    let max_rel_error = error(work, [&a.to_vec()?, &b.to_vec()?], &bias, &d.to_vec()?);
+    let (operands, d) = ([&a.to_vec()?[..], &b.to_vec()?], d.to_vec()?);
+    let max_rel_error = error(work, operands, &scales, &bias, &d);
     if max_rel_error.is_nan() || max_rel_error > tolerance {
         let what = "the product";
         return Err(BenchError::WrongResult { what, error: max_rel_error, tolerance });
     }
     let call = move |set: usize| {
         let (a, b, d) = &mut buffers[set % sets];
-        let operands = Operands { bias: Some(&on_bias), ..Operands::new(a, b) };
+        let scales = by_blocks(&on_scales);
+        let operands = Operands { bias: Some(&on_bias), scales, ..Operands::new(a, b) };
         linear.forward(&shape, &operands, d, None).map(drop)
     };
     Ok(Prepared { call: Box::new(call), sets, max_rel_error, tolerance })
@@ -139,6 +169,7 @@ fn of<T: LinearElement, O: LinearResult>(
 fn error<T: LinearElement, O: LinearResult>(
     work: Work,
     [a, b]: [&[T]; 2],
+    [of_a, of_b]: &[Vec<f32>; 2],
     bias: &[O],
     d: &[O],
 ) -> f64 {
@@ -147,10 +178,16 @@ fn error<T: LinearElement, O: LinearResult>(
         return f64::INFINITY;
     }
     let rows = spread(m, CHECKED_ROWS);
-    let wide = |values: &[T]| values.iter().map(|v| v.to_f64()).collect::<Vec<_>>();
-    let a = rows.iter().flat_map(|row| wide(&a[row * k..][..k])).collect();
+    let along = k.div_ceil(SCALE_BLOCK_K);
+    // A row of as many elements along k, with scales from `at` on.
+    let wide = |values: &[T], scales: &[f32], at: usize| {
+        let scale = |x: usize| scales.get(at + x / SCALE_BLOCK_K).map_or(1.0, |&s| f64::from(s));
+        values.iter().enumerate().map(|(x, v)| v.to_f64() * scale(x)).collect::<Vec<_>>()
+    };
+    let a = rows.iter().flat_map(|row| wide(&a[row * k..][..k], of_a, row * along)).collect();
     let a = Array2::from_shape_vec((rows.len(), k), a).expect("whole rows");
-    let b = wide(b);
+    let of_row = |(row, values)| wide(values, of_b, row / SCALE_BLOCK_N * along);
+    let b: Vec<f64> = b.par_chunks(k).enumerate().flat_map_iter(of_row).collect();
     let b = ArrayView2::from_shape((n, k), &b).expect("whole rows");
     let bias: Vec<f64> = bias.iter().map(|v| v.to_f64()).collect();
     let mut product = reference::Linear::new(a.view(), b.reversed_axes());

@@ -130,8 +130,9 @@ fn kernel_of(operation: &str) -> Option<(&'static str, &'static str)> {
         "linear_bf16" => Some(("linear", "bf16")),
         "linear_f16" => Some(("linear", "f16")),
         "linear_tf32" => Some(("linear", "tf32")),
-        // Without the GELU.
+        // Without the GELU; sums are added in f32 now and then, or not.
         "linear_fp8" => Some(("linear", "fp8")),
+        "linear_fp8_fast" => Some(("linear", "fp8-fast")),
         "sum" => Some(("reduce_sum", "whole")),
         "max" => Some(("reduce_max", "whole")),
         "transfer_entropy_surrogates" => Some(("transfer_entropy", "surrogates")),

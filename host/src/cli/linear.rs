@@ -83,6 +83,7 @@ enum In {
     Bf16,
     F16,
     Fp8,
+    Fp8Fast,
 }
 
 impl In {
@@ -95,6 +96,7 @@ impl In {
             Self::Bf16 => Precision::Bf16,
             Self::F16 => Precision::F16,
             Self::Fp8 => Precision::Fp8,
+            Self::Fp8Fast => Precision::Fp8Fast,
         }
     }
 }
@@ -237,7 +239,7 @@ fn compute<O: LinearResult>(
         Precision::F16 if dtype != DType::F64 => {
             product::<f16, O>(device, options, matrices, rounded(&a), rounded(&b), None)
         }
-        Precision::Fp8 if dtype != DType::F64 => {
+        Precision::Fp8 | Precision::Fp8Fast if dtype != DType::F64 => {
             let ((a, of_a), (b, of_b)) = (quantized(&a), quantized(&b));
             product::<E4m3, O>(device, options, matrices, a, b, Some([of_a, of_b]))
         }

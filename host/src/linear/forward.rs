@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use kasmina_types::{Activation, DType};
+use kasmina_types::{Activation, DType, Scaling};
 
 use super::adaptive::{self, Adapted, Adaptive};
 use super::cpu;
@@ -41,7 +41,7 @@ pub struct LinearOptions {
 }
 
 impl Default for LinearOptions {
-    /// A·B alone; f32 stays f32.
+    /// A·B alone; f32 stays f32, and products of fp8 are added in f32, without tensor cores.
     fn default() -> Self {
         Self {
             alpha: 1.0,
@@ -205,7 +205,7 @@ impl Linear {
     ) -> Result<Chosen, Error> {
         let LinearOptions { alpha, beta, activation, precision, .. } = self.options;
         let factors = Factors { alpha, beta, activation };
-        // Other elements' products are exact, and the CPU computes in f64.
+        // The estimates are those of f32, and the CPU computes in f64.
         let adapts = T::DTYPE == DType::F32 && KernelDevice::of(&self.device).is_some();
         let Some(state) = self.adaptive.as_ref().filter(|_| adapts) else {
             return self.run(shape, (precision, &factors), operands, d, z);
@@ -243,7 +243,10 @@ impl Linear {
         let by_rule = precision == Precision::Auto && vector.is_some();
         let tensor_cores = !by_rule && kernels.is_some_and(launcher::multiplies_tf32);
         let tolerance = self.options.tolerance;
-        let precision = precision.resolved(T::DTYPE, tolerance, shape, tensor_cores)?;
+        let precision = match precision.resolved(T::DTYPE, tolerance, shape, tensor_cores)? {
+            Precision::Fp8Fast if operands.scales.scaling() == Scaling::Block => Precision::Fp8,
+            resolved => resolved,
+        };
         check_output(T::DTYPE, O::DTYPE, precision)?;
         let Some(kernels) = kernels else {
             cpu::forward(shape, factors, operands, d, z)?;

@@ -15,7 +15,16 @@ use super::shape::LinearShape;
 /// |---|---|
 /// | f64 | `F64` |
 /// | f32 | `Tf32` where the stated tolerance is 1e-3 or more, m·n·k is 2²¹ or more, the device has tensor cores of compute capability 8.0, and it is no product of a matrix and a vector that `gemv` computes; else `F32` where the tolerance is 1e-6 or more; else `F64` |
-/// | f16, bf16, fp8 | their own: products of them are exact, sums are f32 |
+/// | f16, bf16 | their own: products of them are exact, sums are f32 |
+/// | fp8 | `Fp8Fast` where the stated tolerance is [`Self::error_bound_of`] its k or more; else `Fp8` where it is 1e-2 or more; else `F32` |
+///
+/// # Sums of fp8
+/// Products of fp8 are exact. The tensor cores of compute capability 9.0 add them in registers of f32, of which they keep 14
+/// bits: 32 products and the sum so far are cut off, towards 0, below 2⁻¹³ of the power of two in the largest of them. So a
+/// sum of k products of one sign loses up to k·2⁻¹⁵ of itself (a tenth at k = 4096; beyond 2¹⁵ products of like size nothing
+/// is added any more), one of products of independent signs about √k·5e-5. `Fp8Fast` adds all of k this way. `Fp8` adds
+/// 128 k this way and such sums in f32: it loses 2⁻⁸ and 8e-4 at most, whatever k. These figures are of that model of the
+/// hardware, which its vendor does not document; the executor does not show it: its tensor cores add in f32.
 ///
 /// A device without tensor cores for what was chosen, or asked for, computes in f32 instead: [`super::Chosen`] says so.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -34,8 +43,10 @@ pub enum Precision {
     Bf16,
     /// f16, sums in f32.
     F16,
-    /// fp8 e4m3, sums in f32.
+    /// fp8 e4m3, sums of 128 k by the tensor cores, and sums of these in f32. The only one with scales for blocks.
     Fp8,
+    /// fp8 e4m3, sums by the tensor cores alone: what cuBLASLt calls fast accumulation. With scales for blocks it is `Fp8`.
+    Fp8Fast,
 }
 
 /// m·n·k from which on tensor cores pay for f32: below, the launch is most of the time.
@@ -43,8 +54,16 @@ pub(super) const TENSOR_WORK: u128 = 1 << 21;
 
 impl Precision {
     /// Every precision.
-    pub const ALL: [Self; 7] =
-        [Self::Auto, Self::F64, Self::F32, Self::Tf32, Self::Bf16, Self::F16, Self::Fp8];
+    pub const ALL: [Self; 8] = [
+        Self::Auto,
+        Self::F64,
+        Self::F32,
+        Self::Tf32,
+        Self::Bf16,
+        Self::F16,
+        Self::Fp8,
+        Self::Fp8Fast,
+    ];
 
     /// The name as it stands on the command line and in reports.
     pub const fn name(self) -> &'static str {
@@ -56,12 +75,14 @@ impl Precision {
             Self::Bf16 => "bf16",
             Self::F16 => "f16",
             Self::Fp8 => "fp8",
+            Self::Fp8Fast => "fp8-fast",
         }
     }
 
     /// ‖D − D₆₄‖ / ‖D₆₄‖ that it stays below, in Frobenius norms, where D₆₄ is the product in f64 of the operands as they
     /// are given: what the rounding of operands, products, sums and results (of the precision's own type; f32 for
-    /// `Tf32`) brings in together. For `Auto` it is that of no precision: 0.
+    /// `Tf32`, of 16 bits for fp8) brings in together. For `Auto` it is that of no precision: 0. For `Fp8Fast` it holds
+    /// where k is 1024 or less, or where signs are independent and k is 2¹⁹ or less: see [`Self::error_bound_of`].
     pub const fn error_bound(self) -> f64 {
         match self {
             Self::Auto => 0.0,
@@ -70,7 +91,17 @@ impl Precision {
             Self::Tf32 => 1e-3,
             Self::Bf16 => 4e-3,
             Self::F16 => 6e-4,
-            Self::Fp8 => 4e-2,
+            Self::Fp8 => 1e-2,
+            Self::Fp8Fast => 4e-2,
+        }
+    }
+
+    /// As [`Self::error_bound`], for sums of `k` products whatever their signs: of `Fp8Fast` the greater of 1e-2 and k·2⁻¹⁵,
+    /// at most 1.
+    pub fn error_bound_of(self, k: usize) -> f64 {
+        match self {
+            Self::Fp8Fast => (k as f64 / 32_768.0).clamp(Self::Fp8.error_bound(), 1.0),
+            _ => self.error_bound(),
         }
     }
 
@@ -95,7 +126,7 @@ impl Precision {
             DType::F32 => "f64, f32, tf32",
             DType::F16 => "f32, f16",
             DType::Bf16 => "f32, bf16",
-            DType::E4m3 => "f32, fp8",
+            DType::E4m3 => "f32, fp8, fp8-fast",
             DType::I32 => "none",
         };
         let chosen = match (dtype, self) {
@@ -108,6 +139,11 @@ impl Precision {
                     Self::F64
                 }
             }
+            (DType::E4m3, Self::Auto) => {
+                let allowed = |precision: &Self| tolerance >= precision.error_bound_of(shape.k);
+                [Self::Fp8Fast, Self::Fp8].into_iter().find(allowed).unwrap_or(Self::F32)
+            }
+            (DType::E4m3, Self::Fp8Fast) => self,
             (_, Self::Auto) => own,
             (DType::F32, Self::F64 | Self::Tf32) => self,
             (DType::F32 | DType::F16 | DType::Bf16 | DType::E4m3, Self::F32) => self,
@@ -146,6 +182,12 @@ mod tests {
         assert_eq!(chosen(DType::F64, 1.0, 512, true), Precision::F64);
         assert_eq!(chosen(DType::Bf16, 1e-9, 512, false), Precision::Bf16);
         assert_eq!(chosen(DType::E4m3, 1e-2, 512, false), Precision::Fp8);
+        assert_eq!(chosen(DType::E4m3, 1e-2, 320, false), Precision::Fp8Fast);
+        assert_eq!(chosen(DType::E4m3, 4e-2, 1024, true), Precision::Fp8Fast);
+        assert_eq!(chosen(DType::E4m3, 4e-2, 4096, true), Precision::Fp8);
+        assert_eq!(chosen(DType::E4m3, 1.0, 1 << 20, true), Precision::Fp8Fast);
+        assert_eq!(chosen(DType::E4m3, 9e-3, 64, true), Precision::F32);
+        assert_eq!(chosen(DType::E4m3, 1e-9, 64, true), Precision::F32);
     }
 
     #[test]
@@ -155,6 +197,7 @@ mod tests {
             (DType::F64, Precision::F32),
             (DType::Bf16, Precision::F16),
             (DType::F32, Precision::Fp8),
+            (DType::Bf16, Precision::Fp8Fast),
         ] {
             let why = precision.resolved(dtype, 1.0, &shape, true).unwrap_err().to_string();
             assert!(why.contains(precision.name()) && why.contains(dtype.name()), "{why}");

@@ -6,7 +6,8 @@
 
 use half::{bf16, f16};
 use kasmina_reference::linear as reference;
-use kasmina_types::E4m3;
+use kasmina_types::linear::{SCALE_BLOCK_K, SCALE_BLOCK_N};
+use kasmina_types::{DType, E4m3};
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
 use super::tally::{Compared, Mismatch, Tally};
@@ -17,18 +18,20 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::linear::{
     Activation, Layout, Linear, LinearElement, LinearGradients, LinearOptions, LinearResult,
-    LinearShape, Operands, Precision,
+    LinearShape, Operands, Precision, Scales,
 };
 use crate::normalization::reference_activation;
 
 pub(super) fn checks() -> Vec<Check> {
     vec![
-        forward::<f32, f32>("linear", Precision::F32),
-        forward::<f32, f32>("linear_tf32", Precision::Tf32),
-        forward::<f16, f16>("linear", Precision::F16),
-        forward::<bf16, bf16>("linear", Precision::Bf16),
-        forward::<E4m3, bf16>("linear", Precision::Fp8),
-        forward::<f64, f64>("linear", Precision::F64),
+        forward::<f32, f32>("linear", Precision::F32, false),
+        forward::<f32, f32>("linear_tf32", Precision::Tf32, false),
+        forward::<f16, f16>("linear", Precision::F16, false),
+        forward::<bf16, bf16>("linear", Precision::Bf16, false),
+        forward::<E4m3, bf16>("linear", Precision::Fp8, false),
+        forward::<E4m3, bf16>("linear_fp8_fast", Precision::Fp8Fast, false),
+        forward::<E4m3, bf16>("linear_fp8_blocks", Precision::Fp8, true),
+        forward::<f64, f64>("linear", Precision::F64, false),
         backward::<f32>(Precision::F32),
         backward::<f16>(Precision::F16),
         backward::<bf16>(Precision::Bf16),
@@ -54,8 +57,11 @@ struct Case<T, O> {
     bias: Option<Vec<O>>,
     c: Option<Vec<O>>,
     residual: Option<Vec<O>>,
+    /// Of blocks of A, and of B.
+    scales: Option<[Vec<f32>; 2]>,
 }
 
+/// Of fp8 half of the cases have rows that the kernels on warpgroups take as they are.
 fn drawn<T: LinearElement, O: LinearResult>(
     units: &mut Units,
     most: usize,
@@ -68,6 +74,8 @@ fn drawn<T: LinearElement, O: LinearResult>(
     let aligned = units.below(2) == 0;
     let [m, n, k] = [m, n, k].map(|count| if aligned { count.next_multiple_of(16) } else { count });
     let layout = Layout::ALL[units.below(4)];
+    let aligned = T::DTYPE == DType::E4m3 && size.is_multiple_of(2);
+    let (layout, k) = if aligned { (Layout::NT, k.next_multiple_of(16)) } else { (layout, k) };
     let shape = LinearShape::new(layout, m, n, k);
     let activation = Activation::ALL[units.below(Activation::ALL.len())];
     let [bias, c, residual] = [(); 3].map(|()| units.below(2) == 0);
@@ -85,6 +93,7 @@ fn drawn<T: LinearElement, O: LinearResult>(
         bias: optional(bias, n),
         c: optional(c, m * n),
         residual: optional(residual, m * n),
+        scales: None,
     }
 }
 
@@ -142,9 +151,35 @@ pub(super) fn judge<T: LinearElement>(
 }
 
 impl<T: LinearElement, O: LinearResult> Case<T, O> {
+    /// With scales for blocks.
+    fn scaled(self, units: &mut Units) -> Self {
+        let LinearShape { m, n, k, .. } = self.shape;
+        let along = k.div_ceil(SCALE_BLOCK_K);
+        let mut scales = |rows: usize| (0..rows * along).map(|_| 0.5 + units.unit()).collect();
+        let scales = Some([scales(m), scales(n.div_ceil(SCALE_BLOCK_N))]);
+        Self { name: format!("{}, scaled", self.name), scales, ..self }
+    }
+
+    fn scales_on(&self, device: &Device) -> Result<Option<[Buffer<f32>; 2]>, Error> {
+        let Some([a, b]) = &self.scales else { return Ok(None) };
+        Ok(Some([Buffer::from_slice(device, a)?, Buffer::from_slice(device, b)?]))
+    }
+
+    /// op(A) and op(B), scaled.
     fn operands(&self) -> (Array2<f64>, Array2<f64>) {
         let LinearShape { layout, m, n, k, .. } = self.shape;
-        (matrix(&self.a, m, k, layout.transposed_a()), matrix(&self.b, k, n, layout.transposed_b()))
+        let mut a = matrix(&self.a, m, k, layout.transposed_a());
+        let mut b = matrix(&self.b, k, n, layout.transposed_b());
+        if let Some([of_a, of_b]) = &self.scales {
+            let along = k.div_ceil(SCALE_BLOCK_K);
+            for ((row, x), value) in a.indexed_iter_mut() {
+                *value *= f64::from(of_a[row * along + x / SCALE_BLOCK_K]);
+            }
+            for ((x, column), value) in b.indexed_iter_mut() {
+                *value *= f64::from(of_b[column / SCALE_BLOCK_N * along + x / SCALE_BLOCK_K]);
+            }
+        }
+        (a, b)
     }
 
     fn run(&self, device: &Device) -> Result<(Vec<O>, Vec<O>, Precision), Error> {
@@ -153,10 +188,12 @@ impl<T: LinearElement, O: LinearResult> Case<T, O> {
             values.as_ref().map(|values| Buffer::from_slice(device, values)).transpose()
         };
         let (bias, c, residual) = (buffer(&self.bias)?, buffer(&self.c)?, buffer(&self.residual)?);
+        let scales = self.scales_on(device)?;
         let operands = Operands {
             bias: bias.as_ref(),
             c: c.as_ref(),
             residual: residual.as_ref(),
+            scales: by_blocks(&scales),
             ..Operands::new(&a, &b)
         };
         let len = self.shape.m * self.shape.n;
@@ -169,17 +206,28 @@ impl<T: LinearElement, O: LinearResult> Case<T, O> {
     }
 }
 
-fn forward<T: LinearElement, O: LinearResult>(name: &'static str, precision: Precision) -> Check {
+fn by_blocks(scales: &Option<[Buffer<f32>; 2]>) -> Scales<'_> {
+    scales.as_ref().map_or(Scales::None, |[a, b]| Scales::Block { a, b })
+}
+
+/// With scales for blocks, or none.
+fn forward<T: LinearElement, O: LinearResult>(
+    name: &'static str,
+    precision: Precision,
+    blocks: bool,
+) -> Check {
     Check::new(name, T::DTYPE, move |device, source, tally| {
         let mut units = Units::of(source);
         for size in units::sizes(device, source, [1, 64, 131, 150]) {
             let case = drawn::<T, O>(&mut units, most(source.scale(device)), size, precision);
+            let case = if blocks { case.scaled(&mut units) } else { case };
             tally.case();
             forward_case(device, &case, tally)
                 .map_err(|source| Mismatch::Run { case: case.name.clone(), source })?;
         }
         if matches!(source.inputs, Inputs::Digits(_)) {
             let case = drawn::<T, O>(&mut units, most(source.scale(device)), 150, precision);
+            let case = if blocks { case.scaled(&mut units) } else { case };
             timed(device, &case, tally)
                 .map_err(|source| Mismatch::Run { case: case.name.clone(), source })?;
         }
@@ -228,9 +276,11 @@ fn timed<T: LinearElement, O: LinearResult>(
     let options = LinearOptions { beta: 0.0, ..case.options };
     let linear = Linear::new(device, options)?;
     let (a, b) = (Buffer::from_slice(device, &case.a)?, Buffer::from_slice(device, &case.b)?);
+    let scales = case.scales_on(device)?;
+    let operands = Operands { scales: by_blocks(&scales), ..Operands::new(&a, &b) };
     let mut d = Buffer::<O>::zeroed(device, case.shape.m * case.shape.n)?;
     let seconds = time::median_seconds(device, || {
-        linear.forward(&case.shape, &Operands::new(&a, &b), &mut d, None).map(drop)
+        linear.forward(&case.shape, &operands, &mut d, None).map(drop)
     })?;
     let bytes = (a.len() + b.len()) * size_of::<T>() + d.len() * size_of::<O>();
     tally.timing(Timing { seconds, bytes: bytes as u64 });

@@ -55,7 +55,8 @@ macro_rules! linear_mma_tiles {
 /// Hands each instance of `linear` on the tensor cores of warpgroups to a macro: `(entry, element, DType, layout, kind,
 /// warpgroups, registers, window, stages, threads of a block)`. f32 is rounded to tf32. An output tile is 64 rows a
 /// warpgroup by 2 columns a register of each thread, and transposed where the kind is `Swapped`. Blocks of a cluster may
-/// share the k of a tile where the kind is not `Whole`. A window of registers is staged at once. Stages leave no room for
+/// share the k of a tile where the kind is `Shared` or `Swapped`. Where it is `Scaled`, sums of 128 k are added in f32, times
+/// scales of blocks, and a tile has as many columns as share a scale. A window of registers is staged at once. Stages leave no room for
 /// a second block of an SM: blocks that overlap their predecessors would else come to lie two on one. Compute capability
 /// 9.0 alone.
 #[macro_export]
@@ -94,6 +95,8 @@ macro_rules! linear_wgmma_tiles {
         $instance! { linear_wgmma_e4m3_nt_m128n256, E4m3, E4m3, NT, Whole, 2, 128, 32, 4, 384 }
         $instance! { linear_wgmma_e4m3_nt_m64n128, E4m3, E4m3, NT, Whole, 1, 64, 32, 8, 160 }
         $instance! { linear_wgmma_e4m3_nt_m64n64, E4m3, E4m3, NT, Shared, 1, 32, 32, 12, 160 }
+        $instance! { linear_wgmma_e4m3_nt_m128n128_scaled, E4m3, E4m3, NT, Scaled, 2, 64, 32, 6, 384 }
+        $instance! { linear_wgmma_e4m3_nt_m64n128_scaled, E4m3, E4m3, NT, Scaled, 1, 64, 32, 8, 160 }
         $instance! { linear_wgmma_f32_nt_m128n256, Tf32, F32, NT, Whole, 2, 128, 32, 4, 384 }
         $instance! { linear_wgmma_f32_nt_m64n128, Tf32, F32, NT, Whole, 1, 64, 32, 8, 160 }
         $instance! { linear_wgmma_f32_nt_m64n64, Tf32, F32, NT, Shared, 1, 32, 32, 12, 160 }

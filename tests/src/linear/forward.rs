@@ -334,6 +334,23 @@ pub fn check_long_sums(device: &Device, k: usize, shorter: usize) {
         let shape = (layout, m, n, shorter);
         check_long::<f16>(device, shape, 1e-3);
         check_long::<bf16>(device, shape, 1e-3);
+        check_long_fp8(device, shape);
+    }
+}
+
+/// Of fp8, whose sums by tensor cores keep few bits: the bound of each precision that the rule takes, by the tolerance.
+#[track_caller]
+fn check_long_fp8(device: &Device, (layout, m, n, k): (Layout, usize, usize, usize)) {
+    let few = 4096;
+    for (k, tolerance, expected) in [
+        (k, 1e-2, Precision::Fp8),
+        (k, 1e-5, Precision::F32),
+        (few, 0.12, Precision::Fp8),
+        (few, 0.125, Precision::Fp8Fast),
+    ] {
+        let chosen = check_long::<E4m3>(device, (layout, m, n, k), tolerance);
+        let expected = if matches!(device, Device::Cpu) { Precision::F64 } else { expected };
+        assert_eq!(chosen.precision, expected, "{chosen:?}");
     }
 }
 
@@ -367,15 +384,15 @@ fn check_long<T: LinearElement>(
         (0..k).map(term).sum()
     });
     let got = matrix(&d.to_vec().expect("a result"), 0, 0, (m, n), n);
-    let (error, bound) = (relative_error(&got, &expected, 0.0), chosen.precision.error_bound());
+    let (error, bound) = (relative_error(&got, &expected, 0.0), chosen.precision.error_bound_of(k));
     let bound = bound.max(Precision::F32.error_bound());
     assert!(error <= bound, "{m}x{n}x{k} {layout:?} by {chosen:?}: {error:e}, bound {bound:e}");
     chosen
 }
 
-/// fp8 with a scale for each tensor, and with a scale for each block.
+/// fp8 with a scale for each tensor, and with a scale for each block; how each was computed.
 #[track_caller]
-pub fn check_scales(device: &Device, case: &Case) {
+pub fn check_scales(device: &Device, case: &Case) -> [Chosen; 2] {
     let drawn = case.draw::<E4m3, f32>();
     let numbers = &mut Numbers::new(case.seed ^ 1);
     let mut scales =
@@ -383,7 +400,8 @@ pub fn check_scales(device: &Device, case: &Case) {
     let buffer = |values: &[f32]| Buffer::from_slice(device, values).expect("memory");
     let (a, b) = (scales(1), scales(1));
     let (on_a, on_b) = (buffer(&a), buffer(&b));
-    check_scaled(device, case, &drawn, Scales::Tensor { a: &on_a, b: &on_b }, |_, (x, y)| {
+    let tensor = Scales::Tensor { a: &on_a, b: &on_b };
+    let by_tensor = check_scaled(device, case, &drawn, tensor, |_, (x, y)| {
         (x * f64::from(a[0]), y * f64::from(b[0]))
     });
     let along = case.k.div_ceil(128);
@@ -391,7 +409,7 @@ pub fn check_scales(device: &Device, case: &Case) {
     let (a, b) = (scales(case.batch * of_a), scales(case.batch * of_b));
     let (on_a, on_b) = (buffer(&a), buffer(&b));
     let block = Scales::Block { a: &on_a, b: &on_b };
-    check_scaled(device, case, &drawn, block, |number, (mut x, mut y)| {
+    let by_block = check_scaled(device, case, &drawn, block, |number, (mut x, mut y)| {
         for ((row, k), value) in x.indexed_iter_mut() {
             *value *= f64::from(a[number * of_a + row * along + k / 128]);
         }
@@ -400,6 +418,7 @@ pub fn check_scales(device: &Device, case: &Case) {
         }
         (x, y)
     });
+    [by_tensor, by_block]
 }
 
 /// Everything that is refused, by name, before anything is launched.

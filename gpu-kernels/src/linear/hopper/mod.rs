@@ -1,6 +1,7 @@
 //! The parts of `forward_wgmma`: which tile a block has, its loads, its products, and its results.
 
 pub(super) mod multiply;
+pub(super) mod multiply_scaled;
 pub(super) mod parts;
 pub(super) mod schedule;
 pub(super) mod shared_map;

@@ -5,7 +5,6 @@ use kasmina_device::swizzle::Swizzle;
 use kasmina_device::wgmma::{
     self, Accumulator, Descriptor, Fragment, InOrder, Layout, Major, Multiply, Shape, State,
 };
-use kasmina_device::{cluster, thread, warp};
 
 use super::SPAN;
 use super::shared_map::SharedMap;
@@ -22,6 +21,43 @@ const fn layout<M: Major>() -> Layout {
     } else {
         Layout::rows(Swizzle::Bytes128)
     }
+}
+
+/// Waits for a stage, and issues the products of its tiles: of the warpgroup's rows, those from 64 · `group` on. They are
+/// added to d, or begin it where not `accumulate`.
+///
+/// # Safety
+/// All threads of the warpgroup are here, with the same arguments; the stage is not released before the products' group
+/// was waited for.
+#[inline(always)]
+pub(super) unsafe fn issue<E, MA: Major, MB: Major, const R: usize>(
+    d: &mut Accumulator<R>,
+    map: &SharedMap,
+    barriers: &Barriers,
+    turn: Turn,
+    group: usize,
+    accumulate: bool,
+) where
+    E: InOrder<MA> + InOrder<MB>,
+    State<R>: Multiply<E> + Shape,
+{
+    let shared = DynamicShared::<u8>::whole();
+    // SAFETY: it is initialised, and the stage cannot be filled again before it is released.
+    unsafe { barriers.full(turn.stage).wait(turn.parity) };
+    let at = turn.stage * map.stage_bytes;
+    let a = Descriptor::<MA>::new(shared.place(at + group * 64 * SPAN), layout::<MA>());
+    let b = Descriptor::<MB>::new(shared.place(at + map.first_bytes), layout::<MB>());
+    let (next_a, next_b) = (step::<MA>(), step::<MB>());
+    d.fence();
+    // SAFETY: the whole warpgroup is here; both tiles have come, by bulk copies that were waited for, and stay until the
+    // stage is released. What is past k is zeros.
+    unsafe {
+        d.multiply_add::<E, MA, MB>(a, b, accumulate);
+        d.multiply_add::<E, MA, MB>(a.plus(next_a), b.plus(next_b), true);
+        d.multiply_add::<E, MA, MB>(a.plus(2 * next_a), b.plus(2 * next_b), true);
+        d.multiply_add::<E, MA, MB>(a.plus(3 * next_a), b.plus(3 * next_b), true);
+    }
+    wgmma::commit_group();
 }
 
 /// Adds up the products of `count` tiles, 1 or more, in the order in which they come, from 0; the warpgroup's rows are
@@ -44,49 +80,22 @@ where
     State<R>: Multiply<E> + Shape,
 {
     let mut d = Accumulator::<R>::unset();
-    let shared = DynamicShared::<u8>::whole();
-    let release = |stage: usize| {
-        warp::sync_warp(warp::FULL_MASK);
-        let lane = thread::lane_idx();
-        // SAFETY: once a warp and turn, and block; no block of the cluster ends before all have met.
-        unsafe {
-            if sharers > 1 {
-                if lane < sharers {
-                    cluster::map_mbarrier(barriers.empty(stage), lane).arrive_reader();
-                }
-            } else if lane == 0 {
-                barriers.empty(stage).arrive();
-            }
-        }
-    };
     let mut before = STAGES;
     let mut left = count;
     while left > 0 {
-        // SAFETY: it is initialised, and the stage cannot be filled again before it is released.
-        unsafe { barriers.full(turn.stage).wait(turn.parity) };
-        let at = turn.stage * map.stage_bytes;
-        let a = Descriptor::<MA>::new(shared.place(at + group * 64 * SPAN), layout::<MA>());
-        let b = Descriptor::<MB>::new(shared.place(at + map.first_bytes), layout::<MB>());
-        let (next_a, next_b) = (step::<MA>(), step::<MB>());
-        d.fence();
-        // SAFETY: the whole warpgroup is here; both tiles have come, by bulk copies that were waited for, and stay until
-        // the stage is released, after the wait below. What is past k is zeros.
-        unsafe {
-            d.multiply_add::<E, MA, MB>(a, b, left < count);
-            d.multiply_add::<E, MA, MB>(a.plus(next_a), b.plus(next_b), true);
-            d.multiply_add::<E, MA, MB>(a.plus(2 * next_a), b.plus(2 * next_b), true);
-            d.multiply_add::<E, MA, MB>(a.plus(3 * next_a), b.plus(3 * next_b), true);
-        }
-        wgmma::commit_group();
+        // SAFETY: the caller's contract; the stage is released after the wait of the next turn, or the last.
+        unsafe { issue::<E, MA, MB, R>(&mut d, map, barriers, *turn, group, left < count) };
         wgmma::wait_group::<1>();
         if before < STAGES {
-            release(before);
+            // SAFETY: its products were waited for.
+            unsafe { barriers.release(before, sharers) };
         }
         before = turn.stage;
         turn.advance(STAGES);
         left -= 1;
     }
     let sums = d.wait::<0>();
-    release(before);
+    // SAFETY: as above.
+    unsafe { barriers.release(before, sharers) };
     sums
 }

@@ -50,3 +50,4 @@ impl SharedMap {
 const MOST_BYTES: usize = 227 * 1024;
 
 const _: () = assert!(SharedMap::new(2, 128, 4).bytes <= MOST_BYTES);
+const _: () = assert!(SharedMap::new(2, 64, 6).bytes <= MOST_BYTES);

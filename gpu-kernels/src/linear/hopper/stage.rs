@@ -2,8 +2,8 @@
 
 use kasmina_device::mbarrier::{self, Mbarrier};
 use kasmina_device::shared::DynamicShared;
-use kasmina_device::tma;
 use kasmina_device::wgmma::Major;
+use kasmina_device::{cluster, thread, tma, warp};
 use kasmina_types::TensorMapHandle;
 
 use super::SPAN;
@@ -55,6 +55,26 @@ impl Barriers {
     #[inline(always)]
     pub(crate) fn empty(&self, stage: usize) -> Mbarrier {
         Mbarrier::of_dynamic(&DynamicShared::whole(), self.first + self.stages + stage)
+    }
+
+    /// Says that the warp is done with a stage, in each of the `sharers` blocks of the cluster that load for each other.
+    ///
+    /// # Safety
+    /// All lanes of each multiplying warp call it, once for each turn of the stage.
+    #[inline(always)]
+    pub(crate) unsafe fn release(&self, stage: usize, sharers: u32) {
+        warp::sync_warp(warp::FULL_MASK);
+        let lane = thread::lane_idx();
+        // SAFETY: once a warp and turn, and block; no block of the cluster ends before all have met.
+        unsafe {
+            if sharers > 1 {
+                if lane < sharers {
+                    cluster::map_mbarrier(self.empty(stage), lane).arrive_reader();
+                }
+            } else if lane == 0 {
+                self.empty(stage).arrive();
+            }
+        }
     }
 
     /// Where the warps of a cluster meet, once each.

@@ -6,7 +6,7 @@ use bytemuck::Pod;
 use kasmina_kernels::instances::WgmmaKind;
 use kasmina_types::dtype::Element;
 use kasmina_types::tiles::LINEAR_WGMMA_K_BYTES;
-use kasmina_types::{DType, LinearWgmmaParams, TensorMapHandle};
+use kasmina_types::{DType, LinearWgmmaParams, Scaling, TensorMapHandle};
 
 use super::activation_norm::Optional;
 use super::linear::{Arguments, parameters};
@@ -36,6 +36,8 @@ pub(crate) fn launch<T: Element, O: Element>(
 ) -> Result<(), Error> {
     let Plan { instance, tiles, parts, cluster, grid, .. } = *plan;
     assert_eq!(instance.dtype, T::DTYPE, "the variant was chosen by the element type");
+    let by_blocks = a.operands.scales.scaling() == Scaling::Block;
+    assert!(!by_blocks || instance.kind == WgmmaKind::Scaled, "and by the scales");
     let linear = parameters(&mut a, (tiles, parts), (plan.partial_bytes(), plan.arrivals()))?;
     let (shape, operands) = (a.shape, a.operands);
     let batch = shape.batch;

@@ -3,7 +3,7 @@
 use bytemuck::Pod;
 use kasmina_kernels::instances::{self, LinearWgmmaInstance, WgmmaKind};
 use kasmina_types::tiles::LINEAR_WGMMA_K_BYTES;
-use kasmina_types::{DType, Layout, Scaling};
+use kasmina_types::{DType, Layout};
 
 use super::super::KernelDevice;
 use crate::buffer::Buffer;
@@ -39,8 +39,6 @@ pub(crate) struct Alignment {
     b: bool,
     /// Whether D can be stored by bulk copies, which nothing but a bias and an activation goes with.
     d: bool,
-    /// Whether there are scales for blocks.
-    scaled_blocks: bool,
 }
 
 impl Alignment {
@@ -57,7 +55,6 @@ impl Alignment {
             a: Rows::of(operands.a, &shape.a(), batch).is_some(),
             b: Rows::of(operands.b, &shape.b(), batch).is_some(),
             d: plain && Rows::of(d, &shape.d(), batch).is_some(),
-            scaled_blocks: operands.scales.scaling() == Scaling::Block,
         }
     }
 }
@@ -127,7 +124,7 @@ pub(crate) struct Plan {
     pub(super) tiles: u32,
     /// Blocks that share a tile through memory.
     pub(super) parts: u32,
-    /// Blocks of a cluster: they share the k of a tile, or, of an instance that is `Whole`, have a tile each, one below
+    /// Blocks of a cluster: they share the k of a tile, or, of an instance that takes whole tiles, have one each, one below
     /// the other, and load the second operand for each other.
     pub(super) cluster: u32,
     pub(super) grid: u32,
@@ -145,12 +142,12 @@ impl Plan {
 
     /// Blocks that share the k of a tile.
     pub(crate) fn sharers(&self) -> u32 {
-        if self.instance.kind == WgmmaKind::Whole { self.parts } else { self.cluster }
+        if self.instance.kind.takes_whole_tiles() { self.parts } else { self.cluster }
     }
 
     /// Blocks that load the second operand for each other.
     pub(super) fn loading_together(&self) -> u32 {
-        if self.instance.kind == WgmmaKind::Whole { self.cluster } else { 1 }
+        if self.instance.kind.takes_whole_tiles() { self.cluster } else { 1 }
     }
 
     pub(crate) fn partial_bytes(&self) -> usize {
@@ -170,7 +167,7 @@ impl Plan {
 }
 
 /// The plan of a product that the device has an instance for. The instance and its cut are those of the least
-/// [`time`], the first in the table where times are equal.
+/// [`time`], the first in the table where times are equal; `Fp8` and `Fp8Fast` have instances of their own.
 pub(crate) fn plan(
     device: KernelDevice<'_>,
     dtype: DType,
@@ -178,10 +175,10 @@ pub(crate) fn plan(
     shape: &LinearShape,
     alignment: &Alignment,
 ) -> Result<Option<Plan>, Error> {
-    use Precision::{Bf16, F16, Fp8, Tf32};
-    let own = matches!(precision, Bf16 | F16 | Tf32 | Fp8);
+    use Precision::{Bf16, F16, Fp8, Fp8Fast, Tf32};
+    let own = matches!(precision, Bf16 | F16 | Tf32 | Fp8 | Fp8Fast);
     let &LinearShape { m, n, k, batch, .. } = shape;
-    if !own || alignment.scaled_blocks || [m, n, k, batch].contains(&0) {
+    if !own || [m, n, k, batch].contains(&0) {
         return Ok(None);
     }
     let Some((layout, repack)) = operands(dtype, shape, alignment) else { return Ok(None) };
@@ -196,13 +193,17 @@ pub(crate) fn plan(
             best = Some((time, plan));
         }
     };
-    for instance in instances::linear_wgmma(dtype, layout) {
+    let scaled = precision == Fp8;
+    for instance in instances::linear_wgmma(dtype, layout)
+        .filter(|instance| (instance.kind == WgmmaKind::Scaled) == scaled)
+    {
         let bytes = instance.dynamic_shared_bytes;
         let resident = device.blocks_with_room(instance.kernel, bytes)?;
         if resident == 0 {
             continue;
         }
         let swapped = instance.kind == WgmmaKind::Swapped;
+        let whole = instance.kind.takes_whole_tiles();
         let (along_rows, along_columns) = if swapped { (n, m) } else { (m, n) };
         // Beyond, counts of works would not fit; the other variants say so.
         let tiles_of = |rows: u32| {
@@ -212,7 +213,7 @@ pub(crate) fn plan(
             u32::try_from(tiles).ok().filter(|tiles| *tiles < 1 << 26)
         };
         let Some(tiles) = tiles_of(instance.rows) else { continue };
-        if instance.kind == WgmmaKind::Whole && tiles > blocks && k_tiles >= PAIR_K_TILES {
+        if whole && tiles > blocks && k_tiles >= PAIR_K_TILES {
             let room = device.clustered_blocks_with_room(instance.kernel, bytes, PAIR)?;
             if let Some(pairs) = tiles_of(PAIR * instance.rows).filter(|_| room >= PAIR) {
                 let work = Work { tiles: pairs, sharers: 1, loaders: PAIR, k_tiles, blocks };
@@ -222,10 +223,9 @@ pub(crate) fn plan(
                 consider(work.time(&instance), plan);
             }
         }
-        let clusters = instance.kind != WgmmaKind::Whole;
-        let most = if clusters { MOST_CLUSTER } else { MOST_PARTS };
-        for sharers in cuts(tiles, blocks, k_tiles, most, clusters) {
-            let (parts, cluster) = if clusters { (1, sharers) } else { (sharers, 1) };
+        let most = if whole { MOST_PARTS } else { MOST_CLUSTER };
+        for sharers in cuts(tiles, blocks, k_tiles, most, !whole) {
+            let (parts, cluster) = if whole { (sharers, 1) } else { (1, sharers) };
             // A cluster takes one tile.
             let persistent = !swapped && cluster == 1;
             let grid = if persistent { (tiles * parts).min(resident) } else { tiles * cluster };
@@ -299,9 +299,9 @@ impl Work {
         let loads = (rows + columns / u64::from(loaders)) * span / 64;
         let along_k = u64::from(k_tiles.div_ceil(sharers)) * products.max(loads);
         let results = 32 * columns;
-        let results = match (instance.kind, sharers) {
+        let results = match (instance.kind.takes_whole_tiles(), sharers) {
             (_, 1) => results,
-            (WgmmaKind::Whole, _) => results * 2 + results * u64::from(sharers) / 4,
+            (true, _) => results * 2 + results * u64::from(sharers) / 4,
             _ => results / u64::from(sharers) + MEETING,
         };
         let waves = u64::from((tiles * sharers * loaders).div_ceil(blocks));
