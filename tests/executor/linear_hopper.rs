@@ -469,7 +469,7 @@ fn the_operation_takes_clusters() {
     for (seed, (m, n, expected)) in
         [(8, 64, "m8n64_swapped"), (60, 72, "m64n64")].into_iter().enumerate()
     {
-        let case = Case { seed: 7, ..Case::new(Layout::NT, m, n, 640, Precision::Bf16) };
+        let case = Case { seed: 7, ..Case::new(Layout::NT, m, n, 1024, Precision::Bf16) };
         let chosen = check::<bf16, f32>(&shuffled(seed as u64), &case);
         assert!(chosen.kernel.contains(expected) && chosen.parts > 1, "{chosen:?}");
     }
