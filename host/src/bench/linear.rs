@@ -58,6 +58,11 @@ impl Work {
         [m * along, n.div_ceil(SCALE_BLOCK_N) * along]
     }
 
+    /// A's scales and B's, where there are any.
+    fn scaling(self, [a, b]: &[Buffer<f32>; 2]) -> Scales<'_> {
+        if self.blocks { Scales::Block { a, b } } else { Scales::None }
+    }
+
     /// The element type of A and B.
     pub(super) fn dtype(self) -> DType {
         match self.precision {
@@ -123,7 +128,7 @@ fn of<T: LinearElement, O: LinearResult>(
     work: Work,
     bytes: u64,
 ) -> Result<Prepared, BenchError> {
-    let Work { m, n, k, precision } = work;
+    let Work { m, n, k, precision, .. } = work;
     let shape = LinearShape::new(Layout::NT, m, n, k);
     let activation = Activation::GeluTanh;
     let options = LinearOptions { activation, precision, ..Default::default() };
@@ -133,9 +138,6 @@ fn of<T: LinearElement, O: LinearResult>(
     let scales = work.scales().map(drawn_scales);
     let on_scales =
         [Buffer::from_slice(device, &scales[0])?, Buffer::from_slice(device, &scales[1])?];
-    let by_blocks = move |[a, b]: &'_ [Buffer<f32>; 2]| {
-        if work.blocks { Scales::Block { a, b } } else { Scales::None }
-    };
     let sets = timer::buffer_sets(device, bytes);
     let mut buffers = Vec::new();
     for set in 0..sets as u64 {
@@ -145,7 +147,7 @@ fn of<T: LinearElement, O: LinearResult>(
     }
     let (a, b, d) = &mut buffers[0];
     d.fill_bytes(0xFF)?;
-    let scaling = by_blocks(&on_scales);
+    let scaling = work.scaling(&on_scales);
     let operands = Operands { bias: Some(&on_bias), scales: scaling, ..Operands::new(a, b) };
     let chosen = linear.forward(&shape, &operands, d, None)?;
     let precision = if chosen.precision == Precision::F64 { precision } else { chosen.precision };
@@ -158,7 +160,7 @@ fn of<T: LinearElement, O: LinearResult>(
     }
     let call = move |set: usize| {
         let (a, b, d) = &mut buffers[set % sets];
-        let scales = by_blocks(&on_scales);
+        let scales = work.scaling(&on_scales);
         let operands = Operands { bias: Some(&on_bias), scales, ..Operands::new(a, b) };
         linear.forward(&shape, &operands, d, None).map(drop)
     };
@@ -186,7 +188,7 @@ fn error<T: LinearElement, O: LinearResult>(
     };
     let a = rows.iter().flat_map(|row| wide(&a[row * k..][..k], of_a, row * along)).collect();
     let a = Array2::from_shape_vec((rows.len(), k), a).expect("whole rows");
-    let of_row = |(row, values)| wide(values, of_b, row / SCALE_BLOCK_N * along);
+    let of_row = |(row, values): (usize, &[T])| wide(values, of_b, row / SCALE_BLOCK_N * along);
     let b: Vec<f64> = b.par_chunks(k).enumerate().flat_map_iter(of_row).collect();
     let b = ArrayView2::from_shape((n, k), &b).expect("whole rows");
     let bias: Vec<f64> = bias.iter().map(|v| v.to_f64()).collect();
