@@ -22,13 +22,14 @@ use super::forward::{Drawn, matrix, norm, results, size};
 use crate::Numbers;
 
 /// What is tested of each shape.
-pub const PRECISIONS: [Precision; 6] = [
+pub const PRECISIONS: [Precision; 7] = [
     Precision::F64,
     Precision::F32,
     Precision::Tf32,
     Precision::F16,
     Precision::Bf16,
     Precision::Fp8,
+    Precision::Fp8Fast,
 ];
 
 /// Cases after which every layout has met every activation, and either of them each operand that is fused.
@@ -65,7 +66,7 @@ fn bound(precision: Precision) -> f64 {
         Precision::Tf32 => 1e-3,
         Precision::F16 => 6e-4,
         Precision::Bf16 => 4e-3,
-        Precision::Fp8 => 4e-2,
+        Precision::Fp8 | Precision::Fp8Fast => 4e-2,
         Precision::Auto => unreachable!("a precision is asked for by name"),
     }
 }

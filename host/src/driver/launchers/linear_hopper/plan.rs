@@ -318,7 +318,7 @@ mod tests {
     fn of(m: usize, n: usize, k: usize) -> Plan {
         let executor = Executor::new();
         let shape = LinearShape::new(Layout::NT, m, n, k);
-        let alignment = Alignment { a: true, b: true, d: true, scaled_blocks: false };
+        let alignment = Alignment { a: true, b: true, d: true };
         let (dtype, precision) = (DType::Bf16, Precision::Bf16);
         plan(KernelDevice::Simt(&executor), dtype, precision, &shape, &alignment)
             .expect("the executor has every kernel")
