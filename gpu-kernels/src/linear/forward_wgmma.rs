@@ -193,9 +193,9 @@ unsafe fn product<
             let f = if SCALED {
                 let row = place.row + Fragment::<R>::row(thread as usize, 0) + 64 * group;
                 let scales = Scales::new(&p.linear, &place, row, begin);
-                let (who, in_turn) = ((group, sharers), GROUPS == 1);
+                let who = (group, sharers);
                 multiply_scaled::<E, MA, MB, R, STAGES>(
-                    &map, &barriers, &mut turn, who, scales, count, in_turn,
+                    &map, &barriers, &mut turn, who, scales, count,
                 )
             } else {
                 multiply::<E, MA, MB, R, STAGES>(&map, &barriers, &mut turn, group, sharers, count)

@@ -61,7 +61,7 @@ struct Case<T, O> {
     scales: Option<[Vec<f32>; 2]>,
 }
 
-/// Of fp8 half of the cases have rows that the kernels on warpgroups take as they are.
+/// Half of the cases have operands as bulk copies want them: others are not moved where a product is this small.
 fn drawn<T: LinearElement, O: LinearResult>(
     units: &mut Units,
     most: usize,
@@ -70,12 +70,13 @@ fn drawn<T: LinearElement, O: LinearResult>(
 ) -> Case<T, O> {
     let m = size.min(most);
     let (n, k) = (1 + units.below(m + 60).min(most), 1 + units.below(m + 60).min(most));
-    // Half of them as bulk copies want their operands, which are not moved where a product is this small.
     let aligned = units.below(2) == 0;
     let [m, n, k] = [m, n, k].map(|count| if aligned { count.next_multiple_of(16) } else { count });
-    let layout = Layout::ALL[units.below(4)];
-    let aligned = T::DTYPE == DType::E4m3 && size.is_multiple_of(2);
-    let (layout, k) = if aligned { (Layout::NT, k.next_multiple_of(16)) } else { (layout, k) };
+    // Those of fp8 lie along k.
+    let layout = match units.below(4) {
+        _ if aligned && T::DTYPE == DType::E4m3 => Layout::NT,
+        any => Layout::ALL[any],
+    };
     let shape = LinearShape::new(layout, m, n, k);
     let activation = Activation::ALL[units.below(Activation::ALL.len())];
     let [bias, c, residual] = [(); 3].map(|()| units.below(2) == 0);

@@ -96,7 +96,7 @@ macro_rules! linear_wgmma_tiles {
         $instance! { linear_wgmma_e4m3_nt_m64n128, E4m3, E4m3, NT, Whole, 1, 64, 32, 8, 160 }
         $instance! { linear_wgmma_e4m3_nt_m64n64, E4m3, E4m3, NT, Shared, 1, 32, 32, 12, 160 }
         $instance! { linear_wgmma_e4m3_nt_m128n128_scaled, E4m3, E4m3, NT, Scaled, 2, 64, 32, 6, 384 }
-        $instance! { linear_wgmma_e4m3_nt_m64n128_scaled, E4m3, E4m3, NT, Scaled, 1, 64, 32, 8, 160 }
+        $instance! { linear_wgmma_e4m3_nt_m64n128_scaled, E4m3, E4m3, NT, Scaled, 1, 64, 32, 3, 160 }
         $instance! { linear_wgmma_f32_nt_m128n256, Tf32, F32, NT, Whole, 2, 128, 32, 4, 384 }
         $instance! { linear_wgmma_f32_nt_m64n128, Tf32, F32, NT, Whole, 1, 64, 32, 8, 160 }
         $instance! { linear_wgmma_f32_nt_m64n64, Tf32, F32, NT, Shared, 1, 32, 32, 12, 160 }

@@ -74,67 +74,9 @@ impl Scales {
     }
 }
 
-/// The products of a tile of k, under way.
-struct Tile<const R: usize> {
-    d: Accumulator<R>,
-    stage: usize,
-    scales: Raw,
-}
-
-impl<const R: usize> Tile<R>
-where
-    State<R>: Shape,
-{
-    /// Issues the products of the tile that comes next.
-    ///
-    /// # Safety
-    /// As [`multiply_scaled`]; there is such a tile.
-    #[inline(always)]
-    unsafe fn begin<E, MA: Major, MB: Major, const STAGES: usize>(
-        map: &SharedMap,
-        barriers: &Barriers,
-        turn: &mut Turn,
-        group: usize,
-        scales: &mut Scales,
-    ) -> Self
-    where
-        E: InOrder<MA> + InOrder<MB>,
-        State<R>: Multiply<E>,
-    {
-        // SAFETY: the caller's contract.
-        let scales = unsafe { scales.next() };
-        let mut d = Accumulator::<R>::unset();
-        // SAFETY: the stage is released in `add`, after the wait.
-        unsafe { issue::<E, MA, MB, R>(&mut d, map, barriers, *turn, group, false) };
-        let stage = turn.stage;
-        turn.advance(STAGES);
-        Self { d, stage, scales }
-    }
-
-    /// Waits until, but for the last `PENDING` tiles, all products are done, releases the stage, and adds the products to
-    /// the sums.
-    ///
-    /// # Safety
-    /// As [`multiply_scaled`]; the tile is not one of the last.
-    #[inline(always)]
-    unsafe fn add<const PENDING: u32>(
-        self,
-        sums: &mut Fragment<R>,
-        barriers: &Barriers,
-        sharers: u32,
-    ) {
-        let Self { d, stage, scales: [upper, lower, columns] } = self;
-        let products = d.wait::<PENDING>();
-        // SAFETY: its products were waited for.
-        unsafe { barriers.release(stage, sharers) };
-        sums.add_scaled(&products, [upper * columns, lower * columns]);
-    }
-}
-
 /// Adds up the products of `count` tiles, 1 or more, in the order in which they come, from 0: each tile's by the tensor
-/// cores, from 0, and these sums, times their scales, in f32. The rest is as in [`super::multiply::multiply`]. Where
-/// `in_turn`, a tile's products are under way while those before are added, which takes registers for two; else another
-/// warpgroup's are.
+/// cores, from 0, and these sums, times their scales, in f32. The rest is as in [`super::multiply::multiply`]. While they
+/// are added the tensor cores work for another warpgroup, of this block or of another one on the multiprocessor.
 ///
 /// # Safety
 /// All threads of the warpgroup are here, with the same arguments, the scales their own rows'; one thread of the block
@@ -147,7 +89,6 @@ pub(crate) unsafe fn multiply_scaled<E, MA: Major, MB: Major, const R: usize, co
     (group, sharers): (usize, u32),
     mut scales: Scales,
     count: u32,
-    in_turn: bool,
 ) -> Fragment<R>
 where
     E: InOrder<MA> + InOrder<MB>,
@@ -155,38 +96,18 @@ where
 {
     let mut sums = Fragment::<R>::zeroed();
     let mut left = count;
-    // No closure, which might be called.
-    macro_rules! begin {
-        () => {
-            Tile::<R>::begin::<E, MA, MB, STAGES>(map, barriers, turn, group, &mut scales)
-        };
-    }
-    // SAFETY: the caller's contract; `count` tiles are begun, and each is added once, in its order, when no more than
-    // `PENDING` have begun since.
-    unsafe {
-        if !in_turn {
-            while left > 0 {
-                begin!().add::<0>(&mut sums, barriers, sharers);
-                left -= 1;
-            }
-            return sums;
+    while left > 0 {
+        // SAFETY: the caller's contract; the stage is released when its products were waited for.
+        unsafe {
+            let [upper, lower, columns] = scales.next();
+            let mut d = Accumulator::<R>::unset();
+            issue::<E, MA, MB, R>(&mut d, map, barriers, *turn, group, false);
+            let products = d.wait::<0>();
+            barriers.release(turn.stage, sharers);
+            sums.add_scaled(&products, [upper * columns, lower * columns]);
         }
-        let mut first = begin!();
-        while left > 2 {
-            let second = begin!();
-            first.add::<1>(&mut sums, barriers, sharers);
-            first = begin!();
-            second.add::<1>(&mut sums, barriers, sharers);
-            left -= 2;
-        }
-        // Not by one name for the last of both: accumulators under way would be moved.
-        if left == 2 {
-            let second = begin!();
-            first.add::<1>(&mut sums, barriers, sharers);
-            second.add::<0>(&mut sums, barriers, sharers);
-        } else {
-            first.add::<0>(&mut sums, barriers, sharers);
-        }
+        turn.advance(STAGES);
+        left -= 1;
     }
     sums
 }
