@@ -14,7 +14,7 @@ use super::{BenchError, COPY, Prepared};
 use super::{active_inference, fusion, gemv, linear, normalization, seeds, telemetry};
 use crate::device::{Device, Gpu};
 use crate::kasmina::Variant;
-use crate::linear::{GemvShape, Precision};
+use crate::linear::GemvShape;
 
 /// An operation on a shape.
 #[derive(Debug, Clone)]
@@ -195,22 +195,12 @@ impl Case {
         }
     }
 
-    fn linear(shape: [usize; 3], precision: Precision) -> Self {
-        Self::product(shape, precision, false)
-    }
-
-    /// Of fp8, with scales for blocks.
-    fn linear_blocks(shape: [usize; 3]) -> Self {
-        Self::product(shape, Precision::Fp8, true)
-    }
-
-    fn product([m, n, k]: [usize; 3], precision: Precision, blocks: bool) -> Self {
-        let work = linear::Work { m, n, k, precision, blocks };
+    fn linear(work: linear::Work) -> Self {
         Self {
             kernel: "linear".into(),
             variant: work.variant(),
             dtype: work.dtype(),
-            shape: vec![m, n, k],
+            shape: vec![work.m, work.n, work.k],
             bytes: work.bytes(),
             work: Work::Linear(work),
         }
@@ -273,7 +263,7 @@ pub(super) fn all(device: &Device, quick: bool) -> Vec<Case> {
             cases.extend(gpu_backward());
             cases.extend(gpu_reductions(quick));
             cases.extend(gpu_norms());
-            cases.extend(gpu_products());
+            cases.extend(linear::on_gpu().into_iter().map(Case::linear));
             cases.extend(gpu_seeds());
             cases.extend(gpu_inferences());
             cases.extend(gpu_gemvs());
@@ -419,21 +409,6 @@ fn gpu_norms() -> Vec<Case> {
     norms(&cases)
 }
 
-/// Every shape in bf16; the large and square ones in the other precisions.
-fn gpu_products() -> Vec<Case> {
-    let mut cases = linear::SHAPES.map(|shape| Case::linear(shape, Precision::Bf16)).to_vec();
-    let [largest, large, medium, ..] = linear::SHAPES;
-    for precision in [Precision::Fp8Fast, Precision::Fp8] {
-        cases.extend([largest, large].map(|shape| Case::linear(shape, precision)));
-    }
-    cases.extend([largest, large].map(Case::linear_blocks));
-    for precision in [Precision::F16, Precision::Tf32, Precision::F32] {
-        cases.push(Case::linear(large, precision));
-    }
-    cases.push(Case::linear(medium, Precision::F64));
-    cases
-}
-
 /// Belief steps of square models, of a wide one and of many small ones; and whole inferences.
 fn gpu_inferences() -> Vec<Case> {
     use DType::{F32, F64};
@@ -553,12 +528,7 @@ fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
     let rows = (elements / 256).min(1024);
     cases.extend(norms(&[F32, F16, Bf16].map(|dtype| (rows, 256, gelu_layer, dtype))));
     let edge = (elements / 32).isqrt().min(256);
-    let product = [edge, edge + 1, edge];
-    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
-        cases.push(Case::linear(product, precision));
-    }
-    cases.extend([Precision::Fp8, Precision::Fp8Fast].map(|p| Case::linear(product, p)));
-    cases.push(Case::linear_blocks(product));
+    cases.extend(linear::small([edge, edge + 1, edge]).map(Case::linear));
     cases.extend(seeds_of([layer[1], layer[2]]));
     cases.extend(telemetry_of(layer));
     let n = (elements / 16).isqrt().min(512);
@@ -585,7 +555,7 @@ mod tests {
         cases.extend(gpu_backward());
         cases.extend(gpu_reductions(false));
         cases.extend(gpu_norms());
-        cases.extend(gpu_products());
+        cases.extend(linear::on_gpu().into_iter().map(Case::linear));
         cases.extend(gpu_seeds());
         cases.extend(gpu_inferences());
         cases.extend(gpu_gemvs());

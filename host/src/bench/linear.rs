@@ -30,7 +30,7 @@ pub(super) struct Work {
 }
 
 /// The shapes that reports speak of, m, n and k: large ones, thin ones, and such as nothing divides.
-pub(super) const SHAPES: [[usize; 3]; 12] = [
+const SHAPES: [[usize; 3]; 12] = [
     [8192, 8192, 8192],
     [4096, 4096, 4096],
     [2048, 2048, 2048],
@@ -45,7 +45,36 @@ pub(super) const SHAPES: [[usize; 3]; 12] = [
     [127, 257, 1000],
 ];
 
+/// Every shape in bf16; the large and square ones in the other precisions.
+pub(super) fn on_gpu() -> Vec<Work> {
+    use Precision::{Bf16, F16, F32, F64, Fp8, Fp8Fast, Tf32};
+    let mut works = SHAPES.map(|shape| Work::new(shape, Bf16)).to_vec();
+    let [largest, large, medium, ..] = SHAPES;
+    for precision in [Fp8Fast, Fp8] {
+        works.extend([largest, large].map(|shape| Work::new(shape, precision)));
+    }
+    works.extend([largest, large].map(|shape| Work::new(shape, Fp8).by_blocks()));
+    works.extend([F16, Tf32, F32].map(|precision| Work::new(large, precision)));
+    works.push(Work::new(medium, F64));
+    works
+}
+
+/// One shape in most precisions.
+pub(super) fn small(shape: [usize; 3]) -> impl Iterator<Item = Work> {
+    use Precision::{Bf16, F32, Fp8, Fp8Fast, Tf32};
+    let works = [F32, Tf32, Bf16, Fp8, Fp8Fast].map(|precision| Work::new(shape, precision));
+    works.into_iter().chain([Work::new(shape, Fp8).by_blocks()])
+}
+
 impl Work {
+    fn new([m, n, k]: [usize; 3], precision: Precision) -> Self {
+        Self { m, n, k, precision, blocks: false }
+    }
+
+    fn by_blocks(self) -> Self {
+        Self { blocks: true, ..self }
+    }
+
     /// The name of what is computed beside the shape.
     pub(super) fn variant(self) -> &'static str {
         if self.blocks { "fp8-blocks" } else { self.precision.name() }
