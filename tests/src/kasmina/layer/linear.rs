@@ -548,7 +548,8 @@ pub fn check_tolerance(device: &Device) {
             let said = format!("LINEAR {product}: {precision} by {kernel}");
             assert!(report.to_string().contains(&said), "{said:?} is not in {report}");
         }
-        let products = report.linear_products.iter().map(|p| (p.product, p.precision)).collect();
+        let products: Vec<_> =
+            report.linear_products.iter().map(|p| (p.product, p.precision)).collect();
         let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<_>>();
         (products, [wide(y), wide(g), wide(w)])
     };
@@ -562,7 +563,7 @@ pub fn check_tolerance(device: &Device) {
     assert_eq!(run(Some(1e-2), batch / 2).0, of(Precision::F32), "too small to pay");
     let (products, near) = run(Some(1e-2), batch);
     let tensor_cores =
-        !matches!(device, Device::Cuda(gpu) if gpu.info().compute_capability.major < 8);
+        !matches!(device, Device::Cuda(gpu) if gpu.device().info().compute_capability.major < 8);
     assert_eq!(products, of(if tensor_cores { Precision::Tf32 } else { Precision::F32 }));
     for (name, (near, exact)) in ["y", "∂x", "∂W"].into_iter().zip(near.iter().zip(&exact)) {
         let norm =
@@ -570,7 +571,7 @@ pub fn check_tolerance(device: &Device) {
         let error = norm(&mut near.iter().zip(exact).map(|(a, b)| a - b));
         let error = error / norm(&mut exact.iter().copied());
         assert!(error < Precision::Tf32.error_bound(), "{name}: {error}");
-        assert!((error > 0.0) == (products.contains(&("forward z", Precision::Tf32))), "{name}");
+        assert_eq!(error > 0.0, products.contains(&("forward z", Precision::Tf32)), "{name}");
     }
 }
 
