@@ -1,10 +1,12 @@
 #!/bin/sh
-# Runs every fuzz target, one after the other, and writes what each did to LOG:
-#     fuzz/run.sh LOG [SECONDS]
+# Runs every fuzz target, or those that are named, one after the other, and writes what each did to LOG:
+#     fuzz/run.sh LOG [SECONDS [TARGET...]]
 # from the root; 180 seconds each unless told. FUZZ_BINARIES names a folder of built targets, which are then not built.
 # The exit status is the number of targets that found something; what broke one lies in fuzz/artifacts/TARGET.
 set -eu
 log=$1 seconds=${2:-180} failed=0
+shift "$(($# < 2 ? $# : 2))"
+named=" $* "
 export ASAN_OPTIONS=detect_odr_violation=0
 if [ -z "${FUZZ_BINARIES:-}" ]; then
     RUSTC_BOOTSTRAP=1 cargo fuzz build
@@ -17,6 +19,10 @@ fi
 } > "$log"
 for source in fuzz/fuzz_targets/*.rs; do
     target=$(basename "$source" .rs)
+    case $named in
+        "  " | *" $target "*) ;;
+        *) continue ;;
+    esac
     dictionary=fuzz/text.dict
     case $target in
         files) continue ;; # Shared code.
