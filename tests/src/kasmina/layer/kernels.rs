@@ -1,9 +1,9 @@
 //! Which kernels run, and how they compare.
 
-use kasmina::Device;
 use kasmina::kasmina::{
     BlendForward, ComparedKernel, KasminaLayer, KernelChoice, LayerElement, Variant, in_rollout,
 };
+use kasmina::{Buffer, Device, Error};
 
 use super::steps::busy_layer;
 use super::{bits, inputs, snapshot};
@@ -144,6 +144,45 @@ pub fn check_grids(device: &Device) {
         (y, g, format!("{gradients:?}"))
     };
     assert!(run(true) == run(false));
+    check_block_sizes(device);
+}
+
+/// Blocks of the size that was asked for, which agree, and a size that the chunk has no kernel of is refused.
+#[track_caller]
+fn check_block_sizes(device: &Device) {
+    let x = inputs::<f32>(device, 300 * 6 * 64, 9);
+    let mut layers = [128, 256].map(|threads| {
+        busy_layer::<f32>(device, 64, |b| {
+            b.kernel(KernelChoice::Plain).preferred_block_size(threads)
+        })
+    });
+    let [few, many] = &mut layers;
+    let pairs = [
+        (values(few.forward(&x)), values(many.forward(&x))),
+        (values(few.backward(&x, &x)), values(many.backward(&x, &x))),
+    ];
+    for (few, many) in pairs {
+        let far = few.iter().zip(&many).any(|(a, b)| (a - b).abs() > 1e-5 * (1.0 + b.abs()));
+        assert!(!far, "blocks of 128 and of 256 threads disagree");
+    }
+    for (layer, threads) in layers.iter().zip([128, 256]) {
+        let report = layer.report().expect("a report");
+        for kernel in [report.forward_kernel, report.backward_kernel].into_iter().flatten() {
+            assert_eq!(kernel.block_threads, threads, "{}", kernel.entry);
+        }
+    }
+    if !matches!(device, Device::Cpu) {
+        let x = inputs::<f32>(device, 6 * 40, 9);
+        let mut layer = busy_layer::<f32>(device, 40, |b| {
+            b.kernel(KernelChoice::Plain).preferred_block_size(128)
+        });
+        let why = layer.forward(&x).expect_err("no block takes such a chunk").to_string();
+        assert!(why.contains("128") && why.contains("256"), "{why}");
+    }
+}
+
+fn values(pass: Result<&Buffer<f32>, Error>) -> Vec<f32> {
+    pass.expect("a pass").to_vec().expect("a read")
 }
 
 /// A kernel that cannot be had is an error that says why.
