@@ -2,15 +2,6 @@
 
 use super::*;
 
-fn recovered(executor: PersistentExecutor) -> (PersistentExecutor, Vec<UnfinishedItem>) {
-    let (executor, unfinished) = executor.recover();
-    (executor.unwrap(), unfinished)
-}
-
-fn x_of(device: &Device) -> Result<Buffer<f32>, Error> {
-    Buffer::from_slice(device, &[1.0])
-}
-
 #[test]
 fn a_kernel_that_never_answers_is_found_and_replaced() {
     let device = device();

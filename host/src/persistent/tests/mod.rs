@@ -65,3 +65,36 @@ fn fault(why: Error) -> Arc<Fault> {
         other => panic!("{other}"),
     }
 }
+
+fn recovered(executor: PersistentExecutor) -> (PersistentExecutor, Vec<UnfinishedItem>) {
+    let (executor, unfinished) = executor.recover();
+    (executor.unwrap(), unfinished)
+}
+
+fn x_of(device: &Device) -> Result<Buffer<f32>, Error> {
+    Buffer::from_slice(device, &[1.0])
+}
+
+/// Adds 1 to a count each time that it is carried out.
+struct Counter {
+    count: Buffer<f64>,
+    _other: Buffer<f64>,
+    program: Program,
+}
+
+impl Counter {
+    fn new(device: &Device, executor: &PersistentExecutor) -> Self {
+        let one = Buffer::from_slice(device, &[1.0]).unwrap();
+        let mut count = Buffer::zeroed(device, 1).unwrap();
+        let mut other = Buffer::zeroed(device, 1).unwrap();
+        let program = executor.record("count", || {
+            axpby(device, 1.0, &one, 1.0, &count, &mut other)?;
+            axpby(device, 1.0, &other, 0.0, &one, &mut count)
+        });
+        Self { count, _other: other, program: program.unwrap() }
+    }
+
+    fn read(&self) -> f64 {
+        self.count.to_vec().unwrap()[0]
+    }
+}

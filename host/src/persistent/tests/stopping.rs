@@ -44,30 +44,6 @@ fn assert_took_the_rest(submitted: Instant, begun: Instant) {
     assert!(since_submission >= HANGS_FOR && took < 2 * HANGS_FOR, "{took:?}");
 }
 
-/// Adds 1 to a count each time that it is carried out.
-struct Counter {
-    count: Buffer<f64>,
-    _other: Buffer<f64>,
-    program: Program,
-}
-
-impl Counter {
-    fn new(device: &Device, executor: &PersistentExecutor) -> Self {
-        let one = Buffer::from_slice(device, &[1.0]).unwrap();
-        let mut count = Buffer::zeroed(device, 1).unwrap();
-        let mut other = Buffer::zeroed(device, 1).unwrap();
-        let program = executor.record("count", || {
-            axpby(device, 1.0, &one, 1.0, &count, &mut other)?;
-            axpby(device, 1.0, &other, 0.0, &one, &mut count)
-        });
-        Self { count, _other: other, program: program.unwrap() }
-    }
-
-    fn read(&self) -> f64 {
-        self.count.to_vec().unwrap()[0]
-    }
-}
-
 #[test]
 fn a_stop_carries_out_nothing_more() {
     let device = device();
