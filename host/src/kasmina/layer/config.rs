@@ -348,7 +348,7 @@ impl LayerConfig {
         if let Some(threads) = self.preferred_block_size
             && threads != BLOCK
         {
-            let expected = format!("{BLOCK}: there are kernels of the passes for no other size");
+            let expected = format!("the kernels of the passes have {BLOCK} threads, and no others");
             return value("preferred_block_size", threads.to_string(), &expected);
         }
         self.check_stability()?;
