@@ -54,7 +54,13 @@ unsafe fn blend_backward_seed<T: Float, const L: usize, const R: usize, const W:
         let words = SeedWords::load(&p, place.seed as usize);
         let mut left = place.rows_left::<R>(p.batch, 0);
         let mut g: Rows<T, L, R> = place.load(&grad_output, 0, left);
-        let Some(state) = words.state(Role::matters) else {
+        // x of a seed that trains, before the kind of its blueprint is known.
+        let ones: Rows<T, L, R> = [Vector([T::from_f32(1.0); L]); R];
+        let mut x = ones;
+        if words.state(SeedLifecycle::trains).is_some() {
+            x = place.load(&input, 0, left);
+        }
+        let Some(role) = Role::of_words(&p, &words) else {
             let mut group = 0;
             loop {
                 unroll!(r in R => { place.store::<T, L, R>(&grad_input, group, left, r, g[r]); });
@@ -66,12 +72,6 @@ unsafe fn blend_backward_seed<T: Float, const L: usize, const R: usize, const W:
                 g = place.load(&grad_output, group, left);
             }
         };
-        let ones: Rows<T, L, R> = [Vector([T::from_f32(1.0); L]); R];
-        let mut x = ones;
-        if SeedLifecycle::trains(state) {
-            x = place.load(&input, 0, left);
-        }
-        let Some(role) = Role::of_words(&p, &words) else { return };
         let (column, reads) = (place.column as usize, role.reads_input());
         if !reads {
             x = ones;
@@ -90,7 +90,6 @@ unsafe fn blend_backward_seed<T: Float, const L: usize, const R: usize, const W:
         let mut sums = Sums::<L>::ZERO;
         let mut group = 0;
         loop {
-            let rows = (&g, &x);
             if general {
                 unroll!(r in R => {
                     let dx = general_row(&place, &p, &c, g[r], x[r], &mut sums);
@@ -99,7 +98,7 @@ unsafe fn blend_backward_seed<T: Float, const L: usize, const R: usize, const W:
             } else {
                 let mut of_group = [0.0; L];
                 unroll!(r in R => {
-                    let (wide, input) = (rows.0[r].map(T::to_f32).0, rows.1[r].map(T::to_f32).0);
+                    let (wide, input) = (g[r].map(T::to_f32).0, x[r].map(T::to_f32).0);
                     let dx = c.line(&wide, &input, &mut of_group);
                     place.store::<T, L, R>(&grad_input, group, left, r, c.output(g[r], dx));
                 });

@@ -18,6 +18,9 @@ use crate::kasmina::{
     LayerState, SeedStates, TelemetryBuffers, Variant,
 };
 
+/// Where what a halo costs is looked at, by each variant of the backward pass.
+pub(super) const CONVOLUTIONS: [[usize; 3]; 2] = [[256, 1000, 64], [4096, 1000, 64]];
+
 /// Which passes a call makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Passes {

@@ -3,7 +3,7 @@
 use kasmina_types::tiles::TILES;
 use kasmina_types::{Activation, DType, Norm, ReduceOp, ReductionStrategy};
 
-use super::backward::{self, Passes};
+use super::backward::{self, CONVOLUTIONS, Passes};
 use super::copy_rate::DeviceCopy;
 use super::layer::{self, State};
 use super::record::case_name;
@@ -344,9 +344,6 @@ fn gpu_variants(gpu: &Gpu) -> Vec<Case> {
     cases
 }
 
-/// Where what a halo costs is looked at, by each variant of the backward pass.
-const CONVOLUTIONS: [[usize; 3]; 2] = [[256, 1000, 64], [4096, 1000, 64]];
-
 /// Where one variant of the backward pass overtakes the other.
 const BACKWARD_SMALLER: [[usize; 3]; 4] =
     [[128, 1000, 64], [256, 1000, 64], [512, 1000, 64], [256, 16, 4096]];
@@ -511,11 +508,9 @@ fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
     for dtype in [F32, F16, Bf16] {
         cases.push(Case::backward(layer, dtype, State::Third, Passes::Backward));
     }
-    for state in [State::Mixed, State::Conv] {
-        cases.push(Case::backward(layer, F32, state, Passes::Backward));
-    }
-    let third = |passes| Case::backward(layer, F32, State::Third, passes);
-    cases.extend([Passes::Both, Passes::Layer].map(third));
+    let backward = |state, passes| Case::backward(layer, F32, state, passes);
+    cases.extend([State::Mixed, State::Conv].map(|state| backward(state, Passes::Backward)));
+    cases.extend([Passes::Both, Passes::Layer].map(|passes| backward(State::Third, passes)));
     for op in ReduceOp::ALL {
         cases.push(Case::reduce(op, F32, Cut::Whole(elements)));
     }

@@ -338,7 +338,7 @@ fn steady_gradients([seeds, chunk]: [usize; 2]) -> ([Vec<f32>; 3], f32) {
     let limit = (seeds * chunk).isqrt();
     let one = |i: usize| if (chunk..chunk + limit * limit).contains(&i) { 1.0 } else { 0.0 };
     let hair = (1e-7_f32 / 8.0).sqrt();
-    let steady = [(0..weights).map(one).collect(), vec![hair; seeds + 1], vec![0.0; seeds]];
+    let steady = [(0..weights).map(one).collect(), vec![hair; seeds + 1], vec![hair; seeds]];
     (steady, limit as f32)
 }
 

@@ -194,6 +194,12 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
             "layer backward pass over the batch, {} bytes an access",
             tile.lanes as usize * tile.dtype.size_bytes()
         )),
+        "blend_forward_seed" => {
+            Some("layer forward pass with telemetry, a block a seed: few rows".into())
+        }
+        "blend_backward_seed" => Some(
+            "layer backward pass over the batch, a block a seed: few rows, or many seeds".into(),
+        ),
         "parameter_gradients" => {
             Some("gradients of blueprints and blend factors, from sums over the batch".into())
         }

@@ -350,7 +350,7 @@ impl LayerConfig {
             && ![BLOCK, SEED_BLOCK].contains(&threads)
         {
             let expected = format!(
-                "{SEED_BLOCK} or {BLOCK}: there are kernels of the passes for no other size"
+                "the kernels of the passes have {SEED_BLOCK} or {BLOCK} threads, and no others"
             );
             return value("preferred_block_size", threads.to_string(), &expected);
         }

@@ -51,10 +51,12 @@ impl Alignment {
     ) -> Self {
         let batch = shape.batch;
         let plain = operands.c.is_none() && operands.residual.is_none() && !has_z;
+        // A bulk store writes 16 bytes at a time, also over a row's end.
+        let whole = (shape.n * size_of::<O>()).is_multiple_of(ALIGNMENT);
         Self {
             a: Rows::of(operands.a, &shape.a(), batch).is_some(),
             b: Rows::of(operands.b, &shape.b(), batch).is_some(),
-            d: plain && Rows::of(d, &shape.d(), batch).is_some(),
+            d: plain && whole && Rows::of(d, &shape.d(), batch).is_some(),
         }
     }
 }
