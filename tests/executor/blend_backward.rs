@@ -53,7 +53,7 @@ fn chunk_sizes_at_the_edges() {
 /// A block for a seed: batches around one and several groups of rows, and chunks of one vector to a warp's.
 #[test]
 fn seeds_of_a_block_each() {
-    for (num_seeds, chunk_size) in [(48, 64), (1, 64), (11, 8), (7, 16), (24, 128)] {
+    for (num_seeds, chunk_size) in [(48, 64), (1, 64), (11, 8), (7, 16), (5, 4), (24, 128)] {
         for batch in [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 45, 64] {
             let seed = batch as u64;
             let case = Case { batch, num_seeds, chunk_size, seed, broken_inputs: true };
@@ -61,6 +61,13 @@ fn seeds_of_a_block_each() {
             backward::check_by_seed::<f16>(&shuffled(seed), case);
             backward::check_by_seed::<bf16>(&shuffled(seed), case);
         }
+    }
+    // Many rows, where the seeds fill the device.
+    for (num_seeds, chunk_size, batch) in [(24, 64, 145), (12, 128, 70), (24, 4, 2050)] {
+        let case = Case { batch, num_seeds, chunk_size, seed: 3, broken_inputs: true };
+        backward::check_by_seed::<f32>(&shuffled(1), case);
+        backward::check_by_seed::<f16>(&shuffled(2), case);
+        backward::check_by_seed::<bf16>(&shuffled(3), case);
     }
     for (batch, chunk_size) in [(33, 64), (45, 128)] {
         let case = Case { batch, num_seeds: 48, chunk_size, seed: 1, broken_inputs: true };

@@ -43,7 +43,7 @@ fn chunk_sizes_at_the_edges() {
 /// A block for a seed: batches around one and several groups of rows, and chunks of one vector to a warp's.
 #[test]
 fn seeds_of_a_block_each() {
-    for (num_seeds, chunk_size) in [(48, 64), (1, 64), (11, 8), (7, 16), (24, 128)] {
+    for (num_seeds, chunk_size) in [(48, 64), (1, 64), (11, 8), (7, 16), (5, 4), (24, 128)] {
         for batch in [1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 45, 64] {
             let seed = batch as u64;
             let case = Case { batch, num_seeds, chunk_size, seed, broken_inputs: true };

@@ -145,7 +145,7 @@ fn run<T: LinearElement, O: LinearElement>(
     let edge = |along_k: bool, edge: u32| if along_k { [span, edge] } else { [64, 64] };
     let (edge_a, edge_b) =
         if swapped { (instance.columns, instance.rows) } else { (instance.rows, instance.columns) };
-    let whole = instance.kind == WgmmaKind::Whole;
+    let whole = instance.kind.takes_whole_tiles();
     let (loaders, sharers) = if whole { (cluster, 1) } else { (1, cluster) };
     let map_a = a.map(batch, edge(!transposed_a, edge_a));
     let map_b = b.map(batch, edge(transposed_b, edge_b / loaders));

@@ -17,7 +17,7 @@
 //! rows' moments are made while the blueprint is fetched.
 //!
 //! # Determinism
-//! Bitwise: the order depends on the shape, and on whether all values are finite.
+//! Bitwise: the order depends on the shape, and on which values are finite and which are dead.
 //!
 //! # Source
 //! Original; moments after Chan, Golub and LeVeque, 1979. Reference: `kasmina_reference::kasmina::blend_forward`.

@@ -13,7 +13,8 @@ pub struct BlendOptions {
     /// What happens to the values that active seeds write.
     pub numerical: NumericalMode,
     /// Whether the grid has no more blocks than the device holds at once, which then take tile after tile;
-    /// otherwise it has a block for each tile. The results are the same bits.
+    /// otherwise it has a block for each tile. The results are the same bits. Kernels of which a block takes a seed always
+    /// have a block for each.
     pub persistent: bool,
     /// Threads of a block of [`Variant::Plain`]; none for what is fastest. 256 are the kernels of which a block takes a
     /// strip of some seeds, 128 those of which it takes one seed, where chunks are a power of two of vectors of four
@@ -86,7 +87,7 @@ impl BlendOptions {
             op: "BlendOptions",
             setting: "block_threads",
             got: self.block_threads.unwrap_or_default().into(),
-            expected: "256, or 128 where a chunk is 4, 8, 16, 32, 64 or 128 columns",
+            expected: "256, or 128 where a chunk is 4, 8, 16, 32, 64 or 128 columns, of fewer than 65536 seeds",
         }
     }
 

@@ -86,12 +86,12 @@ pub struct LayerConfig {
     /// Whether kernels may have a producer warp. The kernels that load by tensor maps all have one.
     pub enable_warp_specialization: bool,
     /// Whether a grid has no more blocks than the device holds at once, which then take tile after tile.
-    /// Otherwise it has a block for each tile.
+    /// Otherwise it has a block for each tile. Kernels of which a block takes a seed have a block for each seed.
     pub enable_persistent_kernels: bool,
-    /// Threads of a block of the passes; none for what is fastest. 256 threads take a strip of some seeds, 128 one seed,
-    /// for which a chunk must be a power of two of 4 to 128 columns. A size that no kernel has is refused, with the
-    /// passes where it depends on the chunk. Kernels that fetch through the copy engine have one warp more, which
-    /// fetches; those that reduce telemetry, clip or change states have one size each, and do not look at it.
+    /// Threads of a block of the plain kernels of the passes; none for what is fastest. 256 threads take a strip of some
+    /// seeds, 128 one seed, for which a chunk must be a power of two of 4 to 128 columns. A size that no kernel has is
+    /// refused. Kernels that fetch through the copy engine, which [`KernelChoice::Auto`] may choose, have 288 threads; those
+    /// that reduce telemetry, clip or change states have one size each, and do not look at it.
     pub preferred_block_size: Option<u32>,
     /// Which kernels are used.
     pub kernel: KernelChoice,
@@ -353,6 +353,17 @@ impl LayerConfig {
                 "the kernels of the passes have {SEED_BLOCK} or {BLOCK} threads, and no others"
             );
             return value("preferred_block_size", threads.to_string(), &expected);
+        }
+        let chunk = self.hidden_dim / self.num_seeds;
+        if self.preferred_block_size == Some(SEED_BLOCK)
+            && !(chunk.is_power_of_two() && (4..=128).contains(&chunk) && self.num_seeds < 1 << 16)
+        {
+            let expected = format!(
+                "a block of {SEED_BLOCK} takes a seed of 4, 8, 16, 32, 64 or 128 columns, of fewer than 65536 seeds; here are \
+                 {} of {chunk}",
+                self.num_seeds
+            );
+            return value("preferred_block_size", SEED_BLOCK.to_string(), &expected);
         }
         self.check_stability()?;
         self.check_clip()?;

@@ -31,7 +31,7 @@ fn both_forms_are_read_back() {
 #[test]
 fn every_wrong_option_is_named() {
     type Break = fn(&mut LayerConfig);
-    let breaks: [(&str, Break); 30] = [
+    let breaks: [(&str, Break); 31] = [
         ("num_seeds", |c| c.num_seeds = 0),
         ("hidden_dim", |c| c.hidden_dim = 63),
         ("hidden_dim", |c| c.hidden_dim = 0),
@@ -75,6 +75,10 @@ fn every_wrong_option_is_named() {
         ("alpha_target", |c| c.alpha_target = f32::NAN),
         ("preferred_block_size", |c| c.preferred_block_size = Some(0)),
         ("preferred_block_size", |c| c.preferred_block_size = Some(64)),
+        ("preferred_block_size", |c| {
+            c.preferred_block_size = Some(128);
+            c.hidden_dim = 12 * c.num_seeds;
+        }),
         ("linear_tolerance", |c| c.linear_tolerance = 0.0),
         ("linear_tolerance", |c| c.linear_tolerance = f64::INFINITY),
         ("rules.error_rate", |c| c.rules.error_rate = f32::INFINITY),
