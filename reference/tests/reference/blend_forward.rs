@@ -260,6 +260,11 @@ fn chunk() -> impl Strategy<Value = (Vec<f64>, Vec<f64>, f64, f64)> {
         .prop_flat_map(|c| (vec(-10.0..10.0, c), vec(-3.0..3.0, c), -2.0..2.0_f64, 0.0..=1.0_f64))
 }
 
+/// Whether values differ by no more than roundings of their terms, of which none is above 600: terms may cancel.
+fn are_near(got: &[f64], want: &[f64]) -> bool {
+    got.len() == want.len() && got.iter().zip(want).all(|(got, want)| (got - want).abs() < 1e-12)
+}
+
 proptest! {
     #[test]
     fn alpha_zero_gives_x((x, w, scale, _) in chunk(), kind in 0_u8..5) {
@@ -275,7 +280,7 @@ proptest! {
         let seed = OneSeed::grafting(kind, &w, scale, alpha);
         let scaled: Vec<f64> = x.iter().map(|v| factor * v).collect();
         let want: Vec<f64> = seed.forward(&x).iter().map(|v| factor * v).collect();
-        prop_assert!(compare(&seed.forward(&scaled), &want).unwrap().max_rel_error < 1e-13);
+        prop_assert!(are_near(&seed.forward(&scaled), &want));
     }
 
     #[test]
@@ -300,7 +305,7 @@ proptest! {
         let want: Vec<f64> =
             x.iter().zip(product).map(|(x, t)| x + alpha * (scale * t - x)).collect();
         let y = OneSeed::grafting(CONV_FILTER, &w, scale, alpha).forward(&x);
-        prop_assert!(compare(&y, &want).unwrap().max_rel_error < 1e-13);
+        prop_assert!(are_near(&y, &want));
     }
 
     #[test]

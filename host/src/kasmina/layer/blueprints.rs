@@ -56,18 +56,20 @@ impl<T: LayerElement> KasminaLayer<T> {
         let weights = self.check_blueprint(blueprint)?;
         let slot = self.registry.slot(id)?;
         let mut found = self.found()?;
-        if matches!(self.config.gradient_clip, GradientClipping::Adaptive { .. }) {
-            for (seed, (_, held)) in found.users(&self.state)?.into_iter().enumerate() {
-                if held == id {
-                    self.forget_running_norm(seed)?;
-                }
-            }
-        }
+        let users = match self.config.gradient_clip {
+            GradientClipping::Adaptive { .. } => found.users(&self.state)?,
+            _ => Vec::new(),
+        };
         // A matrix that it had goes.
         self.dense.forget(id);
         let scale = blueprint.scale;
         self.write_blueprint(&mut found, (id, slot), blueprint.kind as u8, &weights, scale)?;
         self.registry.replaced(id);
+        for (seed, (_, held)) in users.into_iter().enumerate() {
+            if held == id {
+                self.forget_running_norm(seed)?;
+            }
+        }
         Ok(())
     }
 

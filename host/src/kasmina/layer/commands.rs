@@ -41,10 +41,9 @@ impl<T: LayerElement> KasminaLayer<T> {
             alpha_target: self.config.alpha_target,
             ..StateUpdate::of(seed as u32)
         };
-        self.forget_running_norm(seed)?;
         self.apply(&mut found, &[update])?;
         self.registry.touch(blueprint);
-        Ok(())
+        self.forget_running_norm(seed)
     }
 
     /// To the next state on the way to FOSSILIZED; a CULLED seed whose embargo has ended, a CANCELLED or
