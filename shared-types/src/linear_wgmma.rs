@@ -24,12 +24,22 @@ pub struct LinearWgmmaParams {
     pub d: TensorMapHandle,
     /// Whether D has a map.
     pub bulk: u32,
+    /// Tiles of one problem along the rows of the first operand; where blocks of a cluster have tiles one below the other,
+    /// sets of these.
+    pub tile_rows: u32,
+    /// Tiles of one problem along the rows of the second operand.
+    pub tile_columns: u32,
+    /// The product of the two: `linear.tiles` are `linear.batch` times as many.
+    pub tiles_of_one: u32,
+    /// Tiles of k, 1 or more.
+    pub k_tiles: u32,
     /// No meaning.
     pub _padding: u32,
 }
 
-crate::assert_layout!(LinearWgmmaParams, size = 448, align = 16, {
-    linear: 0, first: 416, second: 424, d: 432, bulk: 440, _padding: 444,
+crate::assert_layout!(LinearWgmmaParams, size = 464, align = 16, {
+    linear: 0, first: 416, second: 424, d: 432, bulk: 440, tile_rows: 444, tile_columns: 448, tiles_of_one: 452,
+    k_tiles: 456, _padding: 460,
 });
 
 /// What the `linear_repack_*` kernels take: `to[b, i, j] = from[b, i, j]`, or `from[b, j, i]`.

@@ -153,9 +153,9 @@ fn run<T: LinearElement, O: LinearElement>(
     let handle = |map: &SimtTensorMap| TensorMapHandle::new(std::ptr::from_ref(map).cast());
     let (first, second) = if swapped { (&map_b, &map_a) } else { (&map_a, &map_b) };
     let (along_rows, along_columns) = if swapped { (n, m) } else { (m, n) };
-    let tiles = along_rows.div_ceil((instance.rows * loaders) as usize)
-        * along_columns.div_ceil(instance.columns as usize)
-        * batch;
+    let tile_rows = along_rows.div_ceil((instance.rows * loaders) as usize);
+    let tile_columns = along_columns.div_ceil(instance.columns as usize);
+    let tiles = tile_rows * tile_columns * batch;
     let bulk = aligned && !fused.c && !fused.residual && !fused.z && !swapped && sharers == 1;
 
     let tile = instance.rows as usize * instance.columns as usize * 4;
@@ -228,6 +228,10 @@ fn run<T: LinearElement, O: LinearElement>(
         second: handle(second),
         d: if bulk { handle(&map_d) } else { TensorMapHandle::none() },
         bulk: bulk.into(),
+        tile_rows: tile_rows as u32,
+        tile_columns: tile_columns as u32,
+        tiles_of_one: (tile_rows * tile_columns) as u32,
+        k_tiles: k.div_ceil(span as usize) as u32,
         _padding: 0,
     };
     let works = tiles as u32 * fused.parts;

@@ -49,9 +49,9 @@ pub(crate) trait Accumulator: Pod + PartialEq {
     /// Applies the activation of code `kind`; `half` where the results are stored in 16 bits.
     fn activate<const L: usize>(half: bool, kind: u32, x: &mut [Self; L]);
 
-    /// Applies the activation of code `kind` if it is a GELU, as exactly as bf16 results need it, and says whether it is.
+    /// The GELU of code `kind` of the doubles of x, as exactly as results of 16 bits need it.
     #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
-    fn gelu_for_bf16<const L: usize>(kind: u32, x: &mut [Self; L]) -> bool;
+    fn gelu_of_halves<const L: usize>(kind: u32, x: &mut [Self; L]);
 
     /// As [`Self::activate`], with the derivatives.
     fn differentiate<const L: usize>(
@@ -143,11 +143,14 @@ unsafe fn load_as<T: Stored<A>, A: Accumulator, const L: usize>(
     whole: bool,
 ) -> [A; L] {
     let from: In<T> = from.cast();
+    let mut values = [A::ZERO; L];
     if whole {
         // SAFETY: the caller's contract.
-        return unsafe { from.load_vector::<L>(index, LoadHint::Cached) }.map(T::widen).0;
+        let loaded = unsafe { from.load_vector::<L>(index, LoadHint::Cached) }.0;
+        // Not `map`, which may become a call.
+        unroll!(l in L, at most 4 => { values[l] = loaded[l].widen(); });
+        return values;
     }
-    let mut values = [A::ZERO; L];
     unroll!(l in L, at most 4 => {
         if l < count {
             // SAFETY: one of the `count` values.
@@ -271,8 +274,8 @@ impl Accumulator for f32 {
 
     #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
     #[inline(always)]
-    fn gelu_for_bf16<const L: usize>(kind: u32, x: &mut [Self; L]) -> bool {
-        super::gelu::gelu_for_bf16(kind, x)
+    fn gelu_of_halves<const L: usize>(kind: u32, x: &mut [Self; L]) {
+        super::gelu::gelu_of_halves(kind, x);
     }
 
     #[inline(always)]
@@ -346,8 +349,8 @@ impl Accumulator for f64 {
 
     #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
     #[inline(always)]
-    fn gelu_for_bf16<const L: usize>(_kind: u32, _x: &mut [Self; L]) -> bool {
-        false
+    fn gelu_of_halves<const L: usize>(kind: u32, x: &mut [Self; L]) {
+        unroll!(l in L, at most 4 => { x[l] = differentiate_f64(kind, 2.0 * x[l]).0; });
     }
 
     #[inline(always)]

@@ -11,10 +11,12 @@ use kasmina_device::{grid, thread, unroll};
 use kasmina_types::{Activation, LinearOutput, LinearParams, Out, Scaling};
 
 use super::accumulator::Accumulator;
+#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
+use super::gelu::takes_halves;
 use super::place::Place;
 
 /// What is the same for all elements of a tile. `APPROXIMATE`: activations are as good as 16-bit results need them, to
-/// 2e-5, whatever the results are, and the GELU of bf16 to 2⁻¹¹ of |z|: for products whose own rounding is far more.
+/// 2e-5, whatever the results are, and the GELU of 16 bits to 2⁻¹¹ of |z|: for products whose own rounding is as much.
 #[derive(Clone, Copy)]
 pub(crate) struct Epilogue<A, const APPROXIMATE: bool> {
     /// α, and the operands' scales where they have one each.
@@ -51,6 +53,33 @@ impl<A: Accumulator, const APPROXIMATE: bool> Epilogue<A, APPROXIMATE> {
         self.scale
     }
 
+    /// How many of `L` columns from `column` on are inside, and whether they are whole aligned vectors.
+    #[inline(always)]
+    fn extent<const L: usize>(&self, place: &Place, column: usize) -> (usize, bool) {
+        let left = place.problem.n as usize - column;
+        (if left < L { left } else { L }, self.aligned && left >= L)
+    }
+
+    /// The bias of `L` neighbouring columns, for [`Self::finish`]; zeros where there is none.
+    ///
+    /// # Safety
+    /// The first column is inside D, and a multiple of `L`, which [`Self::new`] was told.
+    #[inline(always)]
+    pub(crate) unsafe fn bias<const L: usize>(
+        &self,
+        p: &LinearParams,
+        place: &Place,
+        column: usize,
+    ) -> [A; L] {
+        if p.bias.is_empty() {
+            return [A::of(0.0); L];
+        }
+        let (count, whole) = self.extent::<L>(place, column);
+        let from = place.problem.bias as usize + column;
+        // SAFETY: the `count` columns from `column` on are inside, and vectors aligned where `whole`.
+        unsafe { A::load::<L>(&p.bias, p.output, from, count, whole) }
+    }
+
     /// Makes the results of `L` neighbouring columns of a row of their sums, as far as they are inside.
     ///
     /// # Safety
@@ -61,24 +90,19 @@ impl<A: Accumulator, const APPROXIMATE: bool> Epilogue<A, APPROXIMATE> {
         &self,
         p: &LinearParams,
         place: &Place,
-        row: usize,
-        column: usize,
+        (row, column): (usize, usize),
+        bias: [A; L],
         sums: [A; L],
     ) {
         let at = &place.problem;
-        let left = at.n as usize - column;
-        let whole = self.aligned && left >= L;
-        let count = if left < L { left } else { L };
+        let (count, whole) = self.extent::<L>(place, column);
         let index = |offset: u64, ld: u32| offset as usize + row * ld as usize + column;
         let mut z = sums.map(|sum| A::mul(self.scale, sum));
         if !p.bias.is_empty() {
-            let from = at.bias as usize + column;
-            // SAFETY: the `count` columns from `column` on are inside, and vectors aligned where `whole`.
-            let bias = unsafe { A::load::<L>(&p.bias, p.output, from, count, whole) };
             unroll!(l in L, at most 4 => { z[l] = A::add(z[l], bias[l]); });
         }
         if !p.c.is_empty() {
-            // SAFETY: as the bias; the row is inside.
+            // SAFETY: the row and the `count` columns from `column` on are inside, and vectors aligned where `whole`.
             let c = unsafe { A::load::<L>(&p.c, p.output, index(at.c, at.ldc), count, whole) };
             unroll!(l in L, at most 4 => { z[l] = A::fma(self.beta, c[l], z[l]); });
         }
@@ -106,13 +130,15 @@ fn activate<A: Accumulator, const APPROXIMATE: bool, const L: usize>(
     p: &LinearParams,
     z: &mut [A; L],
 ) {
-    let for_bf16 = p.output == LinearOutput::Bf16 as u32;
     // What has no `APPROXIMATE` instance has no such GELU.
     #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
-    if APPROXIMATE && for_bf16 && A::gelu_for_bf16(p.activation, z) {
+    if APPROXIMATE && takes_halves(p.activation, p.output) {
+        unroll!(l in L, at most 4 => { z[l] = A::mul(A::of(0.5), z[l]); });
+        A::gelu_of_halves(p.activation, z);
         return;
     }
-    if APPROXIMATE || for_bf16 || p.output == LinearOutput::F16 as u32 {
+    let short = p.output == LinearOutput::Bf16 as u32 || p.output == LinearOutput::F16 as u32;
+    if APPROXIMATE || short {
         A::activate(true, p.activation, z);
     } else {
         A::activate(false, p.activation, z);
@@ -167,7 +193,10 @@ pub(crate) unsafe fn finish_tile<
                 unsafe { partials.store_vector(at, sums, StoreHint::Cached) };
             } else if row < m && column < n {
                 // SAFETY: inside D; each vector is one thread's.
-                unsafe { epilogue.finish(p, place, row, column, sums.0) };
+                unsafe {
+                    let bias = epilogue.bias(p, place, column);
+                    epilogue.finish(p, place, (row, column), bias, sums.0);
+                }
             }
             vector += THREADS;
         }
@@ -190,7 +219,10 @@ pub(crate) unsafe fn finish_tile<
                     part += 1;
                 }
                 // SAFETY: inside D; each vector is one thread's of this block.
-                unsafe { epilogue.finish(p, place, row, column, sums) };
+                unsafe {
+                    let bias = epilogue.bias(p, place, column);
+                    epilogue.finish(p, place, (row, column), bias, sums);
+                }
             }
             vector += THREADS;
         }

@@ -7,7 +7,7 @@
 //! make a sum of each 128 k by `wgmma`, and add these, times their blocks' scales if there are any, in f32: of products of
 //! one sign a sum loses up to 2⁻⁸ of itself, of independent signs about 8e-4, whatever k. The other instances of fp8 are
 //! what cuBLASLt calls fast accumulation: k · 2⁻¹⁵, √k · 5e-5. Activations are made of the special-function unit's
-//! approximations, to 2e-5; the GELU of bf16 results to 2⁻¹¹ of |z|.
+//! approximations, to 2e-5; the GELU of 16-bit results to 2⁻¹¹ of |z|.
 //!
 //! # Layout
 //! As `forward`, but scales for blocks are for `_scaled` instances alone; an instance is for one layout. Operands come by
@@ -42,14 +42,13 @@ use kasmina_device::wgmma::{
 use kasmina_device::{cluster, hint, kernel, thread, tma, warpgroup};
 use kasmina_types::{LinearWgmmaParams, bf16, f16};
 
-use super::epilogue::Epilogue;
 use super::hopper::multiply::multiply;
 use super::hopper::multiply_scaled::{Scales, multiply_scaled};
 use super::hopper::parts::{Parts, is_last, meet, sum_of_cluster};
 use super::hopper::schedule::Schedule;
 use super::hopper::shared_map::SharedMap;
 use super::hopper::stage::{Barriers, Sharing, Turn, load_tile};
-use super::hopper::store::{Team, by_bulk_stores, by_vectors, stage};
+use super::hopper::store::{Band, Team, by_bulk_stores, stage};
 use super::hopper::tile_k;
 
 /// Registers of a thread that loads, and of one that multiplies, where one warpgroup gives some to two others.
@@ -113,13 +112,12 @@ unsafe fn product<
     }
     thread::await_previous_grid();
 
-    // SAFETY: the caller's contract; a cluster has a block.
-    let schedule = unsafe {
-        core::hint::assert_unchecked(blocks > 0);
-        Schedule::new(&p, rows as u32 * sharers, columns as u32, along_k, SWAPPED)
-    };
+    // SAFETY: the caller's contract.
+    let schedule = unsafe { Schedule::new(&p, (rows as u32, sharers), columns as u32, SWAPPED) };
     let below = if SHARED { 0 } else { rank * rows as u32 };
-    let (first, step) = (thread::block_idx_x() / blocks, thread::grid_dim_x() / blocks);
+    // Clusters are of 1, 2, 4 or 8 blocks.
+    let log = blocks.trailing_zeros();
+    let (first, step) = (thread::block_idx_x() >> log, thread::grid_dim_x() >> log);
     // Else a block has its tiles for itself, or shares them through memory.
     let in_cluster = SWAPPED || (SHARED && blocks > 1);
     let range = |part: u32| {
@@ -151,11 +149,11 @@ unsafe fn product<
             let (mut k, end) = range(work.part);
             let number = |stride: u64| if stride == 0 { 0 } else { work.number };
             while k < end {
-                let (at, full) = (turn.stage * map.stage_bytes, barriers.full(turn.stage));
+                let (at, full) = (turn.stage() * map.stage_bytes, barriers.full(turn.stage()));
                 // SAFETY: the stage is free, in each block that this one loads for, once its empty barrier's phase before
                 // is over; both tiles are of the bytes that are announced, those past the operands' ends too.
                 unsafe {
-                    barriers.empty(turn.stage).wait(!turn.parity);
+                    barriers.empty(turn.stage()).wait(!turn.parity);
                     full.arrive_expect_tx(map.stage_bytes as u32);
                     let (of_first, of_second) = (number(of_first), number(of_second));
                     let along = k * along_k;
@@ -179,38 +177,44 @@ unsafe fn product<
     let team = Team::new::<R>(&map, group, thread as usize);
     let mut boxes = 0;
     while index < schedule.works {
-        // SAFETY: below the number of works.
-        let work = unsafe { schedule.work(index, below) };
-        let place = schedule.place(&p, &work);
-        let (begin, end) = range(work.part);
-        index += step;
-        // SAFETY: all threads of the warpgroup are here, each time with the same; what each part asks for is said there.
+        // SAFETY: all threads of the warpgroup are here, each time with the same, and the index is below the number of works;
+        // what each part asks for is said there.
         unsafe {
-            if p.bulk != 0 {
-                team.bring_bias::<R>(&p, &place);
-            }
-            let count = end - begin;
-            let f = if SCALED {
+            let (begin, end) = range(schedule.part(index));
+            let (who, count) = ((group, sharers), end - begin);
+            // The tile's place takes divisions, its bias a way to memory.
+            let find = || {
+                let work = schedule.work(hint::opaque(index), below);
+                let place = schedule.place(&p, &work);
+                let bias = if p.bulk != 0 { team.ask_bias::<R>(&p, &place) } else { [0.0; 2] };
+                (work, bias)
+            };
+            let (f, (work, bias)) = if SCALED {
+                let found = find();
+                let place = schedule.place(&p, &found.0);
                 let row = place.row + Fragment::<R>::row(thread as usize, 0) + 64 * group;
                 let scales = Scales::new(&p.linear, &place, row, begin);
-                let who = (group, sharers);
-                multiply_scaled::<E, MA, MB, R, STAGES>(
+                let f = multiply_scaled::<E, MA, MB, R, STAGES>(
                     &map, &barriers, &mut turn, who, scales, count,
-                )
+                );
+                (f, found)
             } else {
-                multiply::<E, MA, MB, R, STAGES>(&map, &barriers, &mut turn, group, sharers, count)
+                multiply::<E, MA, MB, _, R, STAGES>(&map, &barriers, &mut turn, who, count, find)
             };
+            index += step;
+            if p.bulk != 0 {
+                team.keep_bias::<R>(&p, bias);
+            }
+            let place = schedule.place(&p, &work.opaque());
             if in_cluster {
                 let (row, column) = if SWAPPED { (0, 64 * group) } else { (64 * group, 0) };
                 let at = (place.row + row, place.column + column);
-                let epilogue = Epilogue::<f32, true>::new(&p.linear, &place, 4);
+                let band = Band::<W, SWAPPED>::new(&p, &place, &team, at);
                 stage::<W, SWAPPED>(&team, f.window::<W>(0));
                 // Sums of all blocks are there from the first meeting on, and read before the second is over.
                 meet(barriers.met(0), blocks);
                 let share = (rank, blocks);
-                by_vectors::<W, SWAPPED>(&p, &place, &epilogue, &team, at, share, |index| {
-                    sum_of_cluster(index, blocks)
-                });
+                band.finish(&p, &place, &team, share, |index| sum_of_cluster(index, blocks));
                 meet(barriers.met(1), blocks);
                 return;
             }
@@ -229,16 +233,16 @@ unsafe fn product<
             if p.bulk != 0 {
                 by_bulk_stores::<R, W>(&p, &place, &team, &mut boxes, window);
             } else {
-                let epilogue = Epilogue::<f32, true>::new(&p.linear, &place, 4);
                 let shared = DynamicShared::<f32>::whole();
                 let mut i = 0;
                 while i < R / W {
                     stage::<W, false>(&team, window(i));
                     team.sync();
+                    // Anew for each window: else registers keep them beside the sums.
+                    let place = schedule.place(&p, &work.opaque());
                     let at = (place.row + 64 * group, place.column + 2 * W * i);
-                    by_vectors::<W, false>(&p, &place, &epilogue, &team, at, (0, 1), |index| {
-                        shared.read_vector::<4>(index).0
-                    });
+                    let band = Band::<W, false>::new(&p, &place, &team, at);
+                    band.finish(&p, &place, &team, (0, 1), |at| shared.read_vector::<4>(at).0);
                     team.sync();
                     i += 1;
                 }

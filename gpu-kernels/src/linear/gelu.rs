@@ -1,45 +1,58 @@
-//! GELU of results in bf16, by the special-function unit's tanh: to 2⁻¹¹ of |x|, a quarter of bf16's half unit.
+//! GELU of results of 16 bits, by the special-function unit's tanh: to 2⁻¹¹ of |x|, a quarter of half a unit of bf16, half a
+//! unit of f16.
 
 use kasmina_device::{math, unroll};
-use kasmina_types::Activation;
+use kasmina_types::{Activation, LinearOutput};
 
-/// √(2/π), and the same by the factor of the cube.
-const LINEAR: f32 = 0.797_884_6;
-const CUBIC: f32 = LINEAR * 0.044_715;
+/// 2·√(2/π), and 8 · 0.044715 · √(2/π): the form's factors for half of x.
+const LINEAR: f32 = 1.595_769;
+const CUBIC: f32 = 0.285_419_27;
 
-/// Applies the activation of code `kind` if it is a GELU, and says whether it is.
+/// Whether results of code `output` go through [`gelu_of_halves`] where the activation has code `kind`.
 #[inline(always)]
-pub(super) fn gelu_for_bf16<const L: usize>(kind: u32, x: &mut [f32; L]) -> bool {
+pub(super) fn takes_halves(kind: u32, output: u32) -> bool {
+    let short = output == LinearOutput::Bf16 as u32 || output == LinearOutput::F16 as u32;
+    short && (kind == Activation::GeluTanh as u32 || kind == Activation::GeluErf as u32)
+}
+
+/// The GELU of code `kind` of the doubles of `x`: whoever scales x anyway scales it to half.
+#[inline(always)]
+pub(super) fn gelu_of_halves<const L: usize>(kind: u32, x: &mut [f32; L]) {
     if kind == Activation::GeluTanh as u32 {
         unroll!(l in L => { x[l] = tanh_form(x[l]); });
-        return true;
-    }
-    if kind == Activation::GeluErf as u32 {
+    } else {
         unroll!(l in L => { x[l] = erf_form(x[l]); });
-        return true;
     }
-    false
 }
 
-/// ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
+/// As [`gelu_of_halves`], of four sets: the code is looked up once.
 #[inline(always)]
-fn tanh_form(x: f32) -> f32 {
-    half_of_one_and_tanh(x, math::fma(CUBIC, x * x, LINEAR))
+pub(super) fn gelu_of_four<const L: usize>(kind: u32, x: &mut [[f32; L]; 4]) {
+    if kind == Activation::GeluTanh as u32 {
+        unroll!(j in 4, at most 4 => { unroll!(l in L => { x[j][l] = tanh_form(x[j][l]); }); });
+    } else {
+        unroll!(j in 4, at most 4 => { unroll!(l in L => { x[j][l] = erf_form(x[j][l]); }); });
+    }
 }
 
-/// x·Φ(x): erf is tanh of a polynomial, fitted to 2.5e-5.
+/// ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))), x twice `half`.
 #[inline(always)]
-fn erf_form(x: f32) -> f32 {
-    let square = math::min(x * x, 30.0);
-    let p = math::fma(-3.515_233_7e-4, square, 3.700_567e-2);
-    half_of_one_and_tanh(x, math::fma(p, square, 0.797_507_9))
+fn tanh_form(half: f32) -> f32 {
+    one_and_tanh(half, math::fma(CUBIC, half * half, LINEAR))
 }
 
-/// ½·x·(1 + tanh(x·slope)).
+/// x·Φ(x), x twice `half`: erf is tanh of a polynomial, fitted to 2.5e-5.
 #[inline(always)]
-fn half_of_one_and_tanh(x: f32, slope: f32) -> f32 {
-    let half = 0.5 * x;
-    math::fma(half, math::tanh_approx(x * slope), half)
+fn erf_form(half: f32) -> f32 {
+    let square = math::min(half * half, 7.5);
+    let p = math::fma(-1.124_874_8e-2, square, 2.960_453_6e-1);
+    one_and_tanh(half, math::fma(p, square, 1.595_015_8))
+}
+
+/// half·(1 + tanh(half·slope)).
+#[inline(always)]
+fn one_and_tanh(half: f32, slope: f32) -> f32 {
+    math::fma(half, math::tanh_approx(half * slope), half)
 }
 
 #[cfg(test)]
@@ -49,18 +62,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_are_within_a_quarter_of_half_a_unit() {
+    fn both_are_within_the_bound() {
         for (kind, reference) in
             [(Activation::GeluTanh, Reference::GeluTanh), (Activation::GeluErf, Reference::GeluErf)]
         {
             for i in -40_000..=40_000 {
                 let x = i as f32 * 5e-4;
-                let mut got = [x];
-                assert!(gelu_for_bf16(kind as u32, &mut got));
+                let mut got = [0.5 * x];
+                gelu_of_halves(kind as u32, &mut got);
                 let error = (f64::from(got[0]) - reference.value(f64::from(x))).abs();
                 assert!(error <= f64::from(x.abs()) / 2048.0, "{kind} at {x}: {}", got[0]);
             }
         }
-        assert!(!gelu_for_bf16(Activation::Silu as u32, &mut [1.0]));
+    }
+
+    #[test]
+    fn only_gelu_of_short_results_takes_halves() {
+        for kind in Activation::ALL {
+            let gelu = matches!(kind, Activation::GeluTanh | Activation::GeluErf);
+            for output in [LinearOutput::Bf16, LinearOutput::F16] {
+                assert_eq!(takes_halves(kind as u32, output as u32), gelu, "{kind}");
+            }
+            assert!(!takes_halves(kind as u32, LinearOutput::F32 as u32), "{kind}");
+        }
     }
 }

@@ -43,8 +43,8 @@ pub(super) unsafe fn issue<E, MA: Major, MB: Major, const R: usize>(
 {
     let shared = DynamicShared::<u8>::whole();
     // SAFETY: it is initialised, and the stage cannot be filled again before it is released.
-    unsafe { barriers.full(turn.stage).wait(turn.parity) };
-    let at = turn.stage * map.stage_bytes;
+    unsafe { barriers.full(turn.stage()).wait(turn.parity) };
+    let at = turn.stage() * map.stage_bytes;
     let a = Descriptor::<MA>::new(shared.place(at + group * 64 * SPAN), layout::<MA>());
     let b = Descriptor::<MB>::new(shared.place(at + map.first_bytes), layout::<MB>());
     let (next_a, next_b) = (step::<MA>(), step::<MB>());
@@ -61,41 +61,42 @@ pub(super) unsafe fn issue<E, MA: Major, MB: Major, const R: usize>(
 }
 
 /// Adds up the products of `count` tiles, 1 or more, in the order in which they come, from 0; the warpgroup's rows are
-/// those from 64 · `group` on. One group of products is under way while the next is issued. A stage is released in each
-/// of the `sharers` blocks of the cluster that load for each other.
+/// those from 64 · `group` on. One group of products is under way while the next is issued; `meanwhile` is run while the
+/// last is. A stage is released in each of the `sharers` blocks of the cluster that load for each other.
 ///
 /// # Safety
 /// All threads of the warpgroup are here, with the same arguments; one thread of the block loads as many stages.
 #[inline(always)]
-pub(crate) unsafe fn multiply<E, MA: Major, MB: Major, const R: usize, const STAGES: usize>(
+pub(crate) unsafe fn multiply<E, MA: Major, MB: Major, X, const R: usize, const STAGES: usize>(
     map: &SharedMap,
     barriers: &Barriers,
     turn: &mut Turn,
-    group: usize,
-    sharers: u32,
+    (group, sharers): (usize, u32),
     count: u32,
-) -> Fragment<R>
+    meanwhile: impl FnOnce() -> X,
+) -> (Fragment<R>, X)
 where
     E: InOrder<MA> + InOrder<MB>,
     State<R>: Multiply<E> + Shape,
 {
     let mut d = Accumulator::<R>::unset();
-    let mut before = STAGES;
+    let mut before = STAGES as u32;
     let mut left = count;
     while left > 0 {
         // SAFETY: the caller's contract; the stage is released after the wait of the next turn, or the last.
         unsafe { issue::<E, MA, MB, R>(&mut d, map, barriers, *turn, group, left < count) };
         wgmma::wait_group::<1>();
-        if before < STAGES {
+        if before < STAGES as u32 {
             // SAFETY: its products were waited for.
-            unsafe { barriers.release(before, sharers) };
+            unsafe { barriers.release(before as usize, sharers) };
         }
-        before = turn.stage;
+        before = turn.stage() as u32;
         turn.advance(STAGES);
         left -= 1;
     }
+    let found = meanwhile();
     let sums = d.wait::<0>();
     // SAFETY: as above.
-    unsafe { barriers.release(before, sharers) };
-    sums
+    unsafe { barriers.release(before as usize, sharers) };
+    (sums, found)
 }

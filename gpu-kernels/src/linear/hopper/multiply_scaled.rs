@@ -103,7 +103,7 @@ where
             let mut d = Accumulator::<R>::unset();
             issue::<E, MA, MB, R>(&mut d, map, barriers, *turn, group, false);
             let products = d.wait::<0>();
-            barriers.release(turn.stage, sharers);
+            barriers.release(turn.stage(), sharers);
             sums.add_scaled(&products, [upper * columns, lower * columns]);
         }
         turn.advance(STAGES);

@@ -129,20 +129,43 @@ pub(crate) unsafe fn meet(at: Mbarrier, blocks: u32) {
     unsafe { cluster::wait_acquire(at, false) };
 }
 
-/// The sum of four values at word `index` of the shared memory of each block of the cluster, in their order.
+/// The sum of four values at word `index` of the shared memory of each block of the cluster, of 1, 2, 4 or 8, in their order.
 ///
 /// # Safety
 /// As [`cluster::RemotePlace::read_four`] in each of them.
 #[inline(always)]
 pub(crate) unsafe fn sum_of_cluster(index: usize, blocks: u32) -> [f32; 4] {
-    let shared = DynamicShared::<f32>::whole();
     let mut sums = [0.0; 4];
-    let mut block = 0;
-    while block < blocks {
-        // SAFETY: the caller's contract.
-        let four = unsafe { cluster::map(shared.place(index), block).read_four() };
-        unroll!(e in 4 => { sums[e] += f32::from_bits(four[e]); });
-        block += 1;
+    // SAFETY: the caller's contract.
+    unsafe {
+        if blocks == 1 {
+            add_blocks::<1>(&mut sums, index, 0);
+        } else if blocks == 2 {
+            add_blocks::<2>(&mut sums, index, 0);
+        } else {
+            add_blocks::<4>(&mut sums, index, 0);
+            if blocks == 8 {
+                add_blocks::<4>(&mut sums, index, 4);
+            }
+        }
     }
     sums
+}
+
+/// Adds the values of `N` blocks, at most 4, from `first` on. All are on their way before a sum waits for one.
+///
+/// # Safety
+/// As [`sum_of_cluster`], and there are as many blocks.
+#[inline(always)]
+unsafe fn add_blocks<const N: usize>(sums: &mut [f32; 4], index: usize, first: u32) {
+    let shared = DynamicShared::<f32>::whole();
+    let mut values = [[0; 4]; N];
+    unroll!(i in N, at most 4 => {
+        let place = cluster::map(shared.place(index), first + i as u32);
+        // SAFETY: the caller's contract.
+        values[i] = unsafe { place.read_four() };
+    });
+    unroll!(i in N, at most 4 => {
+        unroll!(e in 4, at most 4 => { sums[e] += f32::from_bits(values[i][e]); });
+    });
 }

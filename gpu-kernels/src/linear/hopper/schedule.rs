@@ -2,6 +2,7 @@
 
 use core::hint::assert_unchecked;
 
+use kasmina_device::hint;
 use kasmina_types::LinearWgmmaParams;
 
 use super::super::place::{Place, batched};
@@ -35,33 +36,37 @@ pub(crate) struct Work {
     pub(crate) column: u32,
 }
 
+impl Work {
+    /// The same, from which places are computed anew: no register keeps them.
+    #[inline(always)]
+    pub(crate) fn opaque(self) -> Self {
+        Self { number: hint::opaque(self.number), ..self }
+    }
+}
+
 impl Schedule {
-    /// Tiles of `rows` × `columns`, and `tile_k` of k.
+    /// Tiles of `rows` × `columns`; `sharers` of them, a power of two, lie one below the other and count as one.
     ///
     /// # Safety
     /// p is as [`LinearWgmmaParams`] says.
     #[inline(always)]
     pub(crate) unsafe fn new(
         p: &LinearWgmmaParams,
-        rows: u32,
+        (rows, sharers): (u32, u32),
         columns: u32,
-        tile_k: u32,
         swapped: bool,
     ) -> Self {
-        let p = &p.linear;
-        let (m, n) = (p.problem.m, p.problem.n);
-        let (along_rows, along_columns) = if swapped { (n, m) } else { (m, n) };
-        // SAFETY: there are a problem, a tile and a part.
-        unsafe { assert_unchecked(p.batch > 0 && p.parts > 0 && p.tiles >= p.batch) };
+        let &LinearWgmmaParams { tile_rows, tile_columns, k_tiles, .. } = p;
+        let (tiles, parts) = (p.linear.tiles, p.linear.parts);
         Self {
-            works: p.tiles * p.parts,
-            parts: p.parts,
-            of_one: p.tiles / p.batch,
-            rows,
+            works: tiles * parts,
+            parts,
+            of_one: p.tiles_of_one,
+            rows: rows << sharers.trailing_zeros(),
             columns,
-            tile_rows: along_rows.div_ceil(rows),
-            tile_columns: along_columns.div_ceil(columns),
-            k_tiles: p.problem.k.div_ceil(tile_k),
+            tile_rows,
+            tile_columns,
+            k_tiles,
             swapped,
         }
     }
@@ -72,11 +77,12 @@ impl Schedule {
     /// `index < self.works`.
     #[inline(always)]
     pub(crate) unsafe fn work(&self, index: u32, below: u32) -> Work {
-        // SAFETY: as in `new`; each problem has tiles.
+        // SAFETY: a tile has a part, and a problem tiles.
         unsafe { assert_unchecked(self.parts > 0 && self.of_one > 0) };
         let (tile, part) =
             if self.parts == 1 { (index, 0) } else { (index / self.parts, index % self.parts) };
-        let (number, local) = (tile / self.of_one, tile % self.of_one);
+        let (number, local) =
+            if tile < self.of_one { (0, tile) } else { (tile / self.of_one, tile % self.of_one) };
         let band = GROUP * self.tile_columns;
         // SAFETY: the product of two counts of tiles fits.
         unsafe { assert_unchecked(band > 0) };
@@ -93,6 +99,17 @@ impl Schedule {
             row: (first + within % height) * self.rows + below,
             column: within / height * self.columns,
         }
+    }
+
+    /// Which part of its tile work `index` is.
+    ///
+    /// # Safety
+    /// `index < self.works`.
+    #[inline(always)]
+    pub(crate) unsafe fn part(&self, index: u32) -> u32 {
+        // SAFETY: a tile has a part.
+        unsafe { assert_unchecked(self.parts > 0) };
+        if self.parts == 1 { 0 } else { index % self.parts }
     }
 
     /// The tiles of k, from the first to before the last, of part `part` of `parts`.

@@ -22,7 +22,8 @@ pub(crate) struct Barriers {
 /// Which stage comes next, and the parity of its phase.
 #[derive(Clone, Copy)]
 pub(crate) struct Turn {
-    pub(crate) stage: usize,
+    // 32 bits, for it lives all along.
+    stage: u32,
     pub(crate) parity: bool,
 }
 
@@ -30,9 +31,14 @@ impl Turn {
     pub(crate) const FIRST: Self = Self { stage: 0, parity: false };
 
     #[inline(always)]
+    pub(crate) fn stage(&self) -> usize {
+        self.stage as usize
+    }
+
+    #[inline(always)]
     pub(crate) fn advance(&mut self, stages: usize) {
         self.stage += 1;
-        if self.stage == stages {
+        if self.stage == stages as u32 {
             self.stage = 0;
             self.parity = !self.parity;
         }

@@ -12,7 +12,7 @@ use kasmina_types::{Activation, LinearOutput, LinearWgmmaParams, bf16, f16};
 
 use super::super::accumulator::Accumulator;
 use super::super::epilogue::Epilogue;
-use super::super::gelu::gelu_for_bf16;
+use super::super::gelu::{gelu_of_four, takes_halves};
 use super::super::place::Place;
 use super::SPAN;
 use super::shared_map::{BAND, BOX_BYTES, STAGING_BYTES, SharedMap};
@@ -43,34 +43,58 @@ impl Team {
         thread::sync_team(1 + self.group as u32, 128);
     }
 
-    /// Brings the bias of the tile's columns, zeros where there is none.
+    /// Asks for the bias of the tile's columns, zeros where there is none: for thread t's, t and t + 128.
+    ///
+    /// # Safety
+    /// p is as [`LinearWgmmaParams`] says, and the place inside D.
+    #[inline(always)]
+    pub(crate) unsafe fn ask_bias<const R: usize>(
+        &self,
+        p: &LinearWgmmaParams,
+        place: &Place,
+    ) -> [f32; 2] {
+        let p = &p.linear;
+        let mut bias = [0.0; 2];
+        unroll!(i in 2 => {
+            let at = self.t + 128 * i;
+            let column = place.column + at;
+            if at < 2 * R && !p.bias.is_empty() && column < place.problem.n as usize {
+                let from = place.problem.bias as usize + column;
+                // SAFETY: the column is one of D's.
+                [bias[i]] = unsafe { f32::load::<1>(&p.bias, p.output, from, 1, false) };
+            }
+        });
+        bias
+    }
+
+    /// Puts the bias, times what the sums' activation wants of them, where the warpgroup reads it.
     ///
     /// # Safety
     /// All threads of the warpgroup call it, after all have read the last tile's.
     #[inline(always)]
-    pub(crate) unsafe fn bring_bias<const R: usize>(&self, p: &LinearWgmmaParams, place: &Place) {
+    pub(crate) unsafe fn keep_bias<const R: usize>(&self, p: &LinearWgmmaParams, bias: [f32; 2]) {
         let shared = DynamicShared::<f32>::whole();
-        let p = &p.linear;
-        let mut i = self.t;
-        while i < 2 * R {
-            let column = place.column + i;
-            let mut value = 0.0;
-            if !p.bias.is_empty() && column < place.problem.n as usize {
-                let from = place.problem.bias as usize + column;
-                // SAFETY: the column is one of D's.
-                [value] = unsafe { f32::load::<1>(&p.bias, p.output, from, 1, false) };
+        let factor = before_activation(p);
+        unroll!(i in 2 => {
+            let at = self.t + 128 * i;
+            if at < 2 * R {
+                // SAFETY: the warpgroup's own place; each value is one thread's.
+                unsafe { shared.write(self.bias + at, factor * bias[i]) };
             }
-            // SAFETY: the warpgroup's own place; each value is one thread's.
-            unsafe { shared.write(self.bias + i, value) };
-            i += 128;
-        }
+        });
     }
+}
+
+/// What sums and bias are multiplied by before the activation.
+#[inline(always)]
+fn before_activation(p: &LinearWgmmaParams) -> f32 {
+    if takes_halves(p.linear.activation, p.linear.output) { 0.5 } else { 1.0 }
 }
 
 /// Results by bulk stores. `boxes` counts those of the block so far; `window` gives the sums of 64 columns.
 ///
 /// # Safety
-/// All threads of the warpgroup call it, the bias was brought and a barrier passed; D has a map, and there are neither C
+/// All threads of the warpgroup call it, the bias was kept and a barrier passed; D has a map, and there are neither C
 /// nor R nor Z.
 #[inline(always)]
 pub(crate) unsafe fn by_bulk_stores<const R: usize, const W: usize>(
@@ -82,6 +106,11 @@ pub(crate) unsafe fn by_bulk_stores<const R: usize, const W: usize>(
 ) {
     // SAFETY: the caller's contract.
     let scale = unsafe { Epilogue::<f32, true>::new(&p.linear, place, 4) }.scale();
+    let scale = scale * before_activation(p);
+    if (R / W).is_multiple_of(2) {
+        // As it was: no register need keep it.
+        *boxes = 0;
+    }
     let output = p.linear.output;
     let row = (place.row + 64 * team.group) as i32;
     let mut i = 0;
@@ -99,18 +128,18 @@ pub(crate) unsafe fn by_bulk_stores<const R: usize, const W: usize>(
             x[j] = unsafe { with_bias(team, scale, from + 16 * j, octet::<W>(&sums, j)) };
         });
         activate(p.linear.activation, output, &mut x);
-        // SAFETY: a box is the warpgroup's from `open` on until it is closed.
+        // SAFETY: the next box is the warpgroup's until it is closed.
         unsafe {
             if output == LinearOutput::F32 as u32 {
                 unroll!(half in 2, at most 2 => {
-                    let at = open(team, *boxes);
+                    let at = team.staging + (*boxes as usize & 1) * BOX_BYTES;
                     put_f32(team, at, 0, x[2 * half]);
                     put_f32(team, at, 16, x[2 * half + 1]);
                     close(p, place, team, at, column + 32 * half as i32, row);
                     *boxes += 1;
                 });
             } else {
-                let at = open(team, *boxes);
+                let at = team.staging + (*boxes as usize & 1) * BOX_BYTES;
                 if output == LinearOutput::F16 as u32 {
                     unroll!(j in 4, at most 4 => { put_halves::<f16>(team, at, j, x[j]); });
                 } else {
@@ -132,7 +161,7 @@ fn octet<const W: usize>(sums: &[f32; W], j: usize) -> [f32; 8] {
     x
 }
 
-/// scale · x + bias of an octet whose first column is `column` of the tile.
+/// scale · x + bias, as `keep_bias` left it, of an octet whose first column is `column` of the tile.
 ///
 /// # Safety
 /// The bias is there.
@@ -155,27 +184,14 @@ fn activate(activation: u32, output: u32, x: &mut [[f32; 8]; 4]) {
     if activation == Activation::None as u32 {
         return;
     }
-    if output == LinearOutput::Bf16 as u32 {
-        let mut is_gelu = false;
-        unroll!(j in 4, at most 4 => { is_gelu = gelu_for_bf16(activation, &mut x[j]); });
-        if is_gelu {
-            return;
-        }
+    if takes_halves(activation, output) {
+        gelu_of_four(activation, x);
+        return;
     }
     unroll!(j in 4, at most 4 => { <f32 as Accumulator>::activate(true, activation, &mut x[j]); });
 }
 
-/// The next box to write: the byte where it is, once its last store has read it.
-#[inline(always)]
-fn open(team: &Team, boxes: u32) -> usize {
-    if team.t == 0 {
-        tma::wait_stores_read::<1>();
-    }
-    team.sync();
-    team.staging + (boxes as usize & 1) * BOX_BYTES
-}
-
-/// Sends the box at byte `at` off.
+/// Sends the box at byte `at` off. The one before has been read then, and its place is the next one's.
 ///
 /// # Safety
 /// All threads of the warpgroup have written their part of it, and call this.
@@ -189,11 +205,14 @@ unsafe fn close(
     row: i32,
 ) {
     tma::fence_proxy_async();
+    if team.t == 0 {
+        tma::wait_stores_read::<0>();
+    }
     team.sync();
     if team.t == 0 {
         let shared = DynamicShared::<u8>::whole();
-        // SAFETY: the box is written, fenced and ordered by the barrier; it is not written again before `open` has
-        // waited. Tiles do not overlap.
+        // SAFETY: the box is written, fenced and ordered by the barrier; it is not written again before the next one was
+        // closed, which waits for its store. Tiles do not overlap.
         unsafe { tma::store_3d(shared.place(at), p.d, [column, row, place.number as i32]) };
         tma::commit_stores();
     }
@@ -274,36 +293,76 @@ pub(crate) unsafe fn stage<const W: usize, const SWAPPED: bool>(team: &Team, win
     });
 }
 
-/// Makes results of staged sums: share `rank` of `blocks` of the band. `sums` gives four values at an element of shared
-/// memory.
-///
-/// # Safety
-/// All threads of the warpgroup call it; the band is written, and ordered before. `first` is the first row and column of
-/// D of the band.
-#[inline(always)]
-pub(crate) unsafe fn by_vectors<const W: usize, const SWAPPED: bool>(
-    p: &LinearWgmmaParams,
-    place: &Place,
-    epilogue: &Epilogue<f32, true>,
-    team: &Team,
-    first: (usize, usize),
-    (rank, blocks): (u32, u32),
-    sums: impl Fn(usize) -> [f32; 4],
-) {
-    let columns = if SWAPPED { BAND } else { 2 * W };
-    let vectors = (2 * W * BAND / 4) as u32;
-    // SAFETY: a cluster has a block.
-    unsafe { core::hint::assert_unchecked(blocks > 0) };
-    let mut vector = (vectors * rank / blocks) as usize + hint::opaque_index(team.t);
-    let end = (vectors * (rank + 1) / blocks) as usize;
-    while vector < end {
-        let (r, c) = (vector / (columns / 4), vector % (columns / 4) * 4);
-        let (row, column) = (first.0 + r, first.1 + c);
-        if row < place.problem.m as usize && column < place.problem.n as usize {
-            let x = sums(team.staging / 4 + staged(r, c));
-            // SAFETY: inside D; each vector is one thread's of one block.
-            unsafe { epilogue.finish(&p.linear, place, row, column, x) };
+/// A band of staged sums, of which results are made in vectors of four neighbours: every thread has the same four columns in
+/// each of its rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Band<const W: usize, const SWAPPED: bool> {
+    epilogue: Epilogue<f32, true>,
+    /// Row of D of its first.
+    row: usize,
+    /// The thread's first column in the band, and in D.
+    columns: (usize, usize),
+    bias: [f32; 4],
+}
+
+impl<const W: usize, const SWAPPED: bool> Band<W, SWAPPED> {
+    /// Vectors of a row.
+    const ACROSS: usize = if SWAPPED { BAND / 4 } else { W / 2 };
+    const VECTORS: usize = 2 * W * BAND / 4;
+
+    /// The band whose first row and column of D are `first`; its bias is asked for.
+    ///
+    /// # Safety
+    /// p is as [`LinearWgmmaParams`] says, and the place inside D.
+    #[inline(always)]
+    pub(crate) unsafe fn new(
+        p: &LinearWgmmaParams,
+        place: &Place,
+        team: &Team,
+        first: (usize, usize),
+    ) -> Self {
+        // Threads are a multiple of the vectors of a row, and so is the first vector of a block's share.
+        const { assert!(128 % Self::ACROSS == 0 && Self::VECTORS % (8 * Self::ACROSS) == 0) };
+        // SAFETY: the caller's contract.
+        let epilogue = unsafe { Epilogue::<f32, true>::new(&p.linear, place, 4) };
+        let of_band = hint::opaque_index(team.t) % Self::ACROSS * 4;
+        let column = first.1 + of_band;
+        let mut bias = [0.0; 4];
+        if column < place.problem.n as usize {
+            // SAFETY: inside D.
+            bias = unsafe { epilogue.bias(&p.linear, place, column) };
         }
-        vector += 128;
+        Self { epilogue, row: first.0, columns: (of_band, column), bias }
+    }
+
+    /// Makes the results of share `rank` of `blocks`, 1, 2, 4 or 8, of the band. `sums` gives four values at an element of
+    /// shared memory.
+    ///
+    /// # Safety
+    /// All threads of the warpgroup call it; the band is written, and ordered before.
+    #[inline(always)]
+    pub(crate) unsafe fn finish(
+        &self,
+        p: &LinearWgmmaParams,
+        place: &Place,
+        team: &Team,
+        (rank, blocks): (u32, u32),
+        sums: impl Fn(usize) -> [f32; 4],
+    ) {
+        let log = blocks.trailing_zeros();
+        let share = Self::VECTORS >> log;
+        let mut vector = share * rank as usize + hint::opaque_index(team.t);
+        let end = share * (rank as usize + 1);
+        let (of_band, column) = self.columns;
+        while vector < end {
+            let r = vector / Self::ACROSS;
+            let row = self.row + r;
+            if row < place.problem.m as usize && column < place.problem.n as usize {
+                let x = sums(team.staging / 4 + staged(r, of_band));
+                // SAFETY: inside D; each vector is one thread's of one block.
+                unsafe { self.epilogue.finish(&p.linear, place, (row, column), self.bias, x) };
+            }
+            vector += 128;
+        }
     }
 }

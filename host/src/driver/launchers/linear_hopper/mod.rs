@@ -71,8 +71,22 @@ pub(crate) fn launch<T: Element, O: Element>(
         TensorMapHandle::none()
     };
     let (first, second) = if swapped { (map_b, map_a) } else { (map_a, map_b) };
-    let bulk = u32::from(plan.bulk);
-    let params = LinearWgmmaParams { linear, first, second, d: map_d, bulk, _padding: 0 };
+    let (along_rows, along_columns) = if swapped { (shape.n, shape.m) } else { (shape.m, shape.n) };
+    let rows = (instance.rows * plan.loading_together()) as usize;
+    let tile_rows = along_rows.div_ceil(rows) as u32;
+    let tile_columns = along_columns.div_ceil(instance.columns as usize) as u32;
+    let params = LinearWgmmaParams {
+        linear,
+        first,
+        second,
+        d: map_d,
+        bulk: plan.bulk.into(),
+        tile_rows,
+        tile_columns,
+        tiles_of_one: tile_rows * tile_columns,
+        k_tiles: (shape.k * size_of::<T>()).div_ceil(LINEAR_WGMMA_K_BYTES as usize) as u32,
+        _padding: 0,
+    };
 
     let scales = operands.scales.buffers();
     let results = Optional([operands.bias, operands.c, operands.residual, a.z.as_deref()]);

@@ -233,7 +233,15 @@ pub(crate) fn plan(
             let grid = if persistent { (tiles * parts).min(resident) } else { tiles * cluster };
             let bulk = persistent && alignment.d;
             let plan = Plan { instance, tiles, parts, cluster, grid, bulk, repack };
-            consider(Work { tiles, sharers, loaders: 1, k_tiles, blocks }.time(&instance), plan);
+            // Clusters lie within groups of SMs, whose sizes they may not divide.
+            let blocks = match cluster {
+                1 => blocks,
+                _ => device.clustered_blocks_with_room(instance.kernel, bytes, cluster)?,
+            };
+            if blocks >= cluster {
+                let work = Work { tiles, sharers, loaders: 1, k_tiles, blocks };
+                consider(work.time(&instance), plan);
+            }
         }
     }
     Ok(best.map(|(_, plan)| plan))
@@ -287,24 +295,26 @@ struct Work {
 }
 
 impl Work {
-    /// An estimate in cycles of an SM. For each tile of k the tensor cores take 2 cycles a column and 64 rows, and its
-    /// loads a cycle for 64 bytes, whichever is longer; results take 32 cycles a column, whatever the number of
-    /// warpgroups; a tile waits for its first loads. Shares are added at the price of their results through memory, and
-    /// of a meeting through a cluster.
+    /// An estimate in cycles of an SM. For each tile of k the tensor cores take 2 cycles a column and 64 rows, its
+    /// loads a cycle for 64 bytes, and the way from one to the next 300, whichever is longest; results take 32 cycles a
+    /// column, whatever the number of warpgroups; a tile waits for its first loads. Shares are added at the price of their
+    /// results through memory, and of a meeting, and each block's values, through a cluster.
     fn time(&self, instance: &LinearWgmmaInstance) -> u64 {
         const FIRST_LOADS: u64 = 1000;
-        const MEETING: u64 = 1500;
+        const LEAST: u64 = 300;
+        const MEETING: u64 = 600;
+        const FROM_BLOCK: u64 = 100;
         let &Self { tiles, sharers, loaders, k_tiles, blocks } = self;
         let (rows, columns) = (u64::from(instance.rows), u64::from(instance.columns));
         let products = rows / 64 * columns * 2;
         let span = u64::from(LINEAR_WGMMA_K_BYTES);
         let loads = (rows + columns / u64::from(loaders)) * span / 64;
-        let along_k = u64::from(k_tiles.div_ceil(sharers)) * products.max(loads);
+        let along_k = u64::from(k_tiles.div_ceil(sharers)) * products.max(loads).max(LEAST);
         let results = 32 * columns;
         let results = match (instance.kind.takes_whole_tiles(), sharers) {
             (_, 1) => results,
             (true, _) => results * 2 + results * u64::from(sharers) / 4,
-            _ => results / u64::from(sharers) + MEETING,
+            _ => results / u64::from(sharers) + MEETING + FROM_BLOCK * u64::from(sharers),
         };
         let waves = u64::from((tiles * sharers * loaders).div_ceil(blocks));
         waves * (along_k + results + FIRST_LOADS)
