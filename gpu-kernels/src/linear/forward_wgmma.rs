@@ -53,8 +53,8 @@ use super::hopper::store::{Team, by_bulk_stores, by_vectors, stage};
 use super::hopper::tile_k;
 
 /// Registers of a thread that loads, and of one that multiplies, where one warpgroup gives some to two others.
-const LOADING_REGISTERS: u32 = 40;
-const MULTIPLYING_REGISTERS: u32 = 232;
+pub(super) const LOADING_REGISTERS: u32 = 40;
+pub(super) const MULTIPLYING_REGISTERS: u32 = 232;
 
 /// Dynamic shared memory of an instance.
 pub const fn shared_bytes(groups: usize, registers: usize, stages: usize) -> usize {
