@@ -27,7 +27,7 @@ use kasmina_device::global::Load;
 use kasmina_device::shared::DynamicShared;
 use kasmina_device::vector::LoadHint;
 use kasmina_device::wgmma::{InOrder, KMajor, Major, MnMajor, Multiply, Shape, State, Tf32};
-use kasmina_device::{hint, kernel, thread, tma, warpgroup};
+use kasmina_device::{hint, kernel, thread, tma, warp, warpgroup};
 use kasmina_types::{
     In, LinearGroupedWgmma, LinearProblem, LinearTile, LinearWgmmaParams, TensorMapHandle, bf16,
     f16,
@@ -183,6 +183,8 @@ unsafe fn product<
                 if thread == 0 && tile.problem != acquired {
                     tma::acquire_map(to);
                 }
+                // The products want the warp whole.
+                warp::sync_warp(warp::FULL_MASK);
                 acquired = tile.problem;
                 let place = place_of(&tile, problem_at(&p.product.linear, tile.problem));
                 team.bring_bias::<R>(&p.product, &place);

@@ -174,7 +174,8 @@ impl Launch {
     }
 }
 
-/// Blocks that share the k of a tile on `mma.sync` from which on they are faster than one on `wgmma`.
+/// Blocks that would share the k of a tile on `mma.sync` from which on the group stays there: an estimate says that they are
+/// then faster than one block on `wgmma`.
 const SHARED_ON_MMA: u32 = 8;
 
 /// How far the problems reach in a buffer, and which of them.

@@ -63,7 +63,7 @@ fn lay_out(case: &Case<'_>, numbers: &mut Numbers) -> (Vec<GroupedProblem>, [usi
         let places =
             [&mut p.a, &mut p.b, &mut p.c, &mut p.bias, &mut p.residual, &mut p.d, &mut p.z];
         for ((place, length), rows) in places.into_iter().zip(&mut lengths).zip(rows) {
-            *place = if case.aligned { length.next_multiple_of(16) } else { *length };
+            *place = if case.aligned { usize::next_multiple_of(*length, 16) } else { *length };
             *place += numbers.below(2) * if case.aligned { 16 } else { 8 };
             *length = *place + rows;
         }
