@@ -57,7 +57,7 @@ fn groups_scale_and_refuse() {
 fn every_instance_on_warpgroups() {
     // The first fill blocks with the larger tiles.
     let lists: [&[(usize, usize, usize)]; 3] = [
-        &[(256, 1300, 40), (0, 8, 8), (130, 300, 33), (5, 7, 100)],
+        &[(256, 1304, 40), (0, 8, 8), (130, 304, 33), (5, 8, 100)],
         &[(65, 63, 129), (1, 1, 1), (33, 129, 64), (7, 0, 9)],
         &[(70, 88, 40), (64, 64, 256), (16, 136, 17)],
     ];

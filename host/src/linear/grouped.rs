@@ -9,6 +9,7 @@ use super::element::{LinearElement, LinearResult};
 use super::error::LinearError;
 use super::forward::{Chosen, LinearOptions, OP, check_output};
 use super::operands::Operands;
+use super::overlap::check_disjoint;
 use super::precision::Precision;
 use super::shape::{Extent, LinearShape};
 use crate::buffer::{Buffer, check_length};
@@ -100,9 +101,9 @@ pub struct GroupFusion {
 /// has a k of 0, and blocks would not share a tile's k eightfold elsewhere; else on `mma.sync`, or without tensor cores.
 ///
 /// [`Self::run`] allocates nothing and copies nothing between host and device, and can be captured into a graph. On `wgmma`
-/// that holds for buffers that the plan has seen: with others it first makes tensor maps for their addresses, a copy to the
-/// device that waits for what is queued before, and keeps those of the eight that were used last. The first buffers of a
-/// plan may be new inside a capture too; any others are to be run once outside, or the run is refused
+/// that holds for A, B and D that the plan has seen: with others it first makes tensor maps for their addresses, in memory of
+/// their own for the first eight, then in place of those used longest ago, after what is queued. The first buffers of a plan
+/// may be new inside a capture too; any others are to be run once outside, or the run is refused
 /// ([`LinearError::GroupCapture`]). A graph goes on with the buffers that it was captured with.
 ///
 /// Results do not depend on the other problems of a list, but for the variant that all take, and for how many blocks
@@ -415,49 +416,6 @@ fn ends(shape: &LinearShape) -> [usize; 7] {
     [shape.a(), shape.b(), shape.c(), shape.bias(), shape.residual(), shape.d(), shape.z()].map(end)
 }
 
-/// Refuses results of which two share an element. Those that end before the next begins are not looked at in pairs.
-fn check_disjoint(
-    what: &'static str,
-    results: impl Iterator<Item = Extent>,
-) -> Result<(), LinearError> {
-    let mut results: Vec<_> =
-        results.enumerate().filter(|(_, extent)| extent.elements() > 0).collect();
-    results.sort_by_key(|(_, extent)| extent.stride);
-    for (i, (first, one)) in results.iter().enumerate() {
-        let end = one.stride + one.elements() as u64;
-        for (second, other) in results[i + 1..].iter().take_while(|(_, other)| other.stride < end) {
-            if overlap(one, other) {
-                let (first, second) = (*first.min(second), *first.max(second));
-                return Err(LinearError::GroupOverlap { what, first, second });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether two matrices share an element, of which the second does not begin before the first.
-fn overlap(one: &Extent, other: &Extent) -> bool {
-    let ld = one.ld as u64;
-    if one.ld == other.ld && ld > 0 {
-        // Each row of the second begins so far behind the beginning of a row of the first.
-        let ahead = other.stride - one.stride;
-        let (row, column) = (ahead / ld, ahead % ld);
-        let rows = one.rows as u64;
-        return column < one.columns as u64 && row < rows
-            || column + other.columns as u64 > ld && row + 1 < rows;
-    }
-    let begin = |extent: &Extent, row: usize| extent.stride + (row * extent.ld) as u64;
-    let (mut i, mut j) = (0, 0);
-    while i < one.rows && j < other.rows {
-        let (a, b) = (begin(one, i), begin(other, j));
-        if a < b + other.columns as u64 && b < a + one.columns as u64 {
-            return true;
-        }
-        if a < b { i += 1 } else { j += 1 }
-    }
-    false
-}
-
 /// The precision, which the largest problem decides where it is `Auto`.
 fn resolved<T: LinearElement>(
     kernels: Option<KernelDevice<'_>>,
@@ -490,43 +448,4 @@ fn descriptors(shapes: &[LinearShape], there: [bool; 7]) -> Vec<LinearProblem> {
         }
     });
     problems.collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// `[rows, columns]` from `begin` on, rows `ld` apart.
-    fn result(begin: usize, rows: usize, columns: usize, ld: usize) -> Extent {
-        let problem = GroupedProblem { d: begin, ldd: ld, ..GroupedProblem::default() };
-        let GroupedProblem { m, n, .. } = GroupedProblem::new(Layout::NN, rows, columns, 0);
-        GroupedProblem { m, n, ..problem }.shape(Layout::NN).d()
-    }
-
-    /// Against the elements one by one.
-    #[test]
-    fn overlaps_are_those_of_elements() {
-        let elements = |extent: &Extent| -> Vec<usize> {
-            let begin = extent.stride as usize;
-            (0..extent.rows)
-                .flat_map(|row| (0..extent.columns).map(move |column| (row, column)))
-                .map(|(row, column)| begin + row * extent.ld + column)
-                .collect()
-        };
-        let shapes = [(1, 1, 1), (1, 3, 3), (2, 2, 5), (3, 2, 5), (4, 1, 2), (2, 5, 5), (3, 3, 4)];
-        let mut met = 0;
-        for (rows, columns, ld) in shapes {
-            let one = result(3, rows, columns, ld);
-            for (rows, columns, ld) in shapes {
-                for begin in 3..30 {
-                    let other = result(begin, rows, columns, ld);
-                    let own = elements(&one);
-                    let expected = elements(&other).iter().any(|at| own.contains(at));
-                    assert_eq!(overlap(&one, &other), expected, "{one:?} {other:?}");
-                    met += usize::from(expected);
-                }
-            }
-        }
-        assert!(met > 100, "{met}");
-    }
 }

@@ -79,7 +79,8 @@ impl MapSets {
                 let words = made()?;
                 assert_eq!(words.len(), self.maps, "the set's room");
                 let words = bytemuck::cast_slice::<Words, u64>(&words);
-                if capturing {
+                if set.used == 0 {
+                    // Nothing queued reads it: there is nothing to wait for, and a capture goes on.
                     let beside = self.beside.as_ref();
                     set.memory.copy_unused_range_from_slice(set.first, words, beside)?;
                 } else {
