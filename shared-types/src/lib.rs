@@ -58,7 +58,7 @@ pub use linear::{
     Layout, LinearBackward, LinearOutput, LinearParams, LinearProblem, LinearStrides, Scaling,
 };
 pub use linear_sample::{LINEAR_SAMPLE_SUMS, LinearSample};
-pub use linear_wgmma::{LinearRepack, LinearWgmmaParams};
+pub use linear_wgmma::{LinearGroupedWgmma, LinearRepack, LinearTile, LinearWgmmaParams};
 pub use manifold::{
     ItemDescriptor, ItemPriority, ItemStatus, Manifold, ManifoldEcho, Need, Operation,
 };

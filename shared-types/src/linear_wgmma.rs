@@ -1,8 +1,10 @@
 //! Parameters of the products of matrices on the warpgroups' tensor cores of compute capability 9.0, and of the pass
 //! that gives their operands rows which bulk copies can load.
 
+use bytemuck::{Pod, Zeroable};
+
 use crate::linear::LinearParams;
-use crate::tensor_map::TensorMapHandle;
+use crate::tensor_map::{TensorMapBytes, TensorMapHandle};
 use crate::view::{In, Out};
 
 /// What the `linear_wgmma_*` kernels take.
@@ -41,6 +43,37 @@ crate::assert_layout!(LinearWgmmaParams, size = 464, align = 16, {
     linear: 0, first: 416, second: 424, d: 432, bulk: 440, tile_rows: 444, tile_columns: 448, tiles_of_one: 452,
     k_tiles: 456, _padding: 460,
 });
+
+/// An output tile of a problem of a group.
+#[repr(C, align(16))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct LinearTile {
+    /// The problem's number in the list.
+    pub problem: u32,
+    /// The tile's first row of D.
+    pub row: u32,
+    /// The tile's first column of D.
+    pub column: u32,
+    /// The problem's k, 1 or more.
+    pub k: u32,
+}
+
+crate::assert_layout!(LinearTile, size = 16, align = 16, { problem: 0, row: 4, column: 8, k: 12 });
+
+/// What the `linear_grouped_wgmma_*` kernels take: problems of any shapes, of which blocks have whole tiles.
+#[repr(C, align(16))]
+#[derive(Clone, Copy)]
+pub struct LinearGroupedWgmma {
+    /// As [`LinearWgmmaParams`] says, but with `linear.problems`, none of them empty or without k, whose `first_tile` has
+    /// no meaning; `linear.parts` is 1, scales are for tensors, and none of the maps is there.
+    pub product: LinearWgmmaParams,
+    /// The `linear.tiles` tiles, in the order in which blocks take them.
+    pub tiles: In<LinearTile>,
+    /// Three tensor maps of each problem: of A, of B, and of D where `product.bulk`; aligned to 64 bytes.
+    pub maps: In<TensorMapBytes>,
+}
+
+crate::assert_layout!(LinearGroupedWgmma, size = 496, align = 16, { product: 0, tiles: 464, maps: 480 });
 
 /// What the `linear_repack_*` kernels take: `to[b, i, j] = from[b, i, j]`, or `from[b, j, i]`.
 #[repr(C, align(16))]

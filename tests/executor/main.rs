@@ -14,6 +14,7 @@ mod graft_schedule;
 mod layer;
 mod linear;
 mod linear_fp8;
+mod linear_grouped;
 mod linear_hopper;
 mod linear_sample;
 mod persistent;

@@ -120,11 +120,44 @@ pub(super) fn groups(device: &Device) {
                 (m, n, k)
             })
             .collect();
-        let case = |precision| grouped::Case { layout, shapes: &shapes, precision, seed };
+        let case = |precision| grouped::Case::new(layout, &shapes, precision, seed);
         grouped::check::<f32, f32>(device, &case(Precision::F32));
         grouped::check::<f32, f32>(device, &case(Precision::Tf32));
         grouped::check::<bf16, bf16>(device, &case(Precision::Bf16));
         grouped::check::<f16, f32>(device, &case(Precision::F16));
+    }
+}
+
+/// The same, aligned and with k, which warpgroups take: every type, by bulk stores and with all that is fused.
+pub(super) fn groups_on_warpgroups(device: &Device) {
+    let Device::Cuda(gpu) = device else { unreachable!("a GPU's test") };
+    let is_hopper = gpu.device().info().compute_capability.major == 9;
+    let mut numbers = Numbers::new(9);
+    for seed in 0..24 {
+        let layout = Layout::ALL[seed as usize % 4];
+        let (plain, most) = (seed / 4 % 2 == 0, [100, 400, 1500][seed as usize / 8]);
+        let shapes: Vec<_> = (0..1 + numbers.below(40))
+            .map(|_| (numbers.below(most), numbers.below(most), 1 + numbers.below(most)))
+            .chain([(1, 1, 1)])
+            .collect();
+        let case = |precision| grouped::Case {
+            aligned: true,
+            plain,
+            ..grouped::Case::new(layout, &shapes, precision, seed)
+        };
+        let mut chosen = vec![
+            grouped::check::<bf16, bf16>(device, &case(Precision::Bf16)),
+            grouped::check::<f16, f32>(device, &case(Precision::F16)),
+        ];
+        if layout == Layout::NT {
+            chosen.push(grouped::check::<f32, f32>(device, &case(Precision::Tf32)));
+            chosen.push(grouped::check::<E4m3, bf16>(device, &case(Precision::Fp8)));
+            chosen.push(grouped::check::<E4m3, f32>(device, &case(Precision::Fp8Fast)));
+        }
+        for chosen in chosen {
+            let by_warpgroups = chosen.kernel.starts_with("linear_grouped_wgmma");
+            assert_eq!(by_warpgroups, is_hopper, "{chosen:?}");
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use half::{bf16, f16};
 use kasmina::driver::Graph;
 use kasmina::information::TransferEntropy;
 use kasmina::kasmina::BlendForward;
+use kasmina::linear::Precision;
 use kasmina::reduction::{Reduce, SegmentOffsets, Segments};
 use kasmina::types::DType;
 use kasmina::{Buffer, Device, Error};
@@ -115,8 +116,12 @@ fn main() {
         trial("linear::gradients", linear::gradient_shapes),
         trial("linear::refusals", forward::check_refusals),
         trial("linear::groups", linear::groups),
+        trial("linear::groups_on_warpgroups", linear::groups_on_warpgroups),
+        trial("linear::groups_in_captures", grouped::check_capture),
         trial("linear::group_scales_and_refusals", |device| {
-            grouped::check_scales(device);
+            for precision in [Precision::Auto, Precision::Fp8, Precision::Fp8Fast] {
+                grouped::check_scales(device, precision);
+            }
             grouped::check_refusals(device);
         }),
         trial("gemv::sizes", linear::gemv_sizes),

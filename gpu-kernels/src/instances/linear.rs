@@ -3,10 +3,13 @@
 use kasmina_device::Kernel;
 use kasmina_types::tiles::LINEAR_SIMT_TILE;
 use kasmina_types::{
-    DType, Layout, LinearBackward, LinearParams, LinearRepack, LinearSample, LinearWgmmaParams,
+    DType, Layout, LinearBackward, LinearGroupedWgmma, LinearParams, LinearRepack, LinearSample,
+    LinearWgmmaParams,
 };
 
-use crate::linear::{forward, forward_mma, forward_wgmma, gradients, repack, sample};
+use crate::linear::{
+    forward, forward_mma, forward_wgmma, forward_wgmma_grouped, gradients, repack, sample,
+};
 
 /// An instance of `linear`.
 #[derive(Clone, Copy)]
@@ -99,11 +102,11 @@ impl WgmmaKind {
     }
 }
 
-/// An instance of `linear` on the tensor cores of warpgroups.
+/// An instance of `linear` on the tensor cores of warpgroups, with its parameters' type.
 #[derive(Clone, Copy)]
-pub struct LinearWgmmaInstance {
+pub struct LinearWgmmaInstance<P: 'static = LinearWgmmaParams> {
     /// The kernel.
-    pub kernel: &'static Kernel<LinearWgmmaParams>,
+    pub kernel: &'static Kernel<P>,
     /// Element type of A and B.
     pub dtype: DType,
     /// The layout that it is for.
@@ -137,6 +140,32 @@ pub fn linear_wgmma(dtype: DType, layout: Layout) -> impl Iterator<Item = Linear
         };
     }
     kasmina_types::linear_wgmma_tiles!(instance);
+    let wanted = (dtype, layout);
+    instances.into_iter().filter(move |instance| (instance.dtype, instance.layout) == wanted)
+}
+
+/// As [`linear_wgmma`], for groups of problems: the kinds that take whole tiles.
+pub fn linear_grouped_wgmma(
+    dtype: DType,
+    layout: Layout,
+) -> impl Iterator<Item = LinearWgmmaInstance<LinearGroupedWgmma>> {
+    let mut instances = Vec::new();
+    macro_rules! instance {
+        ($entry:ident, $element:ident, $dtype:ident, $layout:ident, $kind:ident, $groups:literal,
+         $registers:literal, $window:literal, $stages:literal, $threads:literal) => {
+            let shared = forward_wgmma::shared_bytes($groups, $registers, $stages);
+            instances.push(LinearWgmmaInstance {
+                kernel: forward_wgmma_grouped::$entry::handle(),
+                dtype: DType::$dtype,
+                layout: Layout::$layout,
+                kind: WgmmaKind::$kind,
+                rows: 64 * $groups,
+                columns: 2 * $registers,
+                dynamic_shared_bytes: shared as u32,
+            });
+        };
+    }
+    kasmina_types::linear_grouped_wgmma_tiles!(instance);
     let wanted = (dtype, layout);
     instances.into_iter().filter(move |instance| (instance.dtype, instance.layout) == wanted)
 }

@@ -52,8 +52,8 @@ use super::hopper::store::{Band, Team, by_bulk_stores, stage};
 use super::hopper::tile_k;
 
 /// Registers of a thread that loads, and of one that multiplies, where one warpgroup gives some to two others.
-const LOADING_REGISTERS: u32 = 40;
-const MULTIPLYING_REGISTERS: u32 = 232;
+pub(super) const LOADING_REGISTERS: u32 = 40;
+pub(super) const MULTIPLYING_REGISTERS: u32 = 232;
 
 /// Dynamic shared memory of an instance.
 pub const fn shared_bytes(groups: usize, registers: usize, stages: usize) -> usize {
@@ -231,7 +231,7 @@ unsafe fn product<
             // The bias is there, and the staging free.
             team.sync();
             if p.bulk != 0 {
-                by_bulk_stores::<R, W>(&p, &place, &team, &mut boxes, window);
+                by_bulk_stores::<R, W>(&p, p.d, &place, &team, &mut boxes, window);
             } else {
                 let shared = DynamicShared::<f32>::whole();
                 let mut i = 0;

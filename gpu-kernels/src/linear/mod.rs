@@ -9,6 +9,8 @@ pub mod forward_mma;
 #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
 pub mod forward_wgmma;
 #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
+pub mod forward_wgmma_grouped;
+#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
 mod gelu;
 pub mod gemv;
 pub mod gradients;

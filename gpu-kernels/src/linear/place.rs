@@ -106,7 +106,18 @@ unsafe fn grouped(p: &LinearParams, tile: u32) -> (LinearProblem, u32) {
             high = middle;
         }
     }
-    let base = low as usize * WORDS;
+    // SAFETY: a problem's number.
+    (unsafe { problem_at(p, low) }, low)
+}
+
+/// Problem `number` of a group.
+///
+/// # Safety
+/// There is such a problem.
+#[inline(always)]
+pub(super) unsafe fn problem_at(p: &LinearParams, number: u32) -> LinearProblem {
+    let words: In<u32> = p.problems.cast();
+    let base = number as usize * WORDS;
     // SAFETY: four words inside the problem, whose size is a multiple of 16 bytes.
     let four = |i: usize| unsafe { words.load_vector::<4>(base + 4 * i, LoadHint::Cached) }.0;
     let ([m, n, k, first_tile], [lda, ldb, ldc, ldr], [ldd, ldz, ..]) = (four(0), four(1), four(2));
@@ -117,7 +128,7 @@ unsafe fn grouped(p: &LinearParams, tile: u32) -> (LinearProblem, u32) {
     };
     let ((a, b), (c, bias), (residual, d), (z, _)) = (two(3), two(4), two(5), two(6));
     let (_padding, _padding_end) = ([0; 2], 0);
-    let problem = LinearProblem {
+    LinearProblem {
         m,
         n,
         k,
@@ -137,6 +148,5 @@ unsafe fn grouped(p: &LinearParams, tile: u32) -> (LinearProblem, u32) {
         d,
         z,
         _padding_end,
-    };
-    (problem, low)
+    }
 }

@@ -11,7 +11,9 @@ use super::reduction::{self, Cut};
 use super::timer::{self, Lane};
 use super::transfer_entropy::{self, Of};
 use super::{BenchError, COPY, Prepared};
-use super::{active_inference, fusion, gemv, linear, normalization, seeds, telemetry};
+use super::{
+    active_inference, fusion, gemv, linear, linear_grouped, normalization, seeds, telemetry,
+};
 use crate::device::{Device, Gpu};
 use crate::kasmina::Variant;
 use crate::linear::GemvShape;
@@ -36,6 +38,7 @@ enum Work {
     Reduce(ReduceOp, Cut),
     Norm(normalization::Work),
     Linear(linear::Work),
+    Grouped(linear_grouped::Work),
     Inference(active_inference::Work),
     Gemv(GemvShape),
     Fusion(fusion::Work),
@@ -79,6 +82,7 @@ impl Case {
                 normalization::prepare(device, self.dtype, *work, self.bytes).map(Some)
             }
             Work::Linear(work) => linear::prepare(device, *work, self.bytes).map(Some),
+            Work::Grouped(work) => linear_grouped::prepare(device, *work, self.bytes).map(Some),
             Work::Inference(work) => {
                 active_inference::prepare(device, self.dtype, *work, self.bytes).map(Some)
             }
@@ -101,6 +105,7 @@ impl Case {
         let cycles = match &self.work {
             Work::TransferEntropy(work) => Some(work.cycles()?),
             Work::Linear(work) => work.cycles(info.compute_capability),
+            Work::Grouped(work) => work.cycles(info.compute_capability),
             _ => None,
         };
         let per_us = f64::from(info.sm_count) * f64::from(info.clock_khz) * 1e-3;
@@ -206,6 +211,17 @@ impl Case {
         }
     }
 
+    fn linear_grouped(work: linear_grouped::Work) -> Self {
+        Self {
+            kernel: "linear_grouped".into(),
+            variant: work.variant(),
+            dtype: work.dtype(),
+            shape: work.shape(),
+            bytes: work.bytes(),
+            work: Work::Grouped(work),
+        }
+    }
+
     fn inference(work: active_inference::Work, dtype: DType) -> Self {
         Self {
             kernel: work.kernel().into(),
@@ -264,6 +280,7 @@ pub(super) fn all(device: &Device, quick: bool) -> Vec<Case> {
             cases.extend(gpu_reductions(quick));
             cases.extend(gpu_norms());
             cases.extend(linear::on_gpu().into_iter().map(Case::linear));
+            cases.extend(linear_grouped::on_gpu().map(Case::linear_grouped));
             cases.extend(gpu_seeds());
             cases.extend(gpu_inferences());
             cases.extend(gpu_gemvs());
@@ -524,6 +541,7 @@ fn small(layer: [usize; 3], elements: usize) -> Vec<Case> {
     cases.extend(norms(&[F32, F16, Bf16].map(|dtype| (rows, 256, gelu_layer, dtype))));
     let edge = (elements / 32).isqrt().min(256);
     cases.extend(linear::small([edge, edge + 1, edge]).map(Case::linear));
+    cases.push(Case::linear_grouped(linear_grouped::small(edge)));
     cases.extend(seeds_of([layer[1], layer[2]]));
     cases.extend(telemetry_of(layer));
     let n = (elements / 16).isqrt().min(512);
@@ -551,6 +569,7 @@ mod tests {
         cases.extend(gpu_reductions(false));
         cases.extend(gpu_norms());
         cases.extend(linear::on_gpu().into_iter().map(Case::linear));
+        cases.extend(linear_grouped::on_gpu().map(Case::linear_grouped));
         cases.extend(gpu_seeds());
         cases.extend(gpu_inferences());
         cases.extend(gpu_gemvs());

@@ -67,7 +67,7 @@ pub(super) fn small(shape: [usize; 3]) -> impl Iterator<Item = Work> {
 }
 
 impl Work {
-    fn new([m, n, k]: [usize; 3], precision: Precision) -> Self {
+    pub(super) fn new([m, n, k]: [usize; 3], precision: Precision) -> Self {
         Self { m, n, k, precision, blocks: false }
     }
 
@@ -143,7 +143,7 @@ pub(super) fn prepare(device: &Device, work: Work, bytes: u64) -> Result<Prepare
 /// Rows of D that are compared.
 const CHECKED_ROWS: usize = 32;
 
-fn drawn<T: LinearElement>(seed: u64, len: usize) -> Vec<T> {
+pub(super) fn drawn<T: LinearElement>(seed: u64, len: usize) -> Vec<T> {
     data::normal(seed, len).into_par_iter().map(T::nearest).collect()
 }
 
@@ -197,7 +197,7 @@ fn of<T: LinearElement, O: LinearResult>(
 }
 
 /// The relative error, in the norm, of some rows of D; infinite where an element anywhere is not a number.
-fn error<T: LinearElement, O: LinearResult>(
+pub(super) fn error<T: LinearElement, O: LinearResult>(
     work: Work,
     [a, b]: [&[T]; 2],
     [of_a, of_b]: &[Vec<f32>; 2],

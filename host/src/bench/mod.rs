@@ -18,6 +18,7 @@ mod gemv;
 mod kasmina_layer;
 mod layer;
 mod linear;
+mod linear_grouped;
 mod normalization;
 pub mod peers;
 pub mod record;

@@ -20,8 +20,8 @@ use crate::device::Device;
 use crate::error::Error;
 
 /// 64-bit words of a map, and of its alignment.
-const MAP_WORDS: usize = size_of::<TensorMapBytes>() / 8;
-const ALIGN_WORDS: usize = align_of::<TensorMapBytes>() / 8;
+pub(super) const MAP_WORDS: usize = size_of::<TensorMapBytes>() / 8;
+pub(super) const ALIGN_WORDS: usize = align_of::<TensorMapBytes>() / 8;
 
 /// Tensor maps of one device, a bounded number of them. On a GPU they are the driver's descriptors, under the executor
 /// [`SimtTensorMap`]s.
@@ -158,10 +158,7 @@ impl TensorMapCache {
         let Some(&(slot, _)) = oldest else {
             return Err(Error::TensorMaps { capacity: self.slots.len() });
         };
-        let words = match &self.device {
-            Device::Cuda(gpu) => TensorMap::encode(gpu.device(), spec)?.words(),
-            Device::Cpu | Device::Simt(_) => bytemuck::cast(key.for_executor()),
-        };
+        let words = encoded(&self.device, spec)?;
         let at = self.word(slot);
         if capturing {
             self.memory.copy_unused_range_from_slice(at, &words, self.beside.as_ref())?;
@@ -180,6 +177,23 @@ impl TensorMapCache {
 
     fn word(&self, slot: usize) -> usize {
         self.first + slot * MAP_WORDS
+    }
+}
+
+/// The words of a map as the device's kernels want them.
+///
+/// # Errors
+/// A rule of the hardware that `spec` breaks, or a GPU without tensor maps.
+pub(super) fn encoded(
+    device: &Device,
+    spec: &TensorMapSpec<'_>,
+) -> Result<[u64; MAP_WORDS], Error> {
+    match device {
+        Device::Cuda(gpu) => Ok(TensorMap::encode(gpu.device(), spec)?.words()),
+        Device::Cpu | Device::Simt(_) => {
+            spec.check().map_err(super::DriverError::from)?;
+            Ok(bytemuck::cast(Key::of(spec).for_executor()))
+        }
     }
 }
 

@@ -65,6 +65,11 @@ pub enum LinearError {
         "linear: groups of problems take one scale for each operand, or none; scales by blocks are for batches"
     )]
     GroupScales,
+    /// A group that is captured into a graph with buffers for which its tensor maps cannot be made there.
+    #[error(
+        "linear: the tensor maps of a group for these buffers cannot be made while a graph is captured; run it once with them before"
+    )]
+    GroupCapture,
     /// An element type that cannot be computed with in this precision.
     #[error(
         "linear: elements of {dtype} have no precision `{precision}`, expected one of {expected}, or `auto`"

@@ -9,6 +9,7 @@ use super::element::{LinearElement, LinearResult};
 use super::error::LinearError;
 use super::forward::{Chosen, LinearOptions, OP, check_output};
 use super::operands::Operands;
+use super::overlap::check_disjoint;
 use super::precision::Precision;
 use super::shape::{Extent, LinearShape};
 use crate::buffer::{Buffer, check_length};
@@ -16,6 +17,7 @@ use crate::device::Device;
 use crate::driver::launchers::KernelDevice;
 use crate::driver::launchers::linear::{self as launcher, Cut, Factors};
 use crate::driver::launchers::linear_grouped::{self as grouped, Arguments, Descriptors};
+use crate::driver::launchers::linear_hopper::grouped::{self as hopper, Group, List};
 use crate::error::Error;
 
 /// One product of a group: its shape, how far its rows are apart, and where its operands begin in the buffers that all
@@ -94,10 +96,19 @@ pub struct GroupFusion {
 /// A list of products D = act(α·op(A)·op(B) + bias + β·C) + R of any shapes and places, in one launch. They share the
 /// layout, the factors, the activation, the buffers, and one scale for each fp8 operand.
 ///
-/// The list is checked and copied to the device once; [`Self::run`] allocates nothing and copies nothing between host
-/// and device, and can be captured into a graph. It takes the kernels without tensor cores and those on `mma.sync`.
-/// Results do not depend on the other problems of a list, but for how many blocks share the k of an output tile, which
-/// is one number for all: a sum's order follows from its k and that number.
+/// The list is checked and copied to the device once. On compute capability 9.0 a group runs on `wgmma` where the
+/// precision, the layout (NT for fp8 and tf32) and the alignment of every problem allow it, no problem that is not empty
+/// has a k of 0, and blocks would not share a tile's k eightfold elsewhere; else on `mma.sync`, or without tensor cores.
+///
+/// [`Self::run`] allocates nothing and copies nothing between host and device, and can be captured into a graph. On `wgmma`
+/// that holds for A, B and D that the plan has seen: with others it first makes tensor maps for their addresses, in memory of
+/// their own for the first eight, then in place of those used longest ago, after what is queued. The first buffers of a plan
+/// may be new inside a capture too; any others are to be run once outside, or the run is refused
+/// ([`LinearError::GroupCapture`]). A graph goes on with the buffers that it was captured with.
+///
+/// Results do not depend on the other problems of a list, but for the variant that all take, and for how many blocks
+/// share the k of an output tile, which is one number for all (1 on `wgmma`): a sum's order follows from its k and that
+/// number.
 ///
 /// ```
 /// use kasmina::linear::{
@@ -139,20 +150,34 @@ pub struct GroupedPlan<T: LinearElement, O: LinearResult> {
 
 /// What a launch needs beside the operands.
 struct Launch {
-    descriptors: Descriptors,
+    kernel: ListKernel,
     partials: Buffer<u8>,
     arrivals: Buffer<u32>,
 }
 
+/// The list on the device, as the kernel takes it.
+enum ListKernel {
+    /// A block for each part of each tile.
+    Blocks(Descriptors),
+    /// Persistent blocks, on warpgroups.
+    Warpgroups(Box<Group>),
+}
+
 impl Launch {
-    fn new(device: &Device, descriptors: Descriptors) -> Result<Self, Error> {
-        let cut: &Cut = descriptors.cut();
-        let (bytes, counts) = (cut.partial_bytes(), cut.arrivals());
+    fn new(device: &Device, kernel: ListKernel) -> Result<Self, Error> {
+        let (bytes, counts) = match &kernel {
+            ListKernel::Blocks(list) => (list.cut().partial_bytes(), list.cut().arrivals()),
+            ListKernel::Warpgroups(_) => (0, 0),
+        };
         let (partials, arrivals) =
             (Buffer::zeroed(device, bytes)?, Buffer::zeroed(device, counts)?);
-        Ok(Self { descriptors, partials, arrivals })
+        Ok(Self { kernel, partials, arrivals })
     }
 }
+
+/// Blocks that would share the k of a tile on `mma.sync` from which on the group stays there: an estimate says that they are
+/// then faster than one block on `wgmma`.
+const SHARED_ON_MMA: u32 = 8;
 
 /// How far the problems reach in a buffer, and which of them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -205,7 +230,27 @@ impl<T: LinearElement, O: LinearResult> GroupedPlan<T, O> {
             }
             None => None,
         };
-        let descriptors = descriptors(device, cut, layout, &shapes, there, &reach)?;
+        let launch = match cut {
+            Some(cut) => {
+                let problems = descriptors(&shapes, there);
+                let ends = reach.map(|reach| reach.end);
+                let plain = ![there[2], fusion.residual, fusion.z].contains(&true);
+                let list =
+                    List { layout, shapes: &shapes, problems: &problems, plain, reach: ends };
+                let shared = cut.instance.layout.is_some() && cut.parts >= SHARED_ON_MMA;
+                let group =
+                    if shared { None } else { Group::new::<T, O>(device, precision, &list)? };
+                let kernel = match group {
+                    Some(group) => ListKernel::Warpgroups(Box::new(group)),
+                    None => {
+                        let list = Descriptors::new(device, cut, layout, problems, ends)?;
+                        ListKernel::Blocks(list)
+                    }
+                };
+                Some(Launch::new(device, kernel)?)
+            }
+            None => None,
+        };
         let LinearOptions { alpha, beta, activation, .. } = options;
         Ok(Self {
             device: device.clone(),
@@ -214,7 +259,7 @@ impl<T: LinearElement, O: LinearResult> GroupedPlan<T, O> {
             precision,
             shapes,
             reach,
-            launch: descriptors.map(|list| Launch::new(device, list)).transpose()?,
+            launch,
             _types: PhantomData,
         })
     }
@@ -227,9 +272,12 @@ impl<T: LinearElement, O: LinearResult> GroupedPlan<T, O> {
     /// How the products are computed.
     pub fn chosen(&self) -> Chosen {
         let (precision, kernel, parts) = match &self.launch {
-            Some(launch) => {
-                let cut = launch.descriptors.cut();
-                (self.precision, cut.instance.kernel.name(), cut.parts)
+            Some(Launch { kernel: ListKernel::Blocks(list), .. }) => {
+                let Cut { instance, parts, .. } = list.cut();
+                (self.precision, instance.kernel.name(), *parts)
+            }
+            Some(Launch { kernel: ListKernel::Warpgroups(group), .. }) => {
+                (self.precision, group.kernel_name(), 1)
             }
             None if KernelDevice::of(&self.device).is_none() => (Precision::F64, "reference", 1),
             None => (self.precision, "none: nothing to do", 1),
@@ -241,7 +289,8 @@ impl<T: LinearElement, O: LinearResult> GroupedPlan<T, O> {
     ///
     /// # Errors
     /// A buffer that some problem does not fit into, or on another device; an operand that was not planned, or is
-    /// missing; scales by blocks, or of elements that are no fp8; or a failed call.
+    /// missing; scales by blocks, or of elements that are no fp8; buffers that are new to the plan inside a capture, as
+    /// above; or a failed call.
     pub fn run(
         &mut self,
         operands: &Operands<'_, T, O>,
@@ -256,14 +305,15 @@ impl<T: LinearElement, O: LinearResult> GroupedPlan<T, O> {
             }
             return Ok(chosen);
         };
-        let Some(Launch { descriptors, partials, arrivals }) = &mut self.launch else {
+        let Some(Launch { kernel, partials, arrivals }) = &mut self.launch else {
             return Ok(chosen);
         };
         let factors = &self.factors;
-        let launched = grouped::launch(
-            kernels,
-            Arguments { descriptors, factors, operands, d, z, partials, arrivals },
-        );
+        let arguments = Arguments { factors, operands, d, z, partials, arrivals };
+        let launched = match kernel {
+            ListKernel::Blocks(list) => grouped::launch(kernels, list, arguments),
+            ListKernel::Warpgroups(group) => hopper::launch(kernels, group, arguments),
+        };
         if launched.is_err() {
             // A launch that broke off leaves arrivals that are not zero.
             *arrivals = Buffer::zeroed(&self.device, arrivals.len())?;
@@ -366,49 +416,6 @@ fn ends(shape: &LinearShape) -> [usize; 7] {
     [shape.a(), shape.b(), shape.c(), shape.bias(), shape.residual(), shape.d(), shape.z()].map(end)
 }
 
-/// Refuses results of which two share an element. Those that end before the next begins are not looked at in pairs.
-fn check_disjoint(
-    what: &'static str,
-    results: impl Iterator<Item = Extent>,
-) -> Result<(), LinearError> {
-    let mut results: Vec<_> =
-        results.enumerate().filter(|(_, extent)| extent.elements() > 0).collect();
-    results.sort_by_key(|(_, extent)| extent.stride);
-    for (i, (first, one)) in results.iter().enumerate() {
-        let end = one.stride + one.elements() as u64;
-        for (second, other) in results[i + 1..].iter().take_while(|(_, other)| other.stride < end) {
-            if overlap(one, other) {
-                let (first, second) = (*first.min(second), *first.max(second));
-                return Err(LinearError::GroupOverlap { what, first, second });
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whether two matrices share an element, of which the second does not begin before the first.
-fn overlap(one: &Extent, other: &Extent) -> bool {
-    let ld = one.ld as u64;
-    if one.ld == other.ld && ld > 0 {
-        // Each row of the second begins so far behind the beginning of a row of the first.
-        let ahead = other.stride - one.stride;
-        let (row, column) = (ahead / ld, ahead % ld);
-        let rows = one.rows as u64;
-        return column < one.columns as u64 && row < rows
-            || column + other.columns as u64 > ld && row + 1 < rows;
-    }
-    let begin = |extent: &Extent, row: usize| extent.stride + (row * extent.ld) as u64;
-    let (mut i, mut j) = (0, 0);
-    while i < one.rows && j < other.rows {
-        let (a, b) = (begin(one, i), begin(other, j));
-        if a < b + other.columns as u64 && b < a + one.columns as u64 {
-            return true;
-        }
-        if a < b { i += 1 } else { j += 1 }
-    }
-    false
-}
-
 /// The precision, which the largest problem decides where it is `Auto`.
 fn resolved<T: LinearElement>(
     kernels: Option<KernelDevice<'_>>,
@@ -423,16 +430,8 @@ fn resolved<T: LinearElement>(
     options.precision.resolved(T::DTYPE, options.tolerance, largest, tensor_cores)
 }
 
-/// The list on the device, where there is anything to compute.
-fn descriptors(
-    device: &Device,
-    cut: Option<Cut>,
-    layout: Layout,
-    shapes: &[LinearShape],
-    there: [bool; 7],
-    reach: &[Reach; 7],
-) -> Result<Option<Descriptors>, Error> {
-    let Some(cut) = cut else { return Ok(None) };
+/// The list as the kernels take it; what there is not is at 0.
+fn descriptors(shapes: &[LinearShape], there: [bool; 7]) -> Vec<LinearProblem> {
     let [.., c, bias, residual, _, z] = there;
     let place = |there: bool, begin: u64| if there { begin } else { 0 };
     let problems = shapes.iter().map(|shape| {
@@ -448,45 +447,5 @@ fn descriptors(
             ..shape.problem(c, residual, z)
         }
     });
-    let reach = reach.map(|reach| reach.end);
-    Descriptors::new(device, cut, layout, problems.collect(), reach).map(Some)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// `[rows, columns]` from `begin` on, rows `ld` apart.
-    fn result(begin: usize, rows: usize, columns: usize, ld: usize) -> Extent {
-        let problem = GroupedProblem { d: begin, ldd: ld, ..GroupedProblem::default() };
-        let GroupedProblem { m, n, .. } = GroupedProblem::new(Layout::NN, rows, columns, 0);
-        GroupedProblem { m, n, ..problem }.shape(Layout::NN).d()
-    }
-
-    /// Against the elements one by one.
-    #[test]
-    fn overlaps_are_those_of_elements() {
-        let elements = |extent: &Extent| -> Vec<usize> {
-            let begin = extent.stride as usize;
-            (0..extent.rows)
-                .flat_map(|row| (0..extent.columns).map(move |column| (row, column)))
-                .map(|(row, column)| begin + row * extent.ld + column)
-                .collect()
-        };
-        let shapes = [(1, 1, 1), (1, 3, 3), (2, 2, 5), (3, 2, 5), (4, 1, 2), (2, 5, 5), (3, 3, 4)];
-        let mut met = 0;
-        for (rows, columns, ld) in shapes {
-            let one = result(3, rows, columns, ld);
-            for (rows, columns, ld) in shapes {
-                for begin in 3..30 {
-                    let other = result(begin, rows, columns, ld);
-                    let own = elements(&one);
-                    let expected = elements(&other).iter().any(|at| own.contains(at));
-                    assert_eq!(overlap(&one, &other), expected, "{one:?} {other:?}");
-                    met += usize::from(expected);
-                }
-            }
-        }
-        assert!(met > 100, "{met}");
-    }
+    problems.collect()
 }

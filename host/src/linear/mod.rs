@@ -9,6 +9,7 @@ mod gemv;
 mod gradients;
 mod grouped;
 mod operands;
+mod overlap;
 mod precision;
 mod quantized;
 mod shape;

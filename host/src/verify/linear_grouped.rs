@@ -4,7 +4,7 @@
 
 use half::{bf16, f16};
 use kasmina_reference::linear as reference;
-use kasmina_types::DType;
+use kasmina_types::{DType, E4m3};
 
 use super::linear::{bound, judge, matrix, nearest, terms, wide};
 use super::tally::{Compared, Mismatch, Tally};
@@ -28,6 +28,8 @@ pub(super) fn checks() -> Vec<Check> {
         grouped::<f16, f32>("linear_grouped", Precision::F16),
         grouped::<bf16, bf16>("linear_grouped", Precision::Bf16),
         grouped::<f64, f64>("linear_grouped", Precision::F64),
+        grouped::<E4m3, bf16>("linear_grouped", Precision::Fp8),
+        grouped::<E4m3, bf16>("linear_grouped_fp8_fast", Precision::Fp8Fast),
         Check::new("linear_sample", DType::F32, samples),
     ]
 }
@@ -61,16 +63,28 @@ impl<T: LinearElement, O: LinearResult> Group<T, O> {
         let (problems, edge) = most(scale);
         let layout = Layout::ALL[units.below(4)];
         let count = 1 + units.below(problems);
+        // Whether bulk copies can have all operands, which warpgroups want; of fp8 and tf32 they want NT, too.
+        let aligned = units.below(2) == 0;
+        let whole = |elements: usize| elements.next_multiple_of(if aligned { 16 } else { 1 });
+        let layout = match precision {
+            Precision::Tf32 | Precision::Fp8 | Precision::Fp8Fast if aligned => Layout::NT,
+            _ => layout,
+        };
         // Lengths of a, b, c (and the residual, d and z), and of the biases.
         let mut lengths = [0; 4];
         let problems: Vec<GroupedProblem> = (0..count)
             .map(|_| {
                 // Empty ones too, and sums of nothing.
                 let [m, n, k] = [(); 3].map(|()| units.below(size.min(edge) + 1));
+                let k = if aligned { k.max(1) } else { k };
                 let [a, b, d, bias] = lengths;
-                lengths = [a + m * k, b + k * n, d + m * n, bias + n];
                 let alone = GroupedProblem::new(layout, m, n, k);
-                GroupedProblem { a, b, c: d, residual: d, d, z: d, bias, ..alone }
+                let (lda, ldb, ld) = (whole(alone.lda), whole(alone.ldb), whole(n));
+                let rows_a = if layout.transposed_a() { k } else { m };
+                let rows_b = if layout.transposed_b() { n } else { k };
+                lengths = [a + rows_a * lda, b + rows_b * ldb, d + m * ld, bias + whole(n)];
+                let places = GroupedProblem { a, b, c: d, residual: d, d, z: d, bias, ..alone };
+                GroupedProblem { lda, ldb, ldc: ld, ldr: ld, ldd: ld, ldz: ld, ..places }
             })
             .collect();
         let activation = Activation::ALL[units.below(Activation::ALL.len())];
@@ -82,7 +96,11 @@ impl<T: LinearElement, O: LinearResult> Group<T, O> {
             |len: usize| -> Vec<f64> { (0..len).map(|_| f64::from(units.unit()) - 0.25).collect() };
         let [of_a, of_b, results, of_bias] = lengths;
         Self {
-            name: format!("{count} problems up to {}, {layout}, {activation}", size.min(edge)),
+            name: format!(
+                "{count} problems up to {}, {layout}, {activation}{}",
+                size.min(edge),
+                if aligned { ", aligned" } else { "" }
+            ),
             layout,
             problems,
             options,
@@ -138,10 +156,13 @@ impl<T: LinearElement, O: LinearResult> Group<T, O> {
         let tolerance = bound(chosen, size_of::<O>(), self.options.precision);
         for (number, p) in self.problems.iter().enumerate() {
             let GroupedProblem { m, n, k, .. } = *p;
-            let (name, results) = (format!("{}, problem {number}", self.name), p.d..p.d + m * n);
-            let a = matrix(&self.a[p.a..][..m * k], m, k, self.layout.transposed_a());
-            let b = matrix(&self.b[p.b..][..k * n], k, n, self.layout.transposed_b());
-            let of = |values: &[O]| matrix(&values[results.clone()], m, n, false);
+            let name = format!("{}, problem {number}", self.name);
+            let (ta, tb) = (self.layout.transposed_a(), self.layout.transposed_b());
+            let a = packed(&self.a, p.a, if ta { (k, m) } else { (m, k) }, p.lda);
+            let b = packed(&self.b, p.b, if tb { (n, k) } else { (k, n) }, p.ldb);
+            let (a, b) = (matrix(&a, m, k, ta), matrix(&b, k, n, tb));
+            let results = |values: &[O]| packed(values, p.d, (m, n), p.ldd);
+            let of = |values: &[O]| matrix(&results(values), m, n, false);
             let (c, residual) = (of(&self.c), of(&self.residual));
             let bias = wide(&self.bias[p.bias..][..n]);
             let mut product = reference::Linear::new(a.view(), b.view());
@@ -154,20 +175,27 @@ impl<T: LinearElement, O: LinearResult> Group<T, O> {
             product.residual = self.fusion.residual.then_some(residual.view());
             let expected = reference::linear(&product).expect("shapes fit");
             let size = self.options.alpha * terms(a.view(), b.view());
-            let both = |first: &'_ [O], second: &'_ [O]| {
-                (first[results.clone()].to_vec(), second[results.clone()].to_vec())
-            };
-            let (first, second) = both(&d, &d_again);
+            let (first, second) = (results(&d), results(&d_again));
             let expected = (expected.view(), size);
             judge(&name, "d", (&first, &second), expected, tolerance, tally);
             if self.fusion.z {
-                let (first, second) = both(&z, &z_again);
+                let (first, second) = (results(&z), results(&z_again));
                 let expected = (expected_z.view(), size);
                 judge(&name, "z", (&first, &second), expected, tolerance, tally);
             }
         }
         Ok(())
     }
+}
+
+/// Rows without the gaps between them.
+fn packed<T: Copy>(
+    values: &[T],
+    begin: usize,
+    (rows, columns): (usize, usize),
+    ld: usize,
+) -> Vec<T> {
+    (0..rows).flat_map(|row| &values[begin + row * ld..][..columns]).copied().collect()
 }
 
 fn grouped<T: LinearElement, O: LinearResult>(name: &'static str, precision: Precision) -> Check {

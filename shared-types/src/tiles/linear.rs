@@ -103,6 +103,36 @@ macro_rules! linear_wgmma_tiles {
     };
 }
 
+/// Hands each instance of `linear_grouped_wgmma` to a macro, as [`linear_wgmma_tiles`](crate::linear_wgmma_tiles) does,
+/// with numbers that are the same there: whole tiles alone. Compute capability 9.0 alone.
+#[macro_export]
+macro_rules! linear_grouped_wgmma_tiles {
+    ($instance:ident) => {
+        $instance! { linear_grouped_wgmma_bf16_nn_m128n256, bf16, Bf16, NN, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_grouped_wgmma_bf16_nn_m64n128, bf16, Bf16, NN, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_grouped_wgmma_bf16_nt_m128n256, bf16, Bf16, NT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_grouped_wgmma_bf16_nt_m64n128, bf16, Bf16, NT, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_grouped_wgmma_bf16_tn_m128n256, bf16, Bf16, TN, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_grouped_wgmma_bf16_tn_m64n128, bf16, Bf16, TN, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_grouped_wgmma_bf16_tt_m128n256, bf16, Bf16, TT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_grouped_wgmma_bf16_tt_m64n128, bf16, Bf16, TT, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_grouped_wgmma_f16_nn_m128n256, f16, F16, NN, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_grouped_wgmma_f16_nn_m64n128, f16, F16, NN, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_grouped_wgmma_f16_nt_m128n256, f16, F16, NT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_grouped_wgmma_f16_nt_m64n128, f16, F16, NT, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_grouped_wgmma_f16_tn_m128n256, f16, F16, TN, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_grouped_wgmma_f16_tn_m64n128, f16, F16, TN, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_grouped_wgmma_f16_tt_m128n256, f16, F16, TT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_grouped_wgmma_f16_tt_m64n128, f16, F16, TT, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_grouped_wgmma_e4m3_nt_m128n256, E4m3, E4m3, NT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_grouped_wgmma_e4m3_nt_m64n128, E4m3, E4m3, NT, Whole, 1, 64, 32, 8, 160 }
+        $instance! { linear_grouped_wgmma_e4m3_nt_m128n128_scaled, E4m3, E4m3, NT, Scaled, 2, 64, 32, 6, 384 }
+        $instance! { linear_grouped_wgmma_e4m3_nt_m64n128_scaled, E4m3, E4m3, NT, Scaled, 1, 64, 32, 3, 160 }
+        $instance! { linear_grouped_wgmma_f32_nt_m128n256, Tf32, F32, NT, Whole, 2, 128, 32, 4, 384 }
+        $instance! { linear_grouped_wgmma_f32_nt_m64n128, Tf32, F32, NT, Whole, 1, 64, 32, 8, 160 }
+    };
+}
+
 /// Hands each instance of `linear_repack` to a macro: `(entry, element, DType)`, for every type of the element's size.
 #[macro_export]
 macro_rules! linear_repack_tiles {
@@ -189,6 +219,7 @@ pub(super) const fn add(table: &mut Table) {
         };
     }
     linear_wgmma_tiles!(wgmma);
+    linear_grouped_wgmma_tiles!(wgmma);
     macro_rules! repack {
         ($entry:ident, $element:ty, $dtype:ident) => {
             let threads = LINEAR_REPACK_BLOCK_THREADS;

@@ -1,8 +1,10 @@
 //! Groups of products of any shapes against the reference, problem by problem.
 
+use half::bf16;
+use kasmina::driver::Graph;
 use kasmina::linear::{
-    Activation, GroupFusion, GroupedPlan, GroupedProblem, Layout, LinearElement, LinearError,
-    LinearOptions, LinearResult, Operands, Precision, Scales,
+    Activation, Chosen, GroupFusion, GroupedPlan, GroupedProblem, Layout, LinearElement,
+    LinearError, LinearOptions, LinearResult, Operands, Precision, Scales,
 };
 use kasmina::types::E4m3;
 use kasmina::{Buffer, BufferStatistics, Device, Error};
@@ -22,8 +24,24 @@ pub struct Case<'a> {
     pub shapes: &'a [(usize, usize, usize)],
     /// The precision.
     pub precision: Precision,
+    /// Whether all places, and distances of rows, are multiples of 16 elements, gaps among them.
+    pub aligned: bool,
+    /// Whether nothing but a bias may be fused.
+    pub plain: bool,
     /// Of the operands' values, gaps, and of what is fused.
     pub seed: u64,
+}
+
+impl<'a> Case<'a> {
+    /// With everything drawn.
+    pub fn new(
+        layout: Layout,
+        shapes: &'a [(usize, usize, usize)],
+        precision: Precision,
+        seed: u64,
+    ) -> Self {
+        Self { layout, shapes, precision, aligned: false, plain: false, seed }
+    }
 }
 
 /// The problems with their places, and the lengths of a, b, c, bias, residual, d and z.
@@ -34,15 +52,19 @@ fn lay_out(case: &Case<'_>, numbers: &mut Numbers) -> (Vec<GroupedProblem>, [usi
         let mut p = GroupedProblem::new(case.layout, m, n, k);
         for ld in [&mut p.lda, &mut p.ldb, &mut p.ldc, &mut p.ldr, &mut p.ldd, &mut p.ldz] {
             // Aligned ones too.
-            *ld =
-                if numbers.below(2) == 0 { *ld + numbers.below(5) } else { ld.next_multiple_of(8) };
+            *ld = match (case.aligned, numbers.below(2)) {
+                (true, gap) => ld.next_multiple_of(16) + 16 * gap,
+                (false, 0) => *ld + numbers.below(5),
+                (false, _) => ld.next_multiple_of(8),
+            };
         }
         let (rows_a, rows_b) = (if ta { k } else { m }, if tb { n } else { k });
         let rows = [rows_a * p.lda, rows_b * p.ldb, m * p.ldc, n, m * p.ldr, m * p.ldd, m * p.ldz];
         let places =
             [&mut p.a, &mut p.b, &mut p.c, &mut p.bias, &mut p.residual, &mut p.d, &mut p.z];
         for ((place, length), rows) in places.into_iter().zip(&mut lengths).zip(rows) {
-            *place = *length + numbers.below(2) * 8;
+            *place = if case.aligned { usize::next_multiple_of(*length, 16) } else { *length };
+            *place += numbers.below(2) * if case.aligned { 16 } else { 8 };
             *length = *place + rows;
         }
         p
@@ -50,15 +72,17 @@ fn lay_out(case: &Case<'_>, numbers: &mut Numbers) -> (Vec<GroupedProblem>, [usi
     (problems.collect(), lengths)
 }
 
-/// Runs the group twice, and compares it with the reference and the bits of both runs; between results there is nothing
-/// written.
+/// Runs the group with two sets of buffers, and with the first again, and compares it with the reference and the bits of all
+/// runs; between results there is nothing written. Answers how it was computed.
 #[track_caller]
-pub fn check<T: LinearElement, O: LinearResult>(device: &Device, case: &Case<'_>) {
+pub fn check<T: LinearElement, O: LinearResult>(device: &Device, case: &Case<'_>) -> Chosen {
     let numbers = &mut Numbers::new(case.seed);
     let (problems, lengths) = lay_out(case, numbers);
     let mut chance = || numbers.below(2) == 0;
-    let (with_c, scaled) = (chance(), chance());
-    let fusion = GroupFusion { bias: chance(), residual: chance(), z: chance() };
+    let (with_c, scaled) = (chance() && !case.plain, chance());
+    let bias = chance();
+    let (residual, z) = (chance() && !case.plain, chance() && !case.plain);
+    let fusion = GroupFusion { bias, residual, z };
     let options = LinearOptions {
         alpha: if scaled { -0.75 } else { 1.0 },
         beta: if with_c { 0.5 } else { 0.0 },
@@ -84,28 +108,40 @@ pub fn check<T: LinearElement, O: LinearResult>(device: &Device, case: &Case<'_>
         residual: fusion.residual.then_some(&on_residual),
         ..Operands::new(&on_a, &on_b)
     };
-    let mut run = || {
-        let made = |length| {
-            let mut made = Buffer::<O>::zeroed(device, length).expect("memory");
-            made.fill_bytes(0xff).expect("memory");
-            made
-        };
-        let (mut d, mut z) = (made(of_d), made(of_z));
+    let chosen = plan.chosen();
+    let made = |length| Buffer::<O>::zeroed(device, length).expect("memory");
+    let mut run = |operands: &Operands<'_, T, O>, (d, z): &mut (Buffer<O>, Buffer<O>), known| {
+        for result in [&mut *d, &mut *z] {
+            result.fill_bytes(0xff).expect("memory");
+        }
         let before = BufferStatistics::of_this_thread();
-        plan.run(&operands, &mut d, fusion.z.then_some(&mut z))
+        plan.run(operands, d, fusion.z.then_some(z))
             .unwrap_or_else(|why| panic!("{case:?}: {why}"));
-        if !matches!(device, Device::Cpu) {
+        if known && !matches!(device, Device::Cpu) {
             assert_eq!(BufferStatistics::of_this_thread(), before, "a run allocated or copied");
         }
         (d.to_vec().expect("a result"), z.to_vec().expect("a result"))
     };
-    let (d, z) = run();
-    let again = run();
+    // Only where there are tensor maps do new buffers cost anything.
+    let known = !chosen.kernel.starts_with("linear_grouped_wgmma");
+    let mut results = (made(of_d), made(of_z));
+    let (d, z) = run(&operands, &mut results, known);
+    let (other_a, other_b) = (
+        Buffer::from_slice(device, &a).expect("memory"),
+        Buffer::from_slice(device, &b).expect("memory"),
+    );
+    let others = Operands { a: &other_a, b: &other_b, ..operands };
+    let mut other_results = (made(of_d), made(of_z));
     let same =
         |a: &[O], b: &[O]| bytemuck::cast_slice::<O, u8>(a) == bytemuck::cast_slice::<O, u8>(b);
-    assert!(same(&d, &again.0) && same(&z, &again.1), "{case:?}: two runs, two results");
+    for again in [
+        run(&others, &mut other_results, known),
+        run(&operands, &mut results, true),
+        run(&others, &mut other_results, true),
+    ] {
+        assert!(same(&d, &again.0) && same(&z, &again.1), "{case:?}: two runs, two results");
+    }
 
-    let chosen = plan.chosen();
     let rounding = match size_of::<O>() {
         2 if O::DTYPE == kasmina::types::DType::Bf16 => Precision::Bf16.error_bound(),
         2 => Precision::F16.error_bound(),
@@ -156,6 +192,67 @@ pub fn check<T: LinearElement, O: LinearResult>(device: &Device, case: &Case<'_>
         values.iter().zip(seen).all(|(value, seen)| *seen || value.to_f64().is_nan())
     };
     assert!(untouched(&d, &in_d) && untouched(&z, &in_z), "{case:?}: something between results");
+    chosen
+}
+
+/// A plan inside captures of a GPU: its first buffers may be new there, others are to be known, and graphs go on with
+/// theirs.
+pub fn check_capture(device: &Device) {
+    let Device::Cuda(gpu) = device else { unreachable!("a GPU's test") };
+    let shapes = [(200, 136, 72), (64, 64, 64), (3, 264, 1000)];
+    let case =
+        Case { aligned: true, plain: true, ..Case::new(Layout::NT, &shapes, Precision::Bf16, 5) };
+    let numbers = &mut Numbers::new(case.seed);
+    let (problems, [of_a, of_b, .., of_d, _]) = lay_out(&case, numbers);
+    let options = LinearOptions { precision: case.precision, ..Default::default() };
+    let fusion = GroupFusion::default();
+    let plan = || {
+        GroupedPlan::<bf16, bf16>::new(device, case.layout, options, fusion, &problems)
+            .expect("a plan")
+    };
+    let on = |values: &[bf16]| Buffer::from_slice(device, values).expect("memory");
+    let sets: Vec<_> =
+        (0..2).map(|_| (on(&values(of_a, numbers)), on(&values(of_b, numbers)))).collect();
+    let fresh = || Buffer::<bf16>::zeroed(device, of_d).expect("memory");
+    let expected: Vec<Vec<bf16>> = sets
+        .iter()
+        .map(|(a, b)| {
+            let mut d = fresh();
+            plan().run(&Operands::new(a, b), &mut d, None).expect("a run");
+            d.to_vec().expect("a result")
+        })
+        .collect();
+
+    let mut plan = plan();
+    let (mut first, mut second) = (fresh(), fresh());
+    let operands: Vec<_> = sets.iter().map(|(a, b)| Operands::new(a, b)).collect();
+    let graph = Graph::capture::<Error>(gpu.stream(), |_| {
+        plan.run(&operands[0], &mut first, None).map(drop)
+    });
+    let graph = graph.expect("a graph").instantiate().expect("an executable graph");
+    let by_maps = plan.chosen().kernel.starts_with("linear_grouped_wgmma");
+    let refused = Graph::capture::<Error>(gpu.stream(), |_| {
+        plan.run(&operands[1], &mut second, None).map(drop)
+    });
+    let named = matches!(refused, Err(Error::Linear(LinearError::GroupCapture)));
+    assert_eq!(named, by_maps, "other buffers inside a capture");
+    plan.run(&operands[1], &mut second, None).expect("a run");
+    assert_eq!(second.to_vec().expect("a result"), expected[1]);
+    let other = Graph::capture::<Error>(gpu.stream(), |_| {
+        plan.run(&operands[1], &mut second, None).map(drop)
+    });
+    let other = other.expect("a graph").instantiate().expect("an executable graph");
+    // Many others later.
+    for _ in 0..12 {
+        plan.run(&operands[1], &mut fresh(), None).expect("a run");
+    }
+    for (graph, d, expected) in
+        [(&graph, &mut first, &expected[0]), (&other, &mut second, &expected[1])]
+    {
+        d.fill_bytes(0xff).expect("a fill");
+        graph.launch(gpu.stream()).expect("a launch");
+        assert_eq!(d.to_vec().expect("a result"), *expected);
+    }
 }
 
 /// What is refused, by name.
@@ -214,20 +311,23 @@ pub fn check_refusals(device: &Device) {
     nothing.run(&Operands::new(&zeros(0), &zeros(0)), &mut zeros(0), None).expect("nothing to do");
 }
 
-/// fp8 with a scale for each operand, which all problems share.
+/// fp8 with a scale for each operand, which all problems share. Answers how it was computed.
 #[track_caller]
-pub fn check_scales(device: &Device) {
+pub fn check_scales(device: &Device, precision: Precision) -> Chosen {
     let mut numbers = Numbers::new(3);
-    let shapes = [(5_usize, 7_usize, 9_usize), (70, 3, 4)];
+    let shapes = [(5_usize, 7_usize, 9_usize), (70, 3, 4), (130, 140, 300)];
     let (mut problems, mut lengths) = (vec![], [0; 3]);
     for (m, n, k) in shapes {
         let [a, b, d] = lengths;
-        problems.push(GroupedProblem { a, b, d, ..GroupedProblem::new(Layout::NT, m, n, k) });
-        lengths = [a + m * k, b + n * k, d + m * n];
+        let ld = k.next_multiple_of(16);
+        let alone = GroupedProblem::new(Layout::NT, m, n, k);
+        problems.push(GroupedProblem { a, b, d, lda: ld, ldb: ld, ..alone });
+        lengths = [a + m * ld, b + n * ld, d + m * n];
     }
     let a = values::<E4m3>(lengths[0], &mut numbers);
     let b = values::<E4m3>(lengths[1], &mut numbers);
-    let (options, none) = (LinearOptions::default(), GroupFusion::default());
+    let options = LinearOptions { precision, ..Default::default() };
+    let none = GroupFusion::default();
     let mut plan = GroupedPlan::<E4m3, f32>::new(device, Layout::NT, options, none, &problems)
         .expect("a plan");
     let on = |values: &[f32]| Buffer::from_slice(device, values).expect("memory");
@@ -237,14 +337,21 @@ pub fn check_scales(device: &Device) {
         Buffer::from_slice(device, &b).expect("memory"),
     );
     let scales = Scales::Tensor { a: &of_a, b: &of_b };
-    plan.run(&Operands { scales, ..Operands::new(&on_a, &on_b) }, &mut d, None).expect("a run");
+    let operands = Operands { scales, ..Operands::new(&on_a, &on_b) };
+    let chosen = plan.run(&operands, &mut d, None).expect("a run");
     let d = d.to_vec().expect("a result");
-    for (p, (m, n, k)) in problems.iter().zip(shapes) {
-        for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
-            let term = |x: usize| a[p.a + i * k + x].to_f64() * b[p.b + j * k + x].to_f64();
-            let expected: f64 = 1.5 * (0..k).map(term).sum::<f64>();
-            let got = f64::from(d[p.d + i * n + j]);
-            assert!((got - expected).abs() <= 1e-5 * k as f64, "{p:?} ({i}, {j})");
+    for p in &problems {
+        for (i, j) in (0..p.m).flat_map(|i| (0..p.n).map(move |j| (i, j))) {
+            let term = |x: usize| a[p.a + i * p.lda + x].to_f64() * b[p.b + j * p.ldb + x].to_f64();
+            let expected: f64 = 1.5 * (0..p.k).map(term).sum::<f64>();
+            let size: f64 = 1.5 * (0..p.k).map(|x| term(x).abs()).sum::<f64>();
+            let got = f64::from(d[p.d + i * p.n + j]);
+            let bound = match chosen.precision {
+                Precision::Fp8 | Precision::Fp8Fast => chosen.precision.error_bound() * size,
+                _ => 1e-5 * p.k as f64,
+            };
+            assert!((got - expected).abs() <= bound, "{p:?} ({i}, {j}) by {chosen:?}");
         }
     }
+    chosen
 }

@@ -31,6 +31,13 @@ type Raw = [f32; 3];
 const _: () = assert!(SPAN == SCALE_BLOCK_K, "a tile of k has one scale");
 
 impl Scales {
+    /// None for blocks.
+    #[inline(always)]
+    pub(crate) fn none() -> Self {
+        let none = In::new(core::ptr::null(), 0);
+        Self { a: none, b: none, blocks: false, upper: 0, lower: 0, column: 0 }
+    }
+
     /// From tile `first` of k on, for rows `row` and `row` + 8 of D.
     ///
     /// # Safety

@@ -8,7 +8,7 @@ use kasmina_device::convert::Packed;
 use kasmina_device::shared::DynamicShared;
 use kasmina_device::vector::Vector;
 use kasmina_device::{hint, math, mma, thread, tma, unroll};
-use kasmina_types::{Activation, LinearOutput, LinearWgmmaParams, bf16, f16};
+use kasmina_types::{Activation, LinearOutput, LinearWgmmaParams, TensorMapHandle, bf16, f16};
 
 use super::super::accumulator::Accumulator;
 use super::super::epilogue::Epilogue;
@@ -91,7 +91,7 @@ fn before_activation(p: &LinearWgmmaParams) -> f32 {
     if takes_halves(p.linear.activation, p.linear.output) { 0.5 } else { 1.0 }
 }
 
-/// Results by bulk stores. `boxes` counts those of the block so far; `window` gives the sums of 64 columns.
+/// Results by bulk stores to what map `d` describes. `boxes` counts those of the block so far; `window` gives the sums of 64 columns.
 ///
 /// # Safety
 /// All threads of the warpgroup call it, the bias was kept and a barrier passed; D has a map, and there are neither C
@@ -99,6 +99,7 @@ fn before_activation(p: &LinearWgmmaParams) -> f32 {
 #[inline(always)]
 pub(crate) unsafe fn by_bulk_stores<const R: usize, const W: usize>(
     p: &LinearWgmmaParams,
+    d: TensorMapHandle,
     place: &Place,
     team: &Team,
     boxes: &mut u32,
@@ -135,7 +136,7 @@ pub(crate) unsafe fn by_bulk_stores<const R: usize, const W: usize>(
                     let at = team.staging + (*boxes as usize & 1) * BOX_BYTES;
                     put_f32(team, at, 0, x[2 * half]);
                     put_f32(team, at, 16, x[2 * half + 1]);
-                    close(p, place, team, at, column + 32 * half as i32, row);
+                    close(d, place, team, at, column + 32 * half as i32, row);
                     *boxes += 1;
                 });
             } else {
@@ -145,7 +146,7 @@ pub(crate) unsafe fn by_bulk_stores<const R: usize, const W: usize>(
                 } else {
                     unroll!(j in 4, at most 4 => { put_halves::<bf16>(team, at, j, x[j]); });
                 }
-                close(p, place, team, at, column, row);
+                close(d, place, team, at, column, row);
                 *boxes += 1;
             }
         }
@@ -196,14 +197,7 @@ fn activate(activation: u32, output: u32, x: &mut [[f32; 8]; 4]) {
 /// # Safety
 /// All threads of the warpgroup have written their part of it, and call this.
 #[inline(always)]
-unsafe fn close(
-    p: &LinearWgmmaParams,
-    place: &Place,
-    team: &Team,
-    at: usize,
-    column: i32,
-    row: i32,
-) {
+unsafe fn close(d: TensorMapHandle, place: &Place, team: &Team, at: usize, column: i32, row: i32) {
     tma::fence_proxy_async();
     if team.t == 0 {
         tma::wait_stores_read::<0>();
@@ -213,7 +207,7 @@ unsafe fn close(
         let shared = DynamicShared::<u8>::whole();
         // SAFETY: the box is written, fenced and ordered by the barrier; it is not written again before the next one was
         // closed, which waits for its store. Tiles do not overlap.
-        unsafe { tma::store_3d(shared.place(at), p.d, [column, row, place.number as i32]) };
+        unsafe { tma::store_3d(shared.place(at), d, [column, row, place.number as i32]) };
         tma::commit_stores();
     }
 }

@@ -45,9 +45,8 @@ impl Descriptors {
     }
 }
 
-/// One launch. What is there is what the descriptors were made for.
+/// One launch. What is there is what the list was made for.
 pub(crate) struct Arguments<'a, 'b, T: Pod, O: Pod> {
-    pub(crate) descriptors: &'a Descriptors,
     pub(crate) factors: &'a Factors,
     pub(crate) operands: &'a Operands<'b, T, O>,
     pub(crate) d: &'a mut Buffer<O>,
@@ -58,17 +57,13 @@ pub(crate) struct Arguments<'a, 'b, T: Pod, O: Pod> {
     pub(crate) arrivals: &'a mut Buffer<u32>,
 }
 
-/// Checks the contract of `linear_*` and launches it.
-pub(crate) fn launch<T: Element, O: Element>(
-    device: KernelDevice<'_>,
-    a: Arguments<'_, '_, T, O>,
+/// Checks that buffers hold what the problems reach: in a, b, c, bias, residual, d and z.
+pub(super) fn check_reach<T: Pod, O: Pod>(
+    reach: &[usize; 7],
+    operands: &Operands<'_, T, O>,
+    d: &Buffer<O>,
+    z: Option<&Buffer<O>>,
 ) -> Result<(), Error> {
-    let Arguments { descriptors, factors, operands, d, mut z, partials, arrivals } = a;
-    let Descriptors { problems, cut, layout, reach } = descriptors;
-    let instance = cut.instance;
-    assert_eq!(instance.dtype, T::DTYPE, "the variant was chosen by the element type");
-    let scales = operands.scales.buffers();
-    assert!(instance.layout.is_none() || scales.is_none(), "instances for one layout do not scale");
     let lengths = [
         ("a", Some(operands.a.len())),
         ("b", Some(operands.b.len())),
@@ -76,11 +71,27 @@ pub(crate) fn launch<T: Element, O: Element>(
         ("bias", operands.bias.map(Buffer::len)),
         ("residual", operands.residual.map(Buffer::len)),
         ("d", Some(d.len())),
-        ("z", z.as_deref().map(Buffer::len)),
+        ("z", z.map(Buffer::len)),
     ];
     for ((name, got), least) in lengths.into_iter().zip(reach) {
         got.map_or(Ok(()), |got| check_at_least(name, *least, got))?;
     }
+    Ok(())
+}
+
+/// Checks the contract of `linear_*` and launches it.
+pub(crate) fn launch<T: Element, O: Element>(
+    device: KernelDevice<'_>,
+    descriptors: &Descriptors,
+    a: Arguments<'_, '_, T, O>,
+) -> Result<(), Error> {
+    let Arguments { factors, operands, d, mut z, partials, arrivals } = a;
+    let Descriptors { problems, cut, layout, reach } = descriptors;
+    let instance = cut.instance;
+    assert_eq!(instance.dtype, T::DTYPE, "the variant was chosen by the element type");
+    let scales = operands.scales.buffers();
+    assert!(instance.layout.is_none() || scales.is_none(), "instances for one layout do not scale");
+    check_reach(reach, operands, d, z.as_deref())?;
     check_at_least("partials", cut.partial_bytes(), partials.len())?;
     check_at_least("arrivals", cut.arrivals(), arrivals.len())?;
     let scratch = (&mut *partials, &mut *arrivals);

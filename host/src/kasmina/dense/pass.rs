@@ -96,10 +96,11 @@ impl<T: LayerElement> DensePass<T> {
             return Ok(pass);
         }
         let shape = Shape::of(batch, state);
+        // With room for the backward pass: where it is stays as it is, which groups on warpgroups go by.
+        pass.z = Buffer::zeroed(device, shape.place(pass.holders.len()))?;
         let active: Vec<Holder> = pass.active().copied().collect();
         if !active.is_empty() {
             let list = list(device, shape, &active)?;
-            pass.z = Buffer::zeroed(device, list.elements())?;
             let products = before_activation(device, shape, pass.options, &active)?;
             pass.forward = Some(Forward { list, products });
         }
@@ -124,9 +125,6 @@ impl<T: LayerElement> DensePass<T> {
         device.refuse_capture(OP)?;
         let (shape, options) = (Shape::of(self.batch, state), self.options);
         let list = list(device, shape, &self.holders)?;
-        if list.elements() > self.z.len() {
-            self.z = Buffer::zeroed(device, list.elements())?;
-        }
         let users = users(state, store, &self.holders)?;
         self.backward = Some(Backward {
             users: UserList::new(device, &list, &users)?,

@@ -1,5 +1,7 @@
 //! Launcher of `linear_wgmma_*`.
 
+pub(crate) mod grouped;
+mod map_sets;
 mod plan;
 
 use bytemuck::Pod;
@@ -53,20 +55,17 @@ pub(crate) fn launch<T: Element, O: Element>(
     let place_b = place(repack_b, room_b, operands.b, shape.b())?;
 
     let layout = instance.layout;
-    let edge_boxes = |along_k: bool, edge: u32| -> [u32; 2] {
-        let along = LINEAR_WGMMA_K_BYTES / T::DTYPE.size_bytes() as u32;
-        if along_k { [along, edge] } else { [BOX, BOX] }
-    };
     let swapped = instance.kind == WgmmaKind::Swapped;
     let (edge_a, edge_b) =
         if swapped { (instance.columns, instance.rows) } else { (instance.rows, instance.columns) };
-    let map_a = map(maps, T::DTYPE, &place_a, edge_boxes(!layout.transposed_a(), edge_a))?;
+    let map_a =
+        map(maps, T::DTYPE, &place_a, operand_box(T::DTYPE, !layout.transposed_a(), edge_a))?;
     let edge_b = edge_b / plan.loading_together();
-    let map_b = map(maps, T::DTYPE, &place_b, edge_boxes(layout.transposed_b(), edge_b))?;
+    let map_b =
+        map(maps, T::DTYPE, &place_b, operand_box(T::DTYPE, layout.transposed_b(), edge_b))?;
     let map_d = if plan.bulk {
         let rows = Rows::of(&*a.d, &shape.d(), batch).expect("the plan saw that it is aligned");
-        let span = LINEAR_WGMMA_K_BYTES / O::DTYPE.size_bytes() as u32;
-        map(maps, O::DTYPE, &rows, [span, BOX])?
+        map(maps, O::DTYPE, &rows, result_box(O::DTYPE))?
     } else {
         TensorMapHandle::none()
     };
@@ -125,13 +124,33 @@ fn moved<T: Pod>(by: &Repack, room: &Buffer<u8>) -> Rows {
     }
 }
 
+/// Columns and rows of a box of an operand whose tile's edge is `edge`.
+fn operand_box(dtype: DType, along_k: bool, edge: u32) -> [u32; 2] {
+    if along_k { [LINEAR_WGMMA_K_BYTES / dtype.size_bytes() as u32, edge] } else { [BOX, BOX] }
+}
+
+/// Of a box of D.
+fn result_box(dtype: DType) -> [u32; 2] {
+    [LINEAR_WGMMA_K_BYTES / dtype.size_bytes() as u32, BOX]
+}
+
 /// The tensor map of a batch of matrices of `dtype`.
 fn map(
     maps: &mut TensorMapCache,
     dtype: DType,
     rows: &Rows,
-    [columns, height]: [u32; 2],
+    of_box: [u32; 2],
 ) -> Result<TensorMapHandle, Error> {
+    with_specification(dtype, rows, of_box, |spec| maps.get(spec))
+}
+
+/// Hands on what says all of such a map.
+fn with_specification<R>(
+    dtype: DType,
+    rows: &Rows,
+    [columns, height]: [u32; 2],
+    take: impl FnOnce(&TensorMapSpec<'_>) -> R,
+) -> R {
     let data_type = match dtype {
         DType::F16 => TensorDataType::F16,
         DType::Bf16 => TensorDataType::Bf16,
@@ -139,7 +158,7 @@ fn map(
         DType::F32 => TensorDataType::F32,
         DType::F64 | DType::I32 => unreachable!("no instance has these elements"),
     };
-    maps.get(&TensorMapSpec {
+    take(&TensorMapSpec {
         data_type,
         address: rows.address,
         dimensions: &[rows.columns, rows.rows, rows.batch],

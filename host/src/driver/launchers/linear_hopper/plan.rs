@@ -75,7 +75,11 @@ pub(super) struct Rows {
 impl Rows {
     /// Of a matrix of a batch, if bulk copies can have it.
     pub(super) fn of<T: Pod>(buffer: &Buffer<T>, at: &Extent, batch: usize) -> Option<Self> {
-        let (size, address) = (size_of::<T>(), buffer.device_address());
+        Self::at((buffer.device_address(), size_of::<T>()), at, batch)
+    }
+
+    /// Of a matrix whose elements, of so many bytes, lie from an address on.
+    pub(super) fn at((address, size): (u64, usize), at: &Extent, batch: usize) -> Option<Self> {
         // One row has no next.
         let ld = if at.rows == 1 { at.columns.next_multiple_of(ALIGNMENT) } else { at.ld };
         let shared = batch == 1 || at.stride == 0;
@@ -282,16 +286,16 @@ fn cuts(
 }
 
 /// What an estimate of time is made of.
-struct Work {
+pub(super) struct Work {
     /// Tiles, or pairs of them.
-    tiles: u32,
+    pub(super) tiles: u32,
     /// Blocks that share the k of a tile.
-    sharers: u32,
+    pub(super) sharers: u32,
     /// Blocks that load the second operand for each other.
-    loaders: u32,
-    k_tiles: u32,
+    pub(super) loaders: u32,
+    pub(super) k_tiles: u32,
     /// Blocks that the device holds at once.
-    blocks: u32,
+    pub(super) blocks: u32,
 }
 
 impl Work {
@@ -299,7 +303,7 @@ impl Work {
     /// loads a cycle for 64 bytes, and the way from one to the next 300, whichever is longest; results take 32 cycles a
     /// column, whatever the number of warpgroups; a tile waits for its first loads. Shares are added at the price of their
     /// results through memory, and of a meeting, and each block's values, through a cluster.
-    fn time(&self, instance: &LinearWgmmaInstance) -> u64 {
+    pub(super) fn time<P>(&self, instance: &LinearWgmmaInstance<P>) -> u64 {
         const FIRST_LOADS: u64 = 1000;
         const LEAST: u64 = 300;
         const MEETING: u64 = 600;
