@@ -7,7 +7,7 @@ use kasmina::Device;
 use kasmina::linear::{Layout, Precision};
 use kasmina::types::E4m3;
 use kasmina_tests::Numbers;
-use kasmina_tests::linear::{forward, gemv, gradients, grouped, random};
+use kasmina_tests::linear::{convert, forward, gemv, gradients, grouped, random};
 use ndarray::Array2;
 
 /// Every element type and precision of one shape.
@@ -67,6 +67,32 @@ pub(super) fn edges(device: &Device) {
                 forward::check_scales(device, &forward::Case { precision: Precision::Fp8, ..case });
             }
         }
+    }
+}
+
+/// f32 in narrower precisions, in every layout, with rows of any distance, and batches.
+pub(super) fn conversions(device: &Device) {
+    for (seed, layout) in (0..).zip(Layout::ALL) {
+        for (m, n, k, batch, gaps) in [
+            (1, 1, 1, 1, false),
+            (5, 7, 0, 1, false),
+            (1000, 1303, 2051, 1, false),
+            (2176, 2304, 2048, 1, false),
+            (257, 65, 1000, 3, true),
+            (1, 4096, 4096, 1, false),
+            (16, 7168, 2048, 1, true),
+        ] {
+            let case = forward::Case::new(layout, m, n, k, Precision::Auto);
+            convert::check_kernels(device, &forward::Case { batch, gaps, seed, ..case });
+        }
+    }
+    convert::check_rounding(device);
+    convert::check_special_values(device);
+    convert::check_kept_memory(device);
+    convert::check_groups(device);
+    let Device::Cuda(gpu) = device else { unreachable!("a GPU's test") };
+    if gpu.device().info().compute_capability.major == 9 {
+        convert::check_rule(device);
     }
 }
 

@@ -231,6 +231,47 @@ mod tests {
         assert_eq!(chosen(DType::E4m3, 1e-9, 64, true), Precision::F32);
     }
 
+    fn converting(
+        precision: Precision,
+        tolerance: f64,
+        [m, n, k]: [usize; 3],
+        has: impl Fn(Precision) -> bool,
+    ) -> Precision {
+        let shape = LinearShape::new(Layout::NN, m, n, k);
+        precision.resolved_converting(DType::F32, tolerance, &shape, has).unwrap()
+    }
+
+    #[test]
+    fn auto_converts_what_is_large_enough() {
+        let of = |tolerance, shape| converting(Precision::Auto, tolerance, shape, |_| true);
+        assert_eq!(of(4e-3, [2048, 2048, 256]), Precision::Bf16);
+        assert_eq!(of(1.0, [2048, 2048, 2048]), Precision::Bf16);
+        assert_eq!(of(3.9e-3, [2048, 2048, 2048]), Precision::Tf32);
+        assert_eq!(of(4e-3, [2048, 2048, 255]), Precision::Tf32);
+        // Few results for the operands' elements.
+        assert_eq!(of(4e-3, [2048, 2047, 4096]), Precision::Tf32);
+        assert_eq!(of(4e-3, [64, 1 << 14, 1 << 14]), Precision::Tf32);
+        assert_eq!(of(1e-5, [2048, 2048, 2048]), Precision::F32);
+        assert_eq!(of(1e-7, [2048, 2048, 2048]), Precision::F64);
+        let large = [4096; 3];
+        let tf32_alone = |precision| precision == Precision::Tf32;
+        assert_eq!(converting(Precision::Auto, 1e-2, large, tf32_alone), Precision::Tf32);
+        assert_eq!(converting(Precision::Auto, 1e-2, large, |_| false), Precision::F32);
+        let own = LinearShape::new(Layout::NN, 4096, 4096, 4096);
+        let f16 = Precision::Auto.resolved_converting(DType::F16, 1e-2, &own, |_| true).unwrap();
+        assert_eq!(f16, Precision::F16);
+    }
+
+    #[test]
+    fn f32_has_every_precision_where_it_is_converted() {
+        for precision in Precision::ALL.into_iter().filter(|&one| one != Precision::Auto) {
+            assert_eq!(converting(precision, 1e-9, [3; 3], |_| true), precision);
+            let without = converting(precision, 1e-9, [3; 3], |_| false);
+            let is_f64 = precision == Precision::F64;
+            assert_eq!(without, if is_f64 { precision } else { Precision::F32 });
+        }
+    }
+
     #[test]
     fn what_a_type_has_not_is_refused_by_name() {
         let shape = LinearShape::new(Layout::NN, 1, 1, 1);
