@@ -127,7 +127,7 @@ fn check<T: LinearElement + Float>(of: fn(f32) -> T, bits: fn(T) -> u32) {
     for (seed, shape) in (0..).zip(SHAPES) {
         for (transposed, gap) in [(false, 0), (true, 0), (false, 3), (true, 5)] {
             let matrices = Matrices::new(shape, transposed, gap);
-            let scale = (T::DTYPE == DType::E4m3).then_some(0.75);
+            let scale = (T::DTYPE == DType::E4m3).then_some(3.0);
             let got = matrices.converted::<T>(scale, seed);
             for (got, (number, row, column)) in got.into_iter().zip(matrices.places()) {
                 let value = matrices.at(number, row, column);

@@ -46,7 +46,7 @@ const INFINITY: u32 = f32::INFINITY.to_bits();
 const LARGEST: usize = 0;
 const ARRIVALS: usize = 1;
 
-const _: () = assert!(TILE % (LINES * DEPTH) == 0);
+const _: () = assert!(TILE.is_multiple_of(LINES * DEPTH));
 
 #[inline(always)]
 fn larger(a: u32, b: u32) -> u32 {

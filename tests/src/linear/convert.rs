@@ -21,7 +21,10 @@ fn nearest(value: f64, mantissa: i32, least: i32, (largest, beyond): (f64, f64))
     if value == 0.0 || value.is_nan() {
         return value;
     }
-    let mut exponent = value.abs().log2().floor().clamp(-1100.0, 1100.0) as i32;
+    if value.is_infinite() {
+        return beyond.copysign(value);
+    }
+    let mut exponent = value.abs().log2().floor() as i32;
     // The logarithm is rounded.
     exponent += i32::from(value.abs() >= 2f64.powi(exponent + 1));
     exponent -= i32::from(value.abs() < 2f64.powi(exponent));
