@@ -77,7 +77,11 @@ impl Converted {
         if T::SCALED {
             let found = grown(device, &mut self.scales[which], 1)?;
             let state = grown(device, &mut self.state, 2)?;
-            conversion.find_scale(kernels, from, found, state)?;
+            if let Err(why) = conversion.find_scale(kernels, from, found, state) {
+                // A launch that broke off leaves a state that is not zero.
+                self.state = None;
+                return Err(why);
+            }
             scale = Some(&*found);
         }
         conversion.run(kernels, from, to, scale)
@@ -114,13 +118,7 @@ impl Linear {
         // Held until the product is queued: the next call may convert to the same memory then.
         let mut converted = self.converted.lock().unwrap_or_else(PoisonError::into_inner);
         for (which, from) in [operands.a, operands.b].into_iter().enumerate() {
-            let on = (&self.device, kernels);
-            let made = converted.make::<T>(on, which, &conversions[which], from);
-            if made.is_err() {
-                // A launch that broke off leaves a state that is not zero.
-                *converted = Converted::default();
-            }
-            made?;
+            converted.make::<T>((&self.device, kernels), which, &conversions[which], from)?;
         }
         let [a, b] = &conversions;
         let strides = LinearStrides { a: a.stride(), b: b.stride(), ..shape.strides };
