@@ -261,6 +261,8 @@ fn forward_case<T: LinearElement, O: LinearResult>(
     product.residual = residual.as_ref().map(|residual| residual.view());
     let expected = reference::linear(&product).expect("shapes fit");
     let converted = match (T::DTYPE, chosen) {
+        // Of few elements the roundings may agree: a product of two is off by up to 1/8 and 1/256.
+        (DType::F32, Precision::Fp8) if case.a.len() + case.b.len() < 256 => 0.13,
         (DType::F32, Precision::Fp8) => Precision::FP8_CONVERSION,
         _ => 0.0,
     };
