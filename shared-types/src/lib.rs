@@ -23,6 +23,7 @@ pub mod graft_schedule;
 pub mod layer;
 pub mod lifecycle;
 pub mod linear;
+pub mod linear_convert;
 pub mod linear_sample;
 pub mod linear_wgmma;
 pub mod manifold;
@@ -57,6 +58,7 @@ pub use lifecycle::SeedLifecycle;
 pub use linear::{
     Layout, LinearBackward, LinearOutput, LinearParams, LinearProblem, LinearStrides, Scaling,
 };
+pub use linear_convert::{LINEAR_FP8_LARGEST, LinearAbsmax, LinearConvert};
 pub use linear_sample::{LINEAR_SAMPLE_SUMS, LinearSample};
 pub use linear_wgmma::{LinearGroupedWgmma, LinearRepack, LinearTile, LinearWgmmaParams};
 pub use manifold::{

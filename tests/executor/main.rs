@@ -13,6 +13,7 @@ mod gradient_clip;
 mod graft_schedule;
 mod layer;
 mod linear;
+mod linear_convert;
 mod linear_fp8;
 mod linear_grouped;
 mod linear_hopper;

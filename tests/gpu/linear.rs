@@ -3,11 +3,12 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use half::{bf16, f16};
-use kasmina::Device;
-use kasmina::linear::{Layout, Precision};
+use kasmina::driver::Graph;
+use kasmina::linear::{Layout, Linear, LinearOptions, LinearShape, Operands, Precision};
 use kasmina::types::E4m3;
+use kasmina::{Buffer, Device, Error, Gpu};
 use kasmina_tests::Numbers;
-use kasmina_tests::linear::{forward, gemv, gradients, grouped, random};
+use kasmina_tests::linear::{convert, forward, gemv, gradients, grouped, random};
 use ndarray::Array2;
 
 /// Every element type and precision of one shape.
@@ -67,6 +68,65 @@ pub(super) fn edges(device: &Device) {
                 forward::check_scales(device, &forward::Case { precision: Precision::Fp8, ..case });
             }
         }
+    }
+}
+
+/// f32 in narrower precisions, in every layout, with rows of any distance, and batches.
+pub(super) fn conversions(device: &Device) {
+    for (seed, layout) in (0..).zip(Layout::ALL) {
+        for (m, n, k, batch, gaps) in [
+            (1, 1, 1, 1, false),
+            (5, 7, 0, 1, false),
+            (1000, 1303, 2051, 1, false),
+            (2176, 2304, 2048, 1, false),
+            (257, 65, 1000, 3, true),
+            (1, 4096, 4096, 1, false),
+            (16, 7168, 2048, 1, true),
+        ] {
+            let case = forward::Case::new(layout, m, n, k, Precision::Auto);
+            convert::check_kernels(device, &forward::Case { batch, gaps, seed, ..case });
+        }
+    }
+    convert::check_rounding(device);
+    convert::check_special_values(device);
+    convert::check_kept_memory(device);
+    convert::check_groups(device);
+    let Device::Cuda(gpu) = device else { unreachable!("a GPU's test") };
+    if gpu.device().info().compute_capability.major == 9 {
+        convert::check_rule(device);
+    }
+    for precision in convert::PRECISIONS {
+        captured_conversion(gpu, device, precision);
+    }
+}
+
+/// Memory is made outside of a graph; a replay converts what the operands then hold.
+fn captured_conversion(gpu: &Gpu, device: &Device, precision: Precision) {
+    let (m, n, k) = (70, 90, 130);
+    let shape = LinearShape::new(Layout::TN, m, n, k);
+    let linear = Linear::new(device, LinearOptions { precision, ..Default::default() });
+    let linear = linear.expect("options");
+    let mut numbers = Numbers::new(9);
+    let mut draw =
+        |len: usize| -> Vec<f32> { (0..len).map(|_| numbers.in_range(-1.0, 1.0)).collect() };
+    let (first, second, b) = (draw(m * k), draw(m * k), draw(k * n));
+    let mut a = Buffer::from_slice(device, &first).expect("memory");
+    let b = Buffer::from_slice(device, &b).expect("memory");
+    let mut d = Buffer::<f32>::zeroed(device, m * n).expect("memory");
+    let captured = |a: &Buffer<f32>, d: &mut Buffer<f32>| {
+        Graph::capture::<Error>(gpu.stream(), |_| {
+            linear.forward(&shape, &Operands::new(a, &b), d, None).map(drop)
+        })
+    };
+    assert!(matches!(captured(&a, &mut d), Err(Error::Capturing { .. })));
+    linear.forward(&shape, &Operands::new(&a, &b), &mut d, None).expect("a first call");
+    let graph = captured(&a, &mut d).and_then(|graph| Ok(graph.instantiate()?)).expect("a graph");
+    for values in [second, first] {
+        a.copy_from_slice(&values).expect("a copy");
+        graph.launch(gpu.stream()).expect("a replay");
+        let got = d.to_vec().expect("a result");
+        linear.forward(&shape, &Operands::new(&a, &b), &mut d, None).expect("a call");
+        assert_eq!(got, d.to_vec().expect("a result"), "{precision}");
     }
 }
 

@@ -112,6 +112,7 @@ fn main() {
         trial("linear::random_shapes", linear::random_shapes),
         trial("linear::edges", linear::edges),
         trial("linear::fp8", linear::fp8),
+        trial("linear::conversions", linear::conversions),
         trial("linear::vectors", linear::vectors),
         trial("linear::gradients", linear::gradient_shapes),
         trial("linear::refusals", forward::check_refusals),

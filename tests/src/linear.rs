@@ -1,6 +1,7 @@
 //! Dense linear algebra.
 
 pub mod adaptive;
+pub mod convert;
 pub mod forward;
 pub mod gemv;
 pub mod gradients;

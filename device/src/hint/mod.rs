@@ -33,6 +33,15 @@ pub fn opaque_reference<T>(value: &T) -> &T {
     unsafe { &*(imp::opaque_index(core::ptr::from_ref(value) as usize) as *const T) }
 }
 
+/// Keeps the end of one branch, of number `I`, apart from those of the others: it costs no instruction.
+///
+/// Branches that end in the same accesses at different places the compiler joins to one at a computed place, and keeps what
+/// is accessed in local memory for that.
+#[inline(always)]
+pub fn end_of_branch<const I: usize>() {
+    imp::end_of_branch::<I>();
+}
+
 /// Ends the kernel with an error: every launch that the context still has fails. Under the executor the launch fails.
 #[inline(always)]
 #[track_caller]

@@ -19,6 +19,12 @@ pub(super) fn opaque_index(value: usize) -> usize {
 }
 
 #[inline(always)]
+pub(super) fn end_of_branch<const I: usize>() {
+    // SAFETY: it does nothing.
+    unsafe { asm!("// {}", const I, options(nomem, nostack, preserves_flags)) };
+}
+
+#[inline(always)]
 pub(super) fn trap() -> ! {
     // SAFETY: ends the kernel; nothing runs after it.
     unsafe { core::arch::nvptx::trap() }

@@ -46,7 +46,7 @@ mod simt;
 use kasmina_types::{bf16, f16};
 
 use crate::convert::{E4m3, E5m2};
-use crate::math;
+use crate::{hint, math};
 use shapes::for_each_shape;
 
 pub use descriptor::{Descriptor, KMajor, Layout, Major, MnMajor};
@@ -340,6 +340,7 @@ impl<const REGISTERS: usize> Fragment<REGISTERS> {
                 if ($i + 1) * L <= REGISTERS && i == $i {
                     // SAFETY: the registers are inside, as was seen.
                     window = unsafe { self.registers.as_ptr().add($i * L).cast::<[f32; L]>().read() };
+                    hint::end_of_branch::<$i>();
                 }
             )*};
         }

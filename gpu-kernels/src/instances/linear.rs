@@ -3,12 +3,12 @@
 use kasmina_device::Kernel;
 use kasmina_types::tiles::LINEAR_SIMT_TILE;
 use kasmina_types::{
-    DType, Layout, LinearBackward, LinearGroupedWgmma, LinearParams, LinearRepack, LinearSample,
-    LinearWgmmaParams,
+    DType, Layout, LinearAbsmax, LinearBackward, LinearConvert, LinearGroupedWgmma, LinearParams,
+    LinearRepack, LinearSample, LinearWgmmaParams,
 };
 
 use crate::linear::{
-    forward, forward_mma, forward_wgmma, forward_wgmma_grouped, gradients, repack, sample,
+    absmax, forward, forward_mma, forward_wgmma, forward_wgmma_grouped, gradients, repack, sample,
 };
 
 /// An instance of `linear`.
@@ -183,6 +183,26 @@ pub fn linear_repack(size_bytes: usize) -> Option<(&'static Kernel<LinearRepack>
     }
     kasmina_types::linear_repack_tiles!(instance);
     None
+}
+
+/// The kernel that converts f32 to `dtype`, bf16, f16 or fp8, in rows that bulk copies can load, and a block's dynamic
+/// shared memory. A GPU may be too old for it.
+pub fn linear_convert(dtype: DType) -> Option<(&'static Kernel<LinearConvert>, u32)> {
+    macro_rules! instance {
+        ($entry:ident, $element:ty, $dtype:ident, $arch:literal) => {
+            if dtype == DType::$dtype {
+                let shared = repack::shared_bytes(dtype.size_bytes()) as u32;
+                return Some((repack::$entry::handle(), shared));
+            }
+        };
+    }
+    kasmina_types::linear_convert_tiles!(instance);
+    None
+}
+
+/// The kernel that finds the scale of fp8 for an operand of f32. A GPU may be without it.
+pub fn linear_absmax() -> &'static Kernel<LinearAbsmax> {
+    absmax::linear_absmax_f32::handle()
 }
 
 /// The kernel that recomputes some results of a product of f32.

@@ -35,8 +35,8 @@ pub use information::{
 };
 
 pub use linear::{
-    LinearInstance, LinearWgmmaInstance, WgmmaKind, linear_backward, linear_grouped_wgmma,
-    linear_mma, linear_repack, linear_sample, linear_simt, linear_wgmma,
+    LinearInstance, LinearWgmmaInstance, WgmmaKind, linear_absmax, linear_backward, linear_convert,
+    linear_grouped_wgmma, linear_mma, linear_repack, linear_sample, linear_simt, linear_wgmma,
 };
 
 pub use manifold::{ResidentInstance, manifold, manifold_echo};

@@ -42,13 +42,14 @@ use kasmina_device::wgmma::{
 use kasmina_device::{cluster, hint, kernel, thread, tma, warpgroup};
 use kasmina_types::{LinearWgmmaParams, bf16, f16};
 
+use super::hopper::band::{Band, stage};
 use super::hopper::multiply::multiply;
 use super::hopper::multiply_scaled::{Scales, multiply_scaled};
 use super::hopper::parts::{Parts, is_last, meet, sum_of_cluster};
 use super::hopper::schedule::Schedule;
 use super::hopper::shared_map::SharedMap;
 use super::hopper::stage::{Barriers, Sharing, Turn, load_tile};
-use super::hopper::store::{Band, Team, by_bulk_stores, stage};
+use super::hopper::store::{Team, by_bulk_stores, by_usual_stores};
 use super::hopper::tile_k;
 
 /// Registers of a thread that loads, and of one that multiplies, where one warpgroup gives some to two others.
@@ -231,6 +232,11 @@ unsafe fn product<
             // The bias is there, and the staging free.
             team.sync();
             if p.bulk != 0 {
+                let usual =
+                    !split && by_usual_stores::<R, W>(&p, p.d, &place, &team, &mut boxes, &f);
+                if usual {
+                    continue;
+                }
                 by_bulk_stores::<R, W>(&p, p.d, &place, &team, &mut boxes, window);
             } else {
                 let shared = DynamicShared::<f32>::whole();

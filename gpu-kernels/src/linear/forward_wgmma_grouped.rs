@@ -33,11 +33,12 @@ use kasmina_types::{
 };
 
 use super::forward_wgmma::{LOADING_REGISTERS, MULTIPLYING_REGISTERS};
+use super::hopper::band::{Band, stage};
 use super::hopper::multiply::multiply;
 use super::hopper::multiply_scaled::{Scales, multiply_scaled};
 use super::hopper::shared_map::SharedMap;
 use super::hopper::stage::{Barriers, Sharing, Turn, load_tile};
-use super::hopper::store::{Band, Team, by_bulk_stores, stage};
+use super::hopper::store::{Team, by_bulk_stores, by_usual_stores};
 use super::hopper::tile_k;
 use super::place::{Place, problem_at};
 
@@ -174,23 +175,22 @@ unsafe fn product<
         // SAFETY: all threads of the warpgroup are here, each time with the same; the tile is below the number of tiles,
         // and what each part asks for is said there.
         unsafe {
-            let tile = tile_at(&p, index);
-            index += step;
+            let LinearTile { problem, k, .. } = tile_at(&p, index);
             if bulk {
-                let to = map_of(&p, tile.problem, MAP_D);
-                if thread == 0 && tile.problem != acquired {
-                    tma::acquire_map(to);
+                if thread == 0 && problem != acquired {
+                    tma::acquire_map(map_of(&p, problem, MAP_D));
                 }
                 // The products want the warp whole.
                 warp::sync_warp(warp::FULL_MASK);
-                acquired = tile.problem;
+                acquired = problem;
             }
-            let (who, count) = ((group, 1), tile.k.div_ceil(along_k));
-            let ask = || {
-                let number = hint::opaque(tile.problem);
-                let place = place_of(&tile, problem_at(&p.product.linear, number));
-                if bulk { team.ask_bias::<R>(&p.product, &place) } else { [0.0; 2] }
+            // Read again where it is used: else registers keep what is known of the tile beside the sums.
+            let find = || {
+                let tile = tile_at(&p, hint::opaque(index));
+                (place_of(&tile, problem_at(&p.product.linear, tile.problem)), tile.problem)
             };
+            let (who, count) = ((group, 1), k.div_ceil(along_k));
+            let ask = || if bulk { team.ask_bias::<R>(&p.product, &find().0) } else { [0.0; 2] };
             let (f, bias) = if SCALED {
                 let bias = ask();
                 let scales = Scales::none();
@@ -204,20 +204,21 @@ unsafe fn product<
             if bulk {
                 team.keep_bias::<R>(&p.product, bias);
             }
-            // Else what is known of the problem would be kept in registers through the products.
-            let number = hint::opaque(tile.problem);
-            let place = place_of(&tile, problem_at(&p.product.linear, number));
             // The bias is there, and the staging free.
             team.sync();
             if bulk {
-                let (to, window) = (map_of(&p, number, MAP_D), |i: usize| f.window::<W>(i));
-                by_bulk_stores::<R, W>(&p.product, to, &place, &team, &mut boxes, window);
+                let (place, problem) = find();
+                let (to, window) = (map_of(&p, problem, MAP_D), |i: usize| f.window::<W>(i));
+                if !by_usual_stores::<R, W>(&p.product, to, &place, &team, &mut boxes, &f) {
+                    by_bulk_stores::<R, W>(&p.product, to, &place, &team, &mut boxes, window);
+                }
             } else {
                 let shared = DynamicShared::<f32>::whole();
                 let mut i = 0;
                 while i < R / W {
                     stage::<W, false>(&team, f.window::<W>(i));
                     team.sync();
+                    let (place, _) = find();
                     let at = (place.row + 64 * group, place.column + 2 * W * i);
                     let band = Band::<W, false>::new(&p.product, &place, &team, at);
                     let sums = |at: usize| shared.read_vector::<4>(at).0;
@@ -226,6 +227,7 @@ unsafe fn product<
                     i += 1;
                 }
             }
+            index += step;
         }
     }
     if bulk && thread == 0 {

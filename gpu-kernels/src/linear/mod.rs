@@ -1,5 +1,7 @@
 //! Dense linear algebra.
 
+#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
+pub mod absmax;
 mod accumulator;
 mod activation;
 mod epilogue;
@@ -17,7 +19,7 @@ pub mod gradients;
 #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
 mod hopper;
 mod place;
-#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_90a"))]
+#[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_80"))]
 pub mod repack;
 pub mod sample;
 #[cfg(any(not(target_arch = "nvptx64"), target_feature = "sm_80"))]

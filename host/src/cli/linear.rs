@@ -31,7 +31,8 @@ pub(crate) struct Arguments {
     /// What is applied to a·bᵀ + bias + c
     #[arg(long, value_enum, default_value_t = Function::None)]
     activation: Function,
-    /// How products are multiplied and added; `auto` takes the fastest that the tolerance allows
+    /// How products are multiplied and added, of a and b rounded first where they are wider; `auto` takes the fastest that
+    /// the tolerance allows
     #[arg(long, value_enum, default_value_t = In::Auto)]
     precision: In,
     /// The relative error, in the norm, that `auto` may bring in

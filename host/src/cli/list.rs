@@ -278,7 +278,11 @@ pub(super) fn computes(tile: &Tile) -> Option<String> {
         "linear_sample" => {
             Some("some results of a product in f64, and of its terms as tf32".into())
         }
+        "linear_repack" if tile.entry.starts_with("linear_repack_f32_") => {
+            Some("f32 rounded to a narrower type, in rows along k".into())
+        }
         "linear_repack" => Some("rows along k, for products that load them by bulk copies".into()),
+        "linear_absmax" => Some("the scale that f32 is rounded to fp8 with".into()),
         "graft_schedule" => Some("one epoch of every seed: α by its schedule".into()),
         "state_update" => Some("checked updates of the seeds' state, a batch".into()),
         "gradient_clip" => {

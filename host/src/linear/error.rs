@@ -82,6 +82,14 @@ pub enum LinearError {
         /// What there is.
         expected: &'static str,
     },
+    /// f32 that would have to be converted, where nothing converts it.
+    #[error(
+        "linear: operands of f32 are converted to {precision} by `Linear::forward` alone, neither in groups nor by `backward`; make operands of that type, or take f64, f32, tf32 or `auto`"
+    )]
+    Conversion {
+        /// What was asked for.
+        precision: Precision,
+    },
     /// Results of a type that the sums do not go to.
     #[error("linear: products of {dtype} do not give {got}, expected {expected}")]
     Output {

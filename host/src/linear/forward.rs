@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use kasmina_types::{Activation, DType, Scaling};
 
 use super::adaptive::{self, Adapted, Adaptive};
+use super::convert::Converted;
 use super::cpu;
 use super::element::LinearResult;
 use super::operands::Operands;
@@ -19,6 +20,7 @@ use crate::driver::launchers::KernelDevice;
 use crate::driver::launchers::gemv;
 use crate::driver::launchers::linear::{self as launcher, Arguments, Factors};
 use crate::driver::launchers::linear_hopper as hopper;
+use crate::driver::launchers::linear_repack::{converted, converts};
 use crate::error::Error;
 
 pub(super) const OP: &str = "linear";
@@ -76,7 +78,8 @@ impl Chosen {
 /// Products of matrices on one device: D = act(α·op(A)·op(B) + bias + β·C) + R, and their gradients.
 ///
 /// A and B are f64, f32, f16, bf16 or fp8 e4m3 ([`LinearElement`]), the other operands and D of a type of their own
-/// ([`LinearResult`]); sums are f32, or f64 by [`Precision::F64`]. Scratch memory is kept between calls; calls on one
+/// ([`LinearResult`]); sums are f32, or f64 by [`Precision::F64`]. For narrower precisions f32 is converted on the device
+/// ([`Precision`]). Scratch memory is kept between calls; calls on one
 /// object wait for each other on the host only while they are queued.
 ///
 /// ```
@@ -103,7 +106,18 @@ pub struct Linear {
     pub(super) device: Device,
     pub(super) options: LinearOptions,
     pub(super) scratch: Mutex<Scratch>,
+    /// Locked before the scratch, where both are.
+    pub(super) converted: Mutex<Converted>,
     adaptive: Option<Mutex<adaptive::State>>,
+}
+
+/// How one product is computed: the options may say otherwise.
+#[derive(Clone, Copy)]
+pub(super) struct How<'a> {
+    pub(super) precision: Precision,
+    pub(super) factors: &'a Factors,
+    /// Whether f32 may be converted to a narrower type.
+    pub(super) converts: bool,
 }
 
 #[derive(Default)]
@@ -183,7 +197,8 @@ impl Linear {
             .map(|adaptive| adaptive::State::new(adaptive, options.precision, got))
             .transpose()?
             .map(Mutex::new);
-        Ok(Self { device: device.clone(), options, scratch: Mutex::default(), adaptive })
+        let (scratch, converted) = (Mutex::default(), Mutex::default());
+        Ok(Self { device: device.clone(), options, scratch, converted, adaptive })
     }
 
     /// What was asked for.
@@ -205,30 +220,32 @@ impl Linear {
     ) -> Result<Chosen, Error> {
         let LinearOptions { alpha, beta, activation, precision, .. } = self.options;
         let factors = Factors { alpha, beta, activation };
+        let how = How { precision, factors: &factors, converts: true };
         // The estimates are those of f32, and the CPU computes in f64.
         let adapts = T::DTYPE == DType::F32 && KernelDevice::of(&self.device).is_some();
         let Some(state) = self.adaptive.as_ref().filter(|_| adapts) else {
-            return self.run(shape, (precision, &factors), operands, d, z);
+            return self.run(shape, how, operands, d, z);
         };
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         let level = state.precision(&self.device, shape, O::DTYPE)?;
         // As by the rule: tensor cores do not pay for what memory bounds.
         let by_vector = level == Precision::Tf32 && VectorProduct::of(shape, operands).is_some();
         let precision = if by_vector { Precision::F32 } else { level };
-        let chosen = self.run(shape, (precision, &factors), operands, d, z)?;
+        let chosen = self.run(shape, How { precision, ..how }, operands, d, z)?;
         let adapted = Some(state.called(&self.device, shape, (operands.a, operands.b))?);
         Ok(Chosen { adapted, ..chosen })
     }
 
-    /// As [`Self::forward`], with a precision and factors that may not be the options'.
+    /// As [`Self::forward`], in a way that may not be the options'.
     pub(super) fn run<T: LinearElement, O: LinearResult>(
         &self,
         shape: &LinearShape,
-        (precision, factors): (Precision, &Factors),
+        how: How<'_>,
         operands: &Operands<'_, T, O>,
         d: &mut Buffer<O>,
         mut z: Option<&mut Buffer<O>>,
     ) -> Result<Chosen, Error> {
+        let How { precision, factors, .. } = how;
         shape.check()?;
         operands.check(shape, factors.beta, &self.device)?;
         d.check_device(OP, "d", &self.device)?;
@@ -241,9 +258,7 @@ impl Linear {
         let vector = kernels.and_then(|_| VectorProduct::of(shape, operands));
         // Tensor cores do not pay for what memory bounds.
         let by_rule = precision == Precision::Auto && vector.is_some();
-        let tensor_cores = !by_rule && kernels.is_some_and(launcher::multiplies_tf32);
-        let tolerance = self.options.tolerance;
-        let precision = match precision.resolved(T::DTYPE, tolerance, shape, tensor_cores)? {
+        let precision = match self.resolved::<T>(how, shape, kernels.filter(|_| !by_rule))? {
             Precision::Fp8Fast if operands.scales.scaling() == Scaling::Block => Precision::Fp8,
             resolved => resolved,
         };
@@ -252,6 +267,10 @@ impl Linear {
             cpu::forward(shape, factors, operands, d, z)?;
             return Ok(Chosen::new(Precision::F64, "reference", 1));
         };
+        if let Some(operands) = operands.in_f32().filter(|_| converted(precision).is_some()) {
+            let how = How { precision, ..how };
+            return self.forward_converted((kernels, shape, how), &operands, d, z);
+        }
         if let (Precision::F32, Some(vector)) = (precision, vector) {
             let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
             let on = (&self.device, kernels);
@@ -285,6 +304,29 @@ impl Linear {
         }
         launched?;
         Ok(Chosen::new(precision, cut.instance.kernel.name(), cut.parts))
+    }
+}
+
+impl Linear {
+    /// The precision of a product, where `kernels` is the device whose tensor cores it may take.
+    fn resolved<T: LinearElement>(
+        &self,
+        how: How<'_>,
+        shape: &LinearShape,
+        kernels: Option<KernelDevice<'_>>,
+    ) -> Result<Precision, LinearError> {
+        let tolerance = self.options.tolerance;
+        let tf32 = || kernels.is_some_and(launcher::multiplies_tf32);
+        if !how.converts {
+            return how.precision.resolved(T::DTYPE, tolerance, shape, tf32());
+        }
+        // Of nothing there is nothing to convert.
+        let is_empty = [shape.m, shape.n, shape.k, shape.batch].contains(&0);
+        let has = |precision| match precision {
+            Precision::Tf32 => tf32(),
+            narrow => !is_empty && kernels.is_some_and(|kernels| converts(kernels, narrow)),
+        };
+        how.precision.resolved_converting(T::DTYPE, tolerance, shape, has)
     }
 }
 

@@ -46,7 +46,8 @@ impl Linear {
     /// The gradients of a loss whose gradient by D is `grad_output`, of D's shape and distances. `z` is what
     /// [`Self::forward`] left there; without an activation it is not needed. A and B are of the results' own type.
     ///
-    /// ∂A and ∂B are products in the options' precision; ∂Z and ∂bias are computed in f32 (f64 for f64) and rounded once.
+    /// ∂A and ∂B are products in the options' precision, by the rule without conversion: `Auto` takes tf32 for f32 at most, and
+    /// a narrower one of f32 is refused (give this pass a [`Linear`] of its own). ∂Z and ∂bias are computed in f32 (f64 for f64) and rounded once.
     /// Where a batch shares A, or B, the gradients of its problems are rounded, and their sum in f32 (f64 for f64) once more;
     /// they take a buffer of the batch's length. A batch that shares B, with rows of A and of the results that follow each
     /// other, is one product of all rows instead.

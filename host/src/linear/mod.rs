@@ -1,6 +1,7 @@
 //! Dense linear algebra on any device: products of matrices with what is fused to them, D = act(α·op(A)·op(B) + bias + β·C) + R, and their gradients.
 
 mod adaptive;
+mod convert;
 mod cpu;
 mod element;
 mod error;

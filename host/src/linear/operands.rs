@@ -7,6 +7,7 @@ use kasmina_types::linear::{SCALE_BLOCK_K, SCALE_BLOCK_N};
 use super::element::{LinearElement, LinearResult};
 use super::error::LinearError;
 use super::shape::LinearShape;
+use super::vector::as_f32;
 use crate::buffer::{Buffer, check_length};
 use crate::device::Device;
 use crate::error::Error;
@@ -88,6 +89,12 @@ impl<'a, T: LinearElement, O: LinearResult> Operands<'a, T, O> {
     /// A·B alone.
     pub fn new(a: &'a Buffer<T>, b: &'a Buffer<T>) -> Self {
         Self { a, b, bias: None, c: None, residual: None, scales: Scales::None }
+    }
+
+    /// The same, if A and B are f32.
+    pub(super) fn in_f32(&self) -> Option<Operands<'a, f32, O>> {
+        let &Self { bias, c, residual, scales, .. } = self;
+        Some(Operands { a: as_f32(self.a)?, b: as_f32(self.b)?, bias, c, residual, scales })
     }
 
     /// Refuses operands of other lengths or on another device.

@@ -37,6 +37,12 @@ pub struct LinearShape {
     pub strides: LinearStrides,
 }
 
+/// m·n·k from which on converting operands pays for its launches.
+const CONVERSION_WORK: u128 = 1 << 30;
+
+/// Products that an element of the operands goes into, m·n / (m + n) on average, from which on converting it pays.
+const CONVERSION_USES: u128 = 1024;
+
 /// One matrix of a problem.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Extent {
@@ -111,6 +117,13 @@ impl LinearShape {
     /// m·n·k.
     pub(super) fn work(&self) -> u128 {
         self.m as u128 * self.n as u128 * self.k as u128
+    }
+
+    /// Whether converting f32 operands to 16 bits pays: products are then twice as fast as those of tf32, each element
+    /// is read and written once more, and there are two launches.
+    pub(super) fn pays_conversion(&self) -> bool {
+        let (m, n) = (self.m as u128, self.n as u128);
+        self.work() >= CONVERSION_WORK && m * n >= CONVERSION_USES * (m + n)
     }
 
     pub(crate) fn a(&self) -> Extent {

@@ -4,7 +4,7 @@ use kasmina_types::{Activation, LinearStrides};
 
 use super::LinearError;
 use super::element::LinearResult;
-use super::forward::Linear;
+use super::forward::{How, Linear};
 use super::operands::Operands;
 use super::shape::{Extent, LinearShape};
 use crate::buffer::Buffer;
@@ -53,7 +53,7 @@ impl Linear {
     ) -> Result<(), Error> {
         let factors =
             Factors { alpha: self.options.alpha, beta: 0.0, activation: Activation::None };
-        let how = (self.options.precision, &factors);
+        let how = How { precision: self.options.precision, factors: &factors, converts: false };
         let batch = product.batch;
         if batch == 1 || extent.stride != 0 {
             return self.run(product, how, operands, gradient, None).map(drop);

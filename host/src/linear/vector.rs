@@ -121,7 +121,7 @@ impl<'a> VectorProduct<'a> {
     }
 }
 
-fn as_f32<T: LinearElement>(buffer: &Buffer<T>) -> Option<&Buffer<f32>> {
+pub(super) fn as_f32<T: LinearElement>(buffer: &Buffer<T>) -> Option<&Buffer<f32>> {
     (buffer as &dyn Any).downcast_ref()
 }
 

@@ -2,7 +2,7 @@
 
 use approx::assert_relative_eq;
 use kasmina_reference::linear::{
-    Linear, LinearError, linear, linear_backward, sampled_place, sampled_sums,
+    Linear, LinearError, absmax_scale, linear, linear_backward, sampled_place, sampled_sums,
 };
 use kasmina_reference::normalization::Activation;
 use ndarray::{Array2, array};
@@ -13,6 +13,14 @@ fn matrix(rows: usize, columns: usize, seed: u64) -> Array2<f64> {
         let mixed = (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ (i * 1000 + j + 1) as u64;
         (mixed.wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 40) as f64 / f64::from(1 << 24) * 2.0 - 1.0
     })
+}
+
+#[test]
+fn the_scale_of_fp8_makes_448_of_the_largest() {
+    assert_eq!(absmax_scale([1.0, -896.0, 3.5]), 2.0);
+    assert_eq!(absmax_scale([f64::NAN, 448.0, f64::NEG_INFINITY]), 1.0);
+    assert_eq!((absmax_scale([0.0, -0.0]), absmax_scale([])), (1.0, 1.0));
+    assert_eq!(absmax_scale([1e-44]), f64::from(f32::MIN_POSITIVE));
 }
 
 #[test]

@@ -143,6 +143,17 @@ macro_rules! linear_repack_tiles {
     };
 }
 
+/// Hands each instance of `linear_repack` that converts f32 to a macro: `(entry, element of the result, its DType, the least
+/// architecture)`. That of fp8 is for compute capability 9.0 alone, as are the products.
+#[macro_export]
+macro_rules! linear_convert_tiles {
+    ($instance:ident) => {
+        $instance! { linear_repack_f32_bf16, bf16, Bf16, 80 }
+        $instance! { linear_repack_f32_f16, f16, F16, 80 }
+        $instance! { linear_repack_f32_e4m3, E4m3, E4m3, "90a" }
+    };
+}
+
 /// Hands each instance of `linear_backward` to a macro: `(entry, element, DType, accumulator)`. Every block has
 /// [`LINEAR_BACKWARD_BLOCK_THREADS`].
 #[macro_export]
@@ -178,6 +189,9 @@ pub const LINEAR_REPACK_BLOCK_THREADS: u32 = 256;
 
 /// Rows, and columns, that a block of `linear_repack` takes.
 pub const LINEAR_REPACK_TILE: u32 = 64;
+
+/// Threads of a block of `linear_absmax`.
+pub const LINEAR_ABSMAX_BLOCK_THREADS: u32 = 256;
 
 /// Threads of a block of `linear_sample`.
 pub const LINEAR_SAMPLE_BLOCK_THREADS: u32 = 256;
@@ -228,6 +242,20 @@ pub(super) const fn add(table: &mut Table) {
         };
     }
     linear_repack_tiles!(repack);
+    macro_rules! convert {
+        ($entry:ident, $element:ty, $dtype:ident, $arch:literal) => {
+            let threads = LINEAR_REPACK_BLOCK_THREADS;
+            table.add(stringify!($entry), "linear_repack", DType::F32, 1, threads, 1);
+            match DType::$dtype {
+                DType::E4m3 => table.needs_exactly(90),
+                _ => table.needs(80),
+            }
+        };
+    }
+    linear_convert_tiles!(convert);
+    let threads = LINEAR_ABSMAX_BLOCK_THREADS;
+    table.add("linear_absmax_f32", "linear_absmax", DType::F32, 1, threads, 1);
+    table.needs_exactly(90);
     macro_rules! backward {
         ($entry:ident, $element:ty, $dtype:ident, $accumulator:ty) => {
             let threads = LINEAR_BACKWARD_BLOCK_THREADS;

@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use half::{bf16, f16};
 use kasmina::linear::{
-    Activation, Chosen, Layout, Linear, LinearElement, LinearError, LinearOptions, LinearResult,
-    LinearShape, Operands, Precision, Scales,
+    Activation, Chosen, Layout, Linear, LinearElement, LinearError, LinearGradients, LinearOptions,
+    LinearResult, LinearShape, Operands, Precision, Scales,
 };
 use kasmina::types::{E4m3, LinearStrides};
 use kasmina::{Buffer, Device, Error};
@@ -267,7 +267,13 @@ fn check_scaled<T: LinearElement, O: LinearResult>(
     } else {
         chosen.precision
     };
-    let bound = precision.error_bound().max(rounding);
+    let converted = match (T::DTYPE, precision) {
+        (kasmina::types::DType::F32, Precision::Fp8 | Precision::Fp8Fast) => {
+            Precision::FP8_CONVERSION
+        }
+        _ => 0.0,
+    };
+    let bound = precision.error_bound().max(rounding) + converted;
     for number in 0..case.batch {
         let product = scale(number, drawn.product(number));
         let size = options.alpha.abs() * size(&product.0, &product.1);
@@ -444,10 +450,18 @@ pub fn check_refusals(device: &Device) {
     let mut half = Buffer::<f64>::zeroed(device, 8).expect("memory");
     let why = linear.forward(&shape, &Operands::new(&a, &b), &mut half, None).expect_err("f64");
     assert!(matches!(why, Error::Linear(LinearError::Output { .. })), "{why}");
-    let options = LinearOptions { precision: Precision::Bf16, ..Default::default() };
+    let options = LinearOptions { precision: Precision::F16, ..Default::default() };
     let linear = Linear::new(device, options).expect("options");
-    let why = linear.forward(&shape, &operands, &mut d, None).expect_err("bf16");
+    let narrow = Buffer::<bf16>::zeroed(device, 12).expect("memory");
+    let narrow = Operands::new(&narrow, &narrow);
+    let why = linear.forward(&shape, &narrow, &mut d, None).expect_err("f16");
     assert!(matches!(why, Error::Linear(LinearError::Precision { .. })), "{why}");
+    // f32 is converted forwards alone.
+    linear.forward(&shape, &operands, &mut d, None).expect("a conversion");
+    let grad_a = Some(&mut zeros(6));
+    let gradients = LinearGradients { a: grad_a, ..Default::default() };
+    let why = linear.backward(&shape, (&a, &b), None, &d, gradients).expect_err("f16");
+    assert!(matches!(why, Error::Linear(LinearError::Conversion { .. })), "{why}");
     let options = LinearOptions { tolerance: f64::NAN, ..Default::default() };
     Linear::new(device, options).err().expect("no tolerance");
     let none = LinearShape::new(Layout::NN, 0, 4, 3);

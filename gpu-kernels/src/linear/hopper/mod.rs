@@ -1,5 +1,6 @@
 //! The parts of `forward_wgmma`: which tile a block has, its loads, its products, and its results.
 
+pub(super) mod band;
 pub(super) mod multiply;
 pub(super) mod multiply_scaled;
 pub(super) mod parts;

@@ -1,12 +1,11 @@
-//! From a warpgroup's sums to results.
-//!
-//! Where D has a tensor map and nothing but bias and activation is wanted, results are made in registers, put into
-//! boxes in shared memory, and leave by bulk stores while the next are made. Else the sums are staged, 64 rows by 64
-//! columns, and results are made in vectors of four neighbours, of which each is one access.
+//! From a warpgroup's sums to results, where D has a tensor map and nothing but bias and activation is wanted: results are
+//! made in registers, put into boxes in shared memory, and leave by bulk stores while the next are made. `band` has the
+//! other way.
 
 use kasmina_device::convert::Packed;
 use kasmina_device::shared::DynamicShared;
 use kasmina_device::vector::Vector;
+use kasmina_device::wgmma::Fragment;
 use kasmina_device::{hint, math, mma, thread, tma, unroll};
 use kasmina_types::{Activation, LinearOutput, LinearWgmmaParams, TensorMapHandle, bf16, f16};
 
@@ -15,7 +14,7 @@ use super::super::epilogue::Epilogue;
 use super::super::gelu::{gelu_of_four, takes_halves};
 use super::super::place::Place;
 use super::SPAN;
-use super::shared_map::{BAND, BOX_BYTES, STAGING_BYTES, SharedMap};
+use super::shared_map::{BOX_BYTES, STAGING_BYTES, SharedMap};
 
 /// A warpgroup's part of a tile.
 #[derive(Clone, Copy)]
@@ -25,7 +24,7 @@ pub(crate) struct Team {
     /// The thread in it.
     pub(crate) t: usize,
     /// Byte of shared memory where it stages.
-    staging: usize,
+    pub(super) staging: usize,
     /// Element of shared memory, of f32, where its bias is.
     bias: usize,
 }
@@ -154,6 +153,91 @@ pub(crate) unsafe fn by_bulk_stores<const R: usize, const W: usize>(
     }
 }
 
+/// As [`by_bulk_stores`], of sums in registers, for results of 16 bits with one of the usual activations, whose code is
+/// written out for the whole tile: without branches it is fetched ahead. Says whether it was one.
+///
+/// # Safety
+/// As [`by_bulk_stores`].
+#[inline(always)]
+pub(crate) unsafe fn by_usual_stores<const R: usize, const W: usize>(
+    p: &LinearWgmmaParams,
+    d: TensorMapHandle,
+    place: &Place,
+    team: &Team,
+    boxes: &mut u32,
+    f: &Fragment<R>,
+) -> bool {
+    const TANH: u32 = Activation::GeluTanh as u32;
+    const ERF: u32 = Activation::GeluErf as u32;
+    const RELU: u32 = Activation::Relu as u32;
+    let (activation, output) = (p.linear.activation, p.linear.output);
+    if output != LinearOutput::Bf16 as u32 && output != LinearOutput::F16 as u32 {
+        return false;
+    }
+    let whole = (p, d, place);
+    // SAFETY: the caller's contract.
+    unsafe {
+        if activation == TANH {
+            written_out::<R, W>(whole, team, boxes, f, |x| gelu_of_four(TANH, x));
+        } else if activation == ERF {
+            written_out::<R, W>(whole, team, boxes, f, |x| gelu_of_four(ERF, x));
+        } else if activation == RELU || activation == Activation::None as u32 {
+            let lowest = if activation == RELU { 0.0 } else { f32::NEG_INFINITY };
+            written_out::<R, W>(whole, team, boxes, f, |x| at_least(lowest, x));
+        } else {
+            return false;
+        }
+    }
+    true
+}
+
+/// # Safety
+/// As [`by_usual_stores`].
+#[inline(always)]
+unsafe fn written_out<const R: usize, const W: usize>(
+    (p, d, place): (&LinearWgmmaParams, TensorMapHandle, &Place),
+    team: &Team,
+    boxes: &mut u32,
+    f: &Fragment<R>,
+    activate: impl Fn(&mut [[f32; 8]; 4]),
+) {
+    // SAFETY: the caller's contract.
+    let scale = unsafe { Epilogue::<f32, true>::new(&p.linear, place, 4) }.scale();
+    let scale = scale * before_activation(p);
+    let is_f16 = p.linear.output == LinearOutput::F16 as u32;
+    let row = (place.row + 64 * team.group) as i32;
+    // As in `by_bulk_stores`.
+    let team = &Team { t: hint::opaque_index(team.t), ..*team };
+    unroll!(i in R / W, at most 4 => {
+        let sums = f.window::<W>(i);
+        let mut x = [[0.0; 8]; 4];
+        unroll!(j in 4, at most 4 => {
+            // SAFETY: the bias is there.
+            x[j] = unsafe { with_bias(team, scale, 64 * i + 16 * j, octet::<W>(&sums, j)) };
+        });
+        activate(&mut x);
+        let at = team.staging + (*boxes as usize & 1) * BOX_BYTES;
+        // SAFETY: the next box is the warpgroup's until it is closed.
+        unsafe {
+            if is_f16 {
+                unroll!(j in 4, at most 4 => { put_halves::<f16>(team, at, j, x[j]); });
+            } else {
+                unroll!(j in 4, at most 4 => { put_halves::<bf16>(team, at, j, x[j]); });
+            }
+            close(d, place, team, at, (place.column + 64 * i) as i32, row);
+        }
+        *boxes += 1;
+    });
+}
+
+/// No less than `lowest`; NaN stays.
+#[inline(always)]
+fn at_least(lowest: f32, x: &mut [[f32; 8]; 4]) {
+    unroll!(j in 4, at most 4 => {
+        unroll!(l in 8 => { x[j][l] = if x[j][l] <= lowest { lowest } else { x[j][l] }; });
+    });
+}
+
 /// Eight sums: of two rows eight apart, two neighbouring columns, and the two eight further.
 #[inline(always)]
 fn octet<const W: usize>(sums: &[f32; W], j: usize) -> [f32; 8] {
@@ -249,114 +333,4 @@ unsafe fn put_f32(team: &Team, at: usize, column: usize, x: [f32; 8]) {
             shared.write_vector(index + 8 * (SPAN / 4), pair(2));
         }
     });
-}
-
-/// The element of a band of sums at row r and column c of D: groups of eight columns are permuted within rows, so that
-/// pairs of a fragment are written, and vectors read, without many conflicts.
-#[inline(always)]
-const fn staged(r: usize, c: usize) -> usize {
-    r * BAND + (c ^ (r % 8 * 8))
-}
-
-/// Stages a window of sums, as D has them: transposed where `SWAPPED`.
-///
-/// # Safety
-/// The warpgroup's threads are done with what was there.
-#[inline(always)]
-pub(crate) unsafe fn stage<const W: usize, const SWAPPED: bool>(team: &Team, window: [f32; W]) {
-    let shared = DynamicShared::<f32>::whole();
-    // As in `by_bulk_stores`.
-    let t = hint::opaque_index(team.t);
-    let (lane, first) = (t % 32, team.staging / 4);
-    let row = t / 32 * 16 + lane / 4;
-    unroll!(q in W / 4 => {
-        let column = 8 * q + lane % 4 * 2;
-        let x = [window[4 * q], window[4 * q + 1], window[4 * q + 2], window[4 * q + 3]];
-        // SAFETY: inside the band, each value one thread's; pairs are even.
-        unsafe {
-            if SWAPPED {
-                shared.write(first + staged(column, row), x[0]);
-                shared.write(first + staged(column + 1, row), x[1]);
-                shared.write(first + staged(column, row + 8), x[2]);
-                shared.write(first + staged(column + 1, row + 8), x[3]);
-            } else {
-                shared.write_vector(first + staged(row, column), Vector([x[0], x[1]]));
-                shared.write_vector(first + staged(row + 8, column), Vector([x[2], x[3]]));
-            }
-        }
-    });
-}
-
-/// A band of staged sums, of which results are made in vectors of four neighbours: every thread has the same four columns in
-/// each of its rows.
-#[derive(Clone, Copy)]
-pub(crate) struct Band<const W: usize, const SWAPPED: bool> {
-    epilogue: Epilogue<f32, true>,
-    /// Row of D of its first.
-    row: usize,
-    /// The thread's first column in the band, and in D.
-    columns: (usize, usize),
-    bias: [f32; 4],
-}
-
-impl<const W: usize, const SWAPPED: bool> Band<W, SWAPPED> {
-    /// Vectors of a row.
-    const ACROSS: usize = if SWAPPED { BAND / 4 } else { W / 2 };
-    const VECTORS: usize = 2 * W * BAND / 4;
-
-    /// The band whose first row and column of D are `first`; its bias is asked for.
-    ///
-    /// # Safety
-    /// p is as [`LinearWgmmaParams`] says, and the place inside D.
-    #[inline(always)]
-    pub(crate) unsafe fn new(
-        p: &LinearWgmmaParams,
-        place: &Place,
-        team: &Team,
-        first: (usize, usize),
-    ) -> Self {
-        // Threads are a multiple of the vectors of a row, and so is the first vector of a block's share.
-        const { assert!(128 % Self::ACROSS == 0 && Self::VECTORS % (8 * Self::ACROSS) == 0) };
-        // SAFETY: the caller's contract.
-        let epilogue = unsafe { Epilogue::<f32, true>::new(&p.linear, place, 4) };
-        let of_band = hint::opaque_index(team.t) % Self::ACROSS * 4;
-        let column = first.1 + of_band;
-        let mut bias = [0.0; 4];
-        if column < place.problem.n as usize {
-            // SAFETY: inside D.
-            bias = unsafe { epilogue.bias(&p.linear, place, column) };
-        }
-        Self { epilogue, row: first.0, columns: (of_band, column), bias }
-    }
-
-    /// Makes the results of share `rank` of `blocks`, 1, 2, 4 or 8, of the band. `sums` gives four values at an element of
-    /// shared memory.
-    ///
-    /// # Safety
-    /// All threads of the warpgroup call it; the band is written, and ordered before.
-    #[inline(always)]
-    pub(crate) unsafe fn finish(
-        &self,
-        p: &LinearWgmmaParams,
-        place: &Place,
-        team: &Team,
-        (rank, blocks): (u32, u32),
-        sums: impl Fn(usize) -> [f32; 4],
-    ) {
-        let log = blocks.trailing_zeros();
-        let share = Self::VECTORS >> log;
-        let mut vector = share * rank as usize + hint::opaque_index(team.t);
-        let end = share * (rank as usize + 1);
-        let (of_band, column) = self.columns;
-        while vector < end {
-            let r = vector / Self::ACROSS;
-            let row = self.row + r;
-            if row < place.problem.m as usize && column < place.problem.n as usize {
-                let x = sums(team.staging / 4 + staged(r, of_band));
-                // SAFETY: inside D; each vector is one thread's of one block.
-                unsafe { self.epilogue.finish(&p.linear, place, (row, column), self.bias, x) };
-            }
-            vector += 128;
-        }
-    }
 }

@@ -16,7 +16,7 @@ pub(crate) mod graft_schedule;
 pub(crate) mod linear;
 pub(crate) mod linear_grouped;
 pub(crate) mod linear_hopper;
-mod linear_repack;
+pub(crate) mod linear_repack;
 pub(crate) mod linear_sample;
 pub(crate) mod manifold;
 pub(crate) mod manifold_echo;

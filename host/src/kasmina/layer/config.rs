@@ -53,7 +53,7 @@ pub struct LayerConfig {
     pub linear_budget_bytes: usize,
     /// The relative error, in the norm, that the products of LINEAR blueprints may bring in, above 0; 1e-5 unless told.
     /// Inputs of f32 are multiplied by [`Precision::Auto`](crate::linear::Precision::Auto)'s rule: on tensor cores, as
-    /// tf32, from 1e-3 on where a product is large enough. Inputs of f16 and bf16 are multiplied as they are, on tensor
+    /// tf32, from 1e-3 on where a product is large enough, and never as less. Inputs of f16 and bf16 are multiplied as they are, on tensor
     /// cores, whatever it is. [`LayerReport::linear_products`](super::LayerReport::linear_products) says what was chosen.
     pub linear_tolerance: f64,
 

@@ -110,13 +110,13 @@ pub(in super::super) struct Repack {
 }
 
 impl Repack {
-    fn new(at: &Extent, transposed: bool, batch: usize, size: usize) -> Self {
+    pub(in super::super) fn new(at: &Extent, transposed: bool, batch: usize, size: usize) -> Self {
         let (rows, columns) =
             if transposed { (at.columns, at.rows) } else { (at.rows, at.columns) };
         let batch = if at.stride == 0 { 1 } else { batch };
         // Whole lines, so that no row of a box touches two.
         let to_ld = columns.next_multiple_of(LINEAR_WGMMA_K_BYTES as usize / size);
-        let bytes = batch * rows * to_ld * size;
+        let bytes = [rows, to_ld, size].into_iter().fold(batch, usize::saturating_mul);
         let (from_ld, from_stride) = (at.ld, at.stride);
         Self { rows, columns, from_ld, from_stride, to_ld, transposed, batch, bytes }
     }
