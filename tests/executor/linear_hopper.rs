@@ -312,6 +312,10 @@ fn every_instance<T: LinearElement, O: LinearElement>(bound: f64) {
         };
         run::<T, O>(&instance, (m + 5, n - 3, 70), Fused { activation: gelu, ..bias }, bound);
         run::<T, O>(&instance, (m, n, 129), Fused { batch: 2, ..bias }, bound);
+        // Several tiles a block: its boxes of results take turns; by the code for any activation.
+        let sigmoid = Activation::Sigmoid;
+        let many = Fused { batch: 5, activation: sigmoid, ..bias };
+        run::<T, O>(&instance, (m, n, 40), many, bound);
         run::<T, O>(&instance, (m - 1, n + 9, 33), Fused { aligned: false, ..all }, bound);
         run::<T, O>(&instance, (m - 2, n - 5, 40), Fused { batch: 2, ..all }, bound);
         if instance.kind.takes_whole_tiles() {
@@ -352,7 +356,7 @@ fn every_cluster<T: LinearElement, O: LinearElement>(bound: f64) {
 }
 
 // Bounds are of what the results' rounding, half a unit of 8, 11 or 24 bits, and that of tf32's operands leave, with room
-// for activations of 2e-5, or 2⁻¹¹ of bf16's GELU.
+// for activations of 2e-5, or 2⁻¹¹ of the GELU of 16 bits.
 
 #[test]
 fn bf16_operands() {

@@ -26,7 +26,7 @@
 //! bulk stores while the next are made, or in vectors, as D allows. With two warpgroups the loading one gives registers to
 //! them. Of `_scaled` instances additions take place while another warpgroup's products are made, or, with one warpgroup,
 //! the next tile's of k, in other registers.
-//! Tensor maps are older than the grid before this one: they are acquired before the wait for it.
+//! Tensor maps are complete before the grid is queued: they are acquired before the wait for the one before it.
 //!
 //! # Determinism
 //! Bitwise: the order of a sum depends on k, `parts` and the cluster's size alone; parts are added in their order.
@@ -93,7 +93,7 @@ unsafe fn product<
     let (thread, loads) = (warpgroup::thread_idx(), warpgroup::index() == GROUPS as u32);
     let (rows, columns, along_k) = (64 * GROUPS, 2 * R, tile_k::<E>() as u32);
     // SAFETY: one thread initialises the barriers, before the barrier below; maps are in global memory, and the host
-    // wrote them before the grid that this one waits for began.
+    // wrote them before it queued this grid.
     unsafe {
         if thread::thread_idx_x() == 0 {
             let warps = GROUPS as u32 * 4;

@@ -27,6 +27,8 @@ pub(super) struct Work {
     pub(super) precision: Precision,
     /// Whether blocks of fp8 have scales.
     pub(super) blocks: bool,
+    /// Whether A and B are f32, which the call converts.
+    pub(super) of_f32: bool,
 }
 
 /// The shapes that reports speak of, m, n and k: large ones, thin ones, and such as nothing divides.
@@ -56,6 +58,11 @@ pub(super) fn on_gpu() -> Vec<Work> {
     works.extend([largest, large].map(|shape| Work::new(shape, Fp8).by_blocks()));
     works.extend([F16, Tf32, F32].map(|precision| Work::new(large, precision)));
     works.push(Work::new(medium, F64));
+    // Where conversion pays.
+    let shallow = [2048, 2048, 256];
+    works.extend([medium, shallow].map(|shape| Work::new(shape, Tf32)));
+    works.extend([large, medium, shallow].map(|shape| Work::new(shape, Bf16).of_f32()));
+    works.push(Work::new(large, Fp8).of_f32());
     works
 }
 
@@ -68,16 +75,25 @@ pub(super) fn small(shape: [usize; 3]) -> impl Iterator<Item = Work> {
 
 impl Work {
     pub(super) fn new([m, n, k]: [usize; 3], precision: Precision) -> Self {
-        Self { m, n, k, precision, blocks: false }
+        Self { m, n, k, precision, blocks: false, of_f32: false }
     }
 
     fn by_blocks(self) -> Self {
         Self { blocks: true, ..self }
     }
 
+    fn of_f32(self) -> Self {
+        Self { of_f32: true, ..self }
+    }
+
     /// The name of what is computed beside the shape.
     pub(super) fn variant(self) -> &'static str {
-        if self.blocks { "fp8-blocks" } else { self.precision.name() }
+        match (self.precision, self.of_f32) {
+            (Precision::Bf16, true) => "bf16-of-f32",
+            (_, true) => "fp8-of-f32",
+            _ if self.blocks => "fp8-blocks",
+            (precision, false) => precision.name(),
+        }
     }
 
     /// How many scales A has, and B.
@@ -94,6 +110,9 @@ impl Work {
 
     /// The element type of A and B.
     pub(super) fn dtype(self) -> DType {
+        if self.of_f32 {
+            return DType::F32;
+        }
         match self.precision {
             Precision::F64 => DType::F64,
             Precision::Bf16 => DType::Bf16,
@@ -180,7 +199,9 @@ fn of<T: LinearElement, O: LinearResult>(
     let operands = Operands { bias: Some(&on_bias), scales: scaling, ..Operands::new(a, b) };
     let chosen = linear.forward(&shape, &operands, d, None)?;
     let precision = if chosen.precision == Precision::F64 { precision } else { chosen.precision };
-    let tolerance = precision.error_bound();
+    let converted = work.of_f32 && precision == Precision::Fp8;
+    let tolerance =
+        precision.error_bound() + if converted { Precision::FP8_CONVERSION } else { 0.0 };
     let (operands, d) = ([&a.to_vec()?[..], &b.to_vec()?], d.to_vec()?);
     let max_rel_error = error(work, operands, &scales, &bias, &d);
     if max_rel_error.is_nan() || max_rel_error > tolerance {

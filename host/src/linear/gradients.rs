@@ -9,7 +9,7 @@ use ndarray::Array2;
 use super::cpu;
 use super::element::LinearResult;
 use super::error::LinearError;
-use super::forward::{Linear, Scratch};
+use super::forward::{Linear, LinearOptions, Scratch};
 use super::operands::Operands;
 use super::shape::{Extent, LinearShape};
 use super::shared::{check_shared, folded};
@@ -79,6 +79,11 @@ impl Linear {
             if wanted {
                 check_shared(shape.batch, &extent)?;
             }
+        }
+        if products {
+            // What is refused is refused before anything is written.
+            let LinearOptions { precision, tolerance, .. } = self.options;
+            precision.resolved(T::DTYPE, tolerance, shape, true)?;
         }
         self.through(shape, activation, z, grad_output, grad_z.as_deref_mut(), grad_bias)?;
         // Without an activation ∂Z is ∂D.

@@ -97,9 +97,10 @@ impl Precision {
 
     /// ‖D − D₆₄‖ / ‖D₆₄‖ that it stays below, in Frobenius norms, where D₆₄ is the product in f64 of the operands as they
     /// are given: what the rounding of operands, products, sums and results (of the precision's own type; f32 for
-    /// `Tf32`, of 16 bits for fp8) brings in together, where the operands' roundings are independent. Operands of f32 that are
-    /// rounded to fp8 bring in [`Self::FP8_CONVERSION`] besides. For `Auto` it is that of no precision: 0. For `Fp8Fast` it holds
-    /// where k is 1024 or less, or where signs are independent and k is 2¹⁹ or less: see [`Self::error_bound_of`].
+    /// `Tf32`, of 16 bits for fp8) brings in together, where the operands' roundings are independent, and not most results
+    /// lie far in a GELU's negative tail. Operands of f32 that are rounded to fp8 bring in [`Self::FP8_CONVERSION`] besides.
+    /// For `Auto` it is that of no precision: 0. For `Fp8Fast` it holds where k is 1024 or less, or where signs are
+    /// independent and k is 2¹⁹ or less: see [`Self::error_bound_of`].
     pub const fn error_bound(self) -> f64 {
         match self {
             Self::Auto => 0.0,

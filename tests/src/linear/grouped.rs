@@ -249,7 +249,7 @@ pub fn check_capture(device: &Device) {
     for (graph, d, expected) in
         [(&graph, &mut first, &expected[0]), (&other, &mut second, &expected[1])]
     {
-        d.fill_bytes(0xff).expect("a fill");
+        d.fill_bytes(0).expect("a fill");
         graph.launch(gpu.stream()).expect("a launch");
         assert_eq!(d.to_vec().expect("a result"), *expected);
     }

@@ -67,9 +67,8 @@ fn bound(dtype: DType, precision: Precision, k: usize) -> f64 {
         Precision::Tf32 => 1e-3,
         Precision::F16 => 6e-4,
         Precision::Bf16 => 4e-3,
-        Precision::Fp8 => 4e-2 + converted,
         // Some cases have positive values alone.
-        Precision::Fp8Fast => Precision::Fp8Fast.error_bound_of(k).max(4e-2) + converted,
+        Precision::Fp8 | Precision::Fp8Fast => precision.error_bound_of(k) + converted,
         Precision::Auto => unreachable!("a precision is asked for by name"),
     }
 }

@@ -90,7 +90,8 @@ fn before_activation(p: &LinearWgmmaParams) -> f32 {
     if takes_halves(p.linear.activation, p.linear.output) { 0.5 } else { 1.0 }
 }
 
-/// Results by bulk stores to what map `d` describes. `boxes` counts those of the block so far; `window` gives the sums of 64 columns.
+/// Results by bulk stores to what map `d` describes. `boxes` counts those of the warpgroup so far, but for a multiple of
+/// two; `window` gives the sums of 64 columns.
 ///
 /// # Safety
 /// All threads of the warpgroup call it, the bias was kept and a barrier passed; D has a map, and there are neither C
