@@ -14,7 +14,7 @@ use super::shape::LinearShape;
 /// | elements | precision |
 /// |---|---|
 /// | f64 | `F64` |
-/// | f32, on tensor cores of compute capability 8.0 or newer, of no product of a matrix and a vector that `gemv` computes | `Bf16` where the stated tolerance is 4e-3 or more, m·n·k is 2³⁰ or more and m·n is 1024·(m + n) or more, in [`super::Linear::forward`] without adaptive precision alone; else `Tf32` where the tolerance is 1e-3 or more and m·n·k is 2²¹ or more |
+/// | f32, on tensor cores of compute capability 8.0 or newer, of no product of a matrix and a vector that `gemv` computes | `Bf16` where the stated tolerance is 4e-3 or more, m·n·k is 2³² or more and m·n is 1536·(m + n) or more, in [`super::Linear::forward`] without adaptive precision alone; else `Tf32` where the tolerance is 1e-3 or more and m·n·k is 2²¹ or more |
 /// | other f32 | `F32` where the tolerance is 1e-6 or more; else `F64` |
 /// | f16, bf16 | their own: products of them are exact, sums are f32 |
 /// | fp8 | `Fp8Fast` where the stated tolerance is [`Self::error_bound_of`] its k or more; else `Fp8` where it is 1e-2 or more; else `F32` |
@@ -245,12 +245,12 @@ mod tests {
     #[test]
     fn auto_converts_what_is_large_enough() {
         let of = |tolerance, shape| converting(Precision::Auto, tolerance, shape, |_| true);
-        assert_eq!(of(4e-3, [2048, 2048, 256]), Precision::Bf16);
-        assert_eq!(of(1.0, [2048, 2048, 2048]), Precision::Bf16);
-        assert_eq!(of(3.9e-3, [2048, 2048, 2048]), Precision::Tf32);
-        assert_eq!(of(4e-3, [2048, 2048, 255]), Precision::Tf32);
+        assert_eq!(of(4e-3, [4096, 4096, 256]), Precision::Bf16);
+        assert_eq!(of(1.0, [3072, 3072, 2048]), Precision::Bf16);
+        assert_eq!(of(3.9e-3, [4096, 4096, 2048]), Precision::Tf32);
+        assert_eq!(of(4e-3, [4096, 4096, 255]), Precision::Tf32);
         // Few results for the operands' elements.
-        assert_eq!(of(4e-3, [2048, 2047, 4096]), Precision::Tf32);
+        assert_eq!(of(4e-3, [3072, 3071, 4096]), Precision::Tf32);
         assert_eq!(of(4e-3, [64, 1 << 14, 1 << 14]), Precision::Tf32);
         assert_eq!(of(1e-5, [2048, 2048, 2048]), Precision::F32);
         assert_eq!(of(1e-7, [2048, 2048, 2048]), Precision::F64);

@@ -38,10 +38,10 @@ pub struct LinearShape {
 }
 
 /// m·n·k from which on converting operands pays for its launches.
-const CONVERSION_WORK: u128 = 1 << 30;
+const CONVERSION_WORK: u128 = 1 << 32;
 
 /// Products that an element of the operands goes into, m·n / (m + n) on average, from which on converting it pays.
-const CONVERSION_USES: u128 = 1024;
+const CONVERSION_USES: u128 = 1536;
 
 /// One matrix of a problem.
 #[derive(Debug, Clone, Copy)]

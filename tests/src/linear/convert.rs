@@ -231,9 +231,9 @@ pub fn check_groups(device: &Device) {
 #[track_caller]
 pub fn check_rule(device: &Device) {
     for (m, n, k, tolerance, expected) in [
-        (2048, 2048, 1024, 4e-3, Precision::Bf16),
-        (2048, 2048, 1024, 3.9e-3, Precision::Tf32),
-        (2048, 1024, 2048, 4e-3, Precision::Tf32),
+        (3072, 3072, 512, 4e-3, Precision::Bf16),
+        (3072, 3072, 512, 3.9e-3, Precision::Tf32),
+        (3072, 1024, 2048, 4e-3, Precision::Tf32),
     ] {
         let of = |len| Buffer::from_slice(device, &vec![0.5_f32; len]).expect("memory");
         let (a, b) = (of(m * k), of(n * k));
