@@ -45,7 +45,7 @@ use kasmina_types::{LinearWgmmaParams, bf16, f16};
 use super::hopper::band::{Band, stage};
 use super::hopper::multiply::multiply;
 use super::hopper::multiply_scaled::{Scales, multiply_scaled};
-use super::hopper::parts::{Parts, is_last, meet, sum_of_cluster};
+use super::hopper::parts::{Parts, is_last, sum_of_cluster};
 use super::hopper::schedule::Schedule;
 use super::hopper::shared_map::SharedMap;
 use super::hopper::stage::{Barriers, Sharing, Turn, load_tile};
@@ -97,7 +97,7 @@ unsafe fn product<
     unsafe {
         if thread::thread_idx_x() == 0 {
             let warps = GROUPS as u32 * 4;
-            barriers.init(warps * sharers, warps * blocks);
+            barriers.init(warps * sharers);
         }
         if thread == 0 && loads {
             tma::acquire_map(p.first);
@@ -212,11 +212,12 @@ unsafe fn product<
                 let at = (place.row + row, place.column + column);
                 let band = Band::<W, SWAPPED>::new(&p, &place, &team, at);
                 stage::<W, SWAPPED>(&team, f.window::<W>(0));
-                // Sums of all blocks are there from the first meeting on, and read before the second is over.
-                meet(barriers.met(0), blocks);
+                // Sums of all blocks are there from the first barrier on, and read before the second is over; threads that
+                // have ended count as come.
+                cluster::sync();
                 let share = (rank, blocks);
                 band.finish(&p, &place, &team, share, |index| sum_of_cluster(index, blocks));
-                meet(barriers.met(1), blocks);
+                cluster::sync();
                 return;
             }
             let t = hint::opaque_index(team.t);

@@ -103,7 +103,7 @@ unsafe fn product<
     if thread::thread_idx_x() == 0 {
         let warps = GROUPS as u32 * 4;
         // SAFETY: one thread initialises the barriers, before the barrier below.
-        unsafe { barriers.init(warps, warps) };
+        unsafe { barriers.init(warps) };
     }
     thread::sync_threads();
     thread::await_previous_grid();

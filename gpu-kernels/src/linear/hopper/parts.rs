@@ -3,11 +3,10 @@
 
 use kasmina_device::atomic::{self, Order, Scope};
 use kasmina_device::global::{Load, Store};
-use kasmina_device::mbarrier::Mbarrier;
 use kasmina_device::shared::DynamicShared;
 use kasmina_device::vector::{LoadHint, StoreHint, Vector};
 use kasmina_device::wgmma::Fragment;
-use kasmina_device::{cluster, thread, unroll, warp};
+use kasmina_device::{cluster, thread, unroll};
 use kasmina_types::{LinearParams, Out};
 
 /// Threads of a warpgroup.
@@ -113,21 +112,6 @@ pub(crate) unsafe fn is_last(p: &LinearParams, tile: usize, last: usize, team: u
 
 /// The barrier of all consuming threads; warpgroup g has 1 + g.
 const TEAM: u32 = 8;
-
-/// Meets all consuming warps of the cluster, and sees what they did before.
-///
-/// # Safety
-/// All lanes of each of them call it, once for each mbarrier, which takes as many arrivals as the cluster has such warps.
-#[inline(always)]
-pub(crate) unsafe fn meet(at: Mbarrier, blocks: u32) {
-    warp::sync_warp(warp::FULL_MASK);
-    if thread::lane_idx() < blocks {
-        // SAFETY: the caller's contract; no block ends before the last meeting.
-        unsafe { cluster::map_mbarrier(at, thread::lane_idx()).arrive() };
-    }
-    // SAFETY: it is initialised, and this is its first phase.
-    unsafe { cluster::wait_acquire(at, false) };
-}
 
 /// The sum of four values at word `index` of the shared memory of each block of the cluster, of 1, 2, 4 or 8, in their order.
 ///

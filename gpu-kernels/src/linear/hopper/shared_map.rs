@@ -24,7 +24,7 @@ pub(crate) struct SharedMap {
     pub(crate) staging: usize,
     /// Where the tile's bias is, f32, once for each warpgroup.
     pub(crate) bias: usize,
-    /// Where the mbarriers are: full ones, empty ones, two for the cluster.
+    /// Where the mbarriers are: full ones, empty ones.
     pub(crate) barriers: usize,
     /// Where the last block to come says so.
     pub(crate) last: usize,
@@ -41,7 +41,7 @@ impl SharedMap {
         assert!(stage_bytes.is_multiple_of(8 * SPAN), "boxes begin where the swizzle does");
         let bias = staging + groups * STAGING_BYTES;
         let barriers = bias + groups * 2 * registers * 4;
-        let last = barriers + (2 * stages + 2) * 8;
+        let last = barriers + 2 * stages * 8;
         Self { first_bytes, stage_bytes, staging, bias, barriers, last, bytes: last + 8 }
     }
 }

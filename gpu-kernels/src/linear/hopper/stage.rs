@@ -83,18 +83,12 @@ impl Barriers {
         }
     }
 
-    /// Where the warps of a cluster meet, once each.
-    #[inline(always)]
-    pub(crate) fn met(&self, meeting: usize) -> Mbarrier {
-        Mbarrier::of_dynamic(&DynamicShared::whole(), self.first + 2 * self.stages + meeting)
-    }
-
-    /// Begins them all, for `releasing` warps that release a stage, and `all` that meet in the cluster.
+    /// Begins them all, for `releasing` warps that release a stage.
     ///
     /// # Safety
     /// One thread of the block calls it, and a barrier follows before anyone uses them.
     #[inline(always)]
-    pub(crate) unsafe fn init(&self, releasing: u32, all: u32) {
+    pub(crate) unsafe fn init(&self, releasing: u32) {
         let mut stage = 0;
         while stage < self.stages {
             // SAFETY: the caller's contract.
@@ -103,11 +97,6 @@ impl Barriers {
                 self.empty(stage).init(releasing);
             }
             stage += 1;
-        }
-        // SAFETY: as above.
-        unsafe {
-            self.met(0).init(all);
-            self.met(1).init(all);
         }
         mbarrier::fence_init();
     }
